@@ -1,15 +1,13 @@
-"""A run is a folder: its parameters, where each thing in it lies, and where it came from.
+"""A run is a folder: where each thing in it lies, and where it came from.
 
-`Params` holds every number of a run and refuses what cannot work before anything starts. `Run`
-knows the layout of `runs/<run>/` and writes `metrics.json` and `provenance.json` one chapter at a
-time. `atomic_path` is the only way in which files are written: under a temporary name, then
+`Run` knows the layout of `runs/<run>/` and writes `metrics.json` and `provenance.json` one chapter
+at a time. `atomic_path` is the only way in which files are written: under a temporary name, then
 renamed, so a killed process leaves no half-written file under a final name.
 """
 
 from __future__ import annotations
 
 import contextlib
-import difflib
 import fcntl
 import json
 import math
@@ -17,237 +15,41 @@ import os
 import platform
 import shutil
 import subprocess
-import zlib
 from collections.abc import Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-MODELS = ("base", "lua", "tinystories", "merged")
-DOMAINS = ("babylm", "python", "lua", "tinystories")
-PRINT_NAMES = {
-    "base": "BabyPython",
-    "lua": "Lua",
-    "tinystories": "TinyStories",
-    "merged": "LuaStories",
-}
-DOMAIN_NAMES = {
-    "babylm": "BabyLM",
-    "python": "Python",
-    "lua": "Lua",
-    "tinystories": "TinyStories",
-}
-# What each model was trained on, so what its autoencoder is trained on (paper, section 3).
-TRAINING_MIX = {
-    "base": ("babylm", "python"),
-    "lua": ("lua",),
-    "tinystories": ("tinystories",),
-    "merged": ("lua", "tinystories"),
-}
-# Parent and child of every adaptation step; the last line skips the middle generation.
-PAIRS = (
-    ("base", "lua"),
-    ("base", "tinystories"),
-    ("lua", "merged"),
-    ("tinystories", "merged"),
-    ("base", "merged"),
+from featlib.params import (
+    DOMAIN_NAMES,
+    DOMAINS,
+    MODELS,
+    PAIRS,
+    PRINT_NAMES,
+    TRAINING_MIX,
+    FeatlibError,
+    Params,
 )
+
+__all__ = [
+    "DOMAINS",
+    "DOMAIN_NAMES",
+    "MODELS",
+    "PAIRS",
+    "PRINT_NAMES",
+    "TRAINING_MIX",
+    "FeatlibError",
+    "Params",
+    "Run",
+    "atomic_path",
+    "describe_machine",
+    "write_json",
+]
+
 PACKAGES = ("torch", "transformers", "transformer-lens", "tokenizers", "numpy", "scipy", "pandas")
-
 ROOT = Path(__file__).resolve().parents[1]
-
-
-class FeatlibError(ValueError):
-    """An error meant for the person at the keyboard: what was wrong, where, and what to do."""
-
-
-def _field(default: Any, sentence: str, **limits: Any) -> Any:
-    return Field(default, description=sentence, **limits)
-
-
-class Params(BaseModel):
-    """Every number of a run. The defaults are the `mini` profile; a YAML file overrides them."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
-    run_name: str = _field(
-        "mini", "Name of the run; its folder is runs/<run_name>.", pattern=r"^[A-Za-z0-9][\w.-]*$"
-    )
-    seed: int = _field(0, "Every random choice of the run follows from this number.", ge=0)
-
-    # 01 corpora
-    source: Literal["embedded", "files"] = _field(
-        "embedded", "Where text comes from: pinned public packages, or your own files."
-    )
-    corpora_folder: str = _field(
-        "", "With source files: a folder holding babylm, python, lua and tinystories, each a "
-        "folder or a file (.txt .py .lua .jsonl, or any of these with .zst)."
-    )  # fmt: skip
-    babylm_mb: float = _field(10.0, "Megabytes of English to read.", gt=0)
-    python_mb: float = _field(10.0, "Megabytes of Python to read.", gt=0)
-    lua_mb: float = _field(3.0, "Megabytes of Lua to read.", gt=0)
-    tinystories_mb: float = _field(3.0, "Megabytes of short stories to read or write.", gt=0)
-    validation_share: float = _field(0.06, "Share of documents kept for validation.", gt=0, lt=0.5)
-    test_share: float = _field(0.06, "Share of documents kept for the test split.", gt=0, lt=0.5)
-    vocab_size: int = _field(4096, "Entries of the byte-level BPE vocabulary.", ge=300)
-    context: int = _field(128, "Tokens in one block.", ge=8)
-
-    # 02 and 03: language models
-    hidden_size: int = _field(192, "Width of the residual stream.", ge=8)
-    intermediate_size: int = _field(384, "Width of the MLP, where features are looked for.", ge=8)
-    heads: int = _field(6, "Attention heads.", ge=1)
-    kv_heads: int = _field(3, "Key-value heads; divides `heads`.", ge=1)
-    batch_size: int = _field(32, "Blocks in one training batch.", ge=1)
-    adam_beta2: float = _field(0.99, "Second decay rate of AdamW.", gt=0, lt=1)
-    base_tokens: int = _field(3_000_000, "Tokens the base model is trained on.", ge=1)
-    base_lr: float = _field(3e-3, "Highest learning rate of the base model.", gt=0)
-    base_warmup_steps: int = _field(50, "Steps of linear warm-up for the base model.", ge=0)
-    base_weight_decay: float = _field(0.1, "Weight decay of the base model.", ge=0)
-    fine_tune_tokens: int = _field(700_000, "Tokens each fine-tune sees.", ge=1)
-    fine_tune_lr: float = _field(3e-4, "Highest learning rate of a fine-tune.", gt=0)
-    fine_tune_warmup_steps: int = _field(20, "Steps of linear warm-up for a fine-tune.", ge=0)
-    fine_tune_weight_decay: float = _field(0.01, "Weight decay of a fine-tune.", ge=0)
-    evaluation_tokens: int = _field(40_000, "Validation tokens scored per model and domain.", ge=1)
-
-    # 04 merging
-    merge_method: Literal["slerp", "linear", "slerp_rows"] = _field(
-        "slerp", "How the two children are merged; slerp, whole tensors, is the paper's."
-    )
-    merge_t: float = _field(0.58, "Where the merge lies: 0 is Lua, 1 is TinyStories.", ge=0, le=1)
-    sweep_step: float = _field(0.05, "Step of t in the sweep.", gt=0, le=1)
-    sweep_tokens: int = _field(6_000, "Validation tokens scored per point of the sweep.", ge=1)
-
-    # 05 autoencoders
-    sae_architecture: Literal["batchtopk", "relu"] = _field(
-        "batchtopk", "batchtopk fixes L0 at k; relu with an L1 penalty is the paper's."
-    )
-    d_sae: int = _field(2048, "Features of an autoencoder.", ge=2)
-    k: int = _field(16, "Features active per token, on average (batchtopk).", ge=1)
-    l1: float = _field(3e-4, "Weight of the L1 penalty (relu).", ge=0)
-    sae_lr: float = _field(1e-3, "Learning rate of the autoencoders.", gt=0)
-    sae_tokens: int = _field(1_000_000, "Activations each autoencoder is trained on.", ge=1)
-    sae_batch_size: int = _field(4096, "Activations in one batch.", ge=2)
-    sae_seeds: int = _field(2, "Autoencoders per model, differing in their seed only.", ge=2)
-    card_tokens: int = _field(20_000, "Validation tokens per domain for an SAE's card.", ge=1)
-
-    # 06 and 07: matching
-    stream_tokens: int = _field(
-        50_000, "Test tokens per domain in the common stream that all models read.", ge=1
-    )
-    threshold: float = _field(0.8, "Correlation from which two features count as one.", gt=0, lt=1)
-    min_firings: int = _field(
-        30, "Tokens a feature must fire on to be testable; below, chance alone matches.", ge=2
-    )
-    bootstrap: int = _field(200, "Bootstrap resamples of documents for an interval.", ge=20)
-
-    @model_validator(mode="after")
-    def _fits_together(self) -> Params:
-        _require(
-            self.hidden_size % self.heads == 0,
-            "heads", self.heads, f"a divisor of hidden_size ({self.hidden_size})",
-        )  # fmt: skip
-        _require(
-            (self.hidden_size // self.heads) % 2 == 0,
-            "heads", self.heads,
-            f"a number that leaves an even head width (rotary embedding turns pairs); "
-            f"hidden_size / heads is {self.hidden_size // self.heads}",
-        )  # fmt: skip
-        _require(
-            self.heads % self.kv_heads == 0,
-            "kv_heads", self.kv_heads, f"a divisor of heads ({self.heads})",
-        )  # fmt: skip
-        _require(self.k <= self.d_sae, "k", self.k, f"at most d_sae ({self.d_sae})")
-        block = self.batch_size * self.context
-        for key in ("base_tokens", "fine_tune_tokens"):
-            value = getattr(self, key)
-            _require(
-                value >= block, key, value, f"at least one batch of {block:,} tokens "
-                "(batch_size x context)",
-            )  # fmt: skip
-        for key in ("evaluation_tokens", "sweep_tokens", "card_tokens", "stream_tokens"):
-            value = getattr(self, key)
-            _require(value >= self.context, key, value, f"at least one block ({self.context})")
-        shares = self.validation_share + self.test_share
-        _require(
-            shares < 0.6, "test_share", self.test_share, "with validation_share, less than 0.6 "
-            "together (the rest is for training)",
-        )  # fmt: skip
-        _require(
-            self.sae_tokens >= self.sae_batch_size, "sae_tokens", self.sae_tokens,
-            f"at least one batch ({self.sae_batch_size})",
-        )  # fmt: skip
-        _require(
-            (self.source == "files") == bool(self.corpora_folder), "corpora_folder",
-            self.corpora_folder, "a folder when source is files, and empty when it is embedded",
-        )  # fmt: skip
-        return self
-
-
-def _require(ok: bool, key: str, value: Any, allowed: str) -> None:
-    if not ok:
-        raise ValueError(f"{key} = {value!r} is not possible: it must be {allowed}")
-
-
-def check_params(values: Mapping[str, Any], where: str = "parameters") -> Params:
-    """Turn a flat mapping into `Params`, or say for each bad key what is allowed.
-
-    Raises `FeatlibError` naming `where` (a file, a command line), every key at fault, its value,
-    what is allowed, and for an unknown key the nearest valid one.
-    """
-    # YAML 1.1 reads 3e-4 as text, command lines give integers where a float is meant.
-    floats = {n for n, f in Params.model_fields.items() if f.annotation is float}
-    cleaned = {k: _as_float(v) if k in floats else v for k, v in values.items()}
-    try:
-        return Params(**cleaned)
-    except ValidationError as error:
-        lines = [_explain(e, cleaned) for e in error.errors()]
-    raise FeatlibError(f"{where}: " + "\n  ".join(["nothing was started.", *lines]))
-
-
-def _as_float(value: Any) -> Any:
-    if isinstance(value, bool):
-        return value
-    if isinstance(value, int | str):
-        with contextlib.suppress(ValueError):
-            value = float(value)
-    # nan and inf pass every comparison the wrong way: leave them as text, which is refused
-    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _explain(error: Mapping[str, Any], values: Mapping[str, Any]) -> str:
-    key = ".".join(str(part) for part in error["loc"])
-    if error["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(key, Params.model_fields, n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]!r}?" if near else "the keys stand in params/mini.yaml"
-        return f"unknown parameter {key!r} (value {values[key]!r}): {hint}"
-    if not key:  # from _fits_together: its message says everything
-        return error["msg"].removeprefix("Value error, ")
-    said = error["msg"][0].lower() + error["msg"][1:]
-    return f"{key} = {values[key]!r}: {said}. {Params.model_fields[key].description}"
-
-
-def load_params(path: str | Path, overrides: Mapping[str, Any] | None = None) -> Params:
-    """Read a run's YAML file; `overrides` win. Raises `FeatlibError` for anything amiss."""
-    path = Path(path)
-    try:
-        values = yaml.safe_load(path.read_text()) or {}
-    except FileNotFoundError:
-        known = ", ".join(sorted(p.stem for p in path.parent.glob("*.yaml"))) or "none"
-        raise FeatlibError(f"{path}: no such parameter file. In that folder: {known}.") from None
-    except yaml.YAMLError as error:
-        raise FeatlibError(f"{path}: not valid YAML: {error}") from None
-    if not isinstance(values, dict):
-        raise FeatlibError(f"{path}: must hold 'key: value' lines, holds a {type(values).__name__}")
-    return check_params({**values, **(overrides or {})}, where=str(path))
-
-
-def derive_seed(seed: int, *purpose: str | int) -> int:
-    """A seed of its own for each purpose, so that no two stages share a stream of randomness."""
-    text = "/".join([str(seed), *map(str, purpose)])
-    return zlib.crc32(text.encode()) & 0x7FFFFFFF
 
 
 @contextlib.contextmanager
@@ -370,6 +172,41 @@ class Run:
         with (self.folder / ".lock").open("w") as handle:
             fcntl.flock(handle, fcntl.LOCK_EX)  # released by the kernel even after kill -9
             yield
+
+
+def prepare_run(run: Run, params: Params) -> None:
+    """Make the run's folder and write params.yaml there.
+
+    Raises `FeatlibError` where the folder cannot be written or its disk is too small for the run.
+    """
+    try:
+        run.folder.mkdir(parents=True, exist_ok=True)
+        if run.recorded_params() != params.model_dump():
+            run.write_params(params)
+        (run.folder / ".writable").touch()
+        (run.folder / ".writable").unlink()
+    except OSError as error:
+        raise FeatlibError(
+            f"{run.folder} cannot be written ({error.strerror}). Give it write permission, or set "
+            "FEATLIB_RUNS to a folder where runs may lie."
+        ) from None
+    free, need = shutil.disk_usage(run.folder).free, expected_bytes(params)
+    if free < need:
+        raise FeatlibError(
+            f"{run.folder}: {free / 1e9:.1f} GB free, this run needs about {need / 1e9:.1f} GB. "
+            "Free some space, or set FEATLIB_RUNS to a folder on a larger disk."
+        )
+
+
+def expected_bytes(params: Params) -> int:
+    """A generous estimate of what a run writes, from its sizes: twice what the arrays take."""
+    d, mlp = params.hidden_size, params.intermediate_size
+    model = 4 * (2 * params.vocab_size * d + 4 * d * d + 3 * d * mlp)
+    autoencoder = 4 * (2 * mlp * params.d_sae + params.d_sae + mlp)
+    megabytes = params.babylm_mb + params.python_mb + params.lua_mb + params.tinystories_mb
+    features = 4 * params.stream_tokens * params.k * 8
+    per_model = model + params.sae_seeds * (autoencoder + features)
+    return int(2 * (len(MODELS) * per_model + 4e6 * megabytes)) + 100_000_000  # and the book
 
 
 def describe_machine() -> dict[str, Any]:

@@ -1,0 +1,47 @@
+# make book            everything, from an empty folder to a rendered book
+# make book RUN=smoke  another run: any file in params/
+# make test            the whole test suite
+PYTHON ?= python3
+RUN ?= mini
+CORES ?= 2
+BIN := .venv/bin
+TORCH := torch==2.13.0
+
+.PHONY: book test env corpora lock notebooks clean
+
+book: env corpora
+	@$(BIN)/snakemake --cores $(CORES) --configfile params/$(RUN).yaml
+	@$(BIN)/python book/_ext/build.py --show runs/$(RUN)
+
+test: env corpora
+	@$(BIN)/python -m pytest
+
+env: .venv/.complete
+
+# torch is locked by version alone: its wheel, so its hash, differs by platform. Everything else is
+# locked by hash, for every platform, and comes first so that torch finds its own needs met.
+.venv/.complete: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; name one with: make book PYTHON=python3.12")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(TORCH)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+corpora: env
+	@$(BIN)/python -m featlib.corpora
+
+# Pairs: notebooks/NN_name.py is the source, NN_name.ipynb what papermill and code hosts read.
+notebooks: env
+	$(BIN)/jupytext --quiet --sync notebooks/*.py
+
+lock:
+	uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --extra test \
+	  --custom-compile-command "make lock" pyproject.toml --output-file requirements.lock \
+	  $(addprefix --no-emit-package ,torch triton cuda-bindings cuda-pathfinder cuda-toolkit \
+	  nvidia-cublas nvidia-cuda-cupti nvidia-cuda-nvrtc nvidia-cuda-runtime nvidia-cudnn-cu13 \
+	  nvidia-cufft nvidia-cufile nvidia-curand nvidia-cusolver nvidia-cusparse \
+	  nvidia-cusparselt-cu13 nvidia-nccl-cu13 nvidia-nvjitlink nvidia-nvshmem-cu13 nvidia-nvtx)
+
+clean:
+	rm -rf runs .snakemake _build

@@ -1,0 +1,147 @@
+"""One rule a chapter: papermill runs its notebook, and what it made lies in runs/<run_name>/.
+
+    snakemake --cores 2 --configfile params/mini.yaml
+    snakemake --cores 2 --configfile params/mini.yaml --config seed=3 run_name=again
+
+A chapter runs again when a parameter that it declares, its notebook, a library module that it
+imports (directly or through another) or an earlier chapter's files have changed.
+"""
+
+import ast
+import fcntl
+import shlex
+import sys
+from pathlib import Path
+
+from featlib.chapters import declared_parameters
+from featlib.params import FeatlibError, check_params
+from featlib.runs import Run, prepare_run
+
+if not config:
+
+    configfile: "params/mini.yaml"
+
+
+ROOT = Path(workflow.basedir)
+PYTHON = shlex.quote(sys.executable)
+# What each chapter leaves in the run's folder, besides its executed notebook.
+MAKES = {
+    "01_corpora": ["tokens/"],
+    "02_base_model": ["models/base/"],
+    "03_fine_tuning": ["models/lua/", "models/tinystories/"],
+    "04_merging": ["models/merged/", "tables/merge_sweep.parquet"],
+    "05_autoencoders": ["autoencoders/", "tables/autoencoder_cards.parquet"],
+    "06_matching": ["features/", "tables/matches.parquet", "tables/pairs.parquet"],
+    "07_flow": [],
+}
+# The chapters whose files it reads.
+READS = {
+    "01_corpora": [],
+    "02_base_model": ["01_corpora"],
+    "03_fine_tuning": ["01_corpora", "02_base_model"],
+    "04_merging": ["01_corpora", "02_base_model", "03_fine_tuning"],
+    "05_autoencoders": ["01_corpora", "02_base_model", "03_fine_tuning", "04_merging"],
+    "06_matching": [
+        "01_corpora", "02_base_model", "03_fine_tuning", "04_merging", "05_autoencoders"
+    ],
+    "07_flow": ["06_matching"],
+}
+
+try:
+    PARAMS = check_params(config, where="parameters of this run")
+    RUN = Run(PARAMS.run_name)
+    prepare_run(RUN, PARAMS)
+except FeatlibError as error:
+    sys.exit(f"\n{error}\n")
+R = RUN.folder
+
+
+def source(chapter):
+    return ROOT / "notebooks" / f"{chapter}.py"
+
+
+def imported_modules(path, seen=None):
+    """Files of featlib that `path` imports, directly or through one another."""
+    seen = set() if seen is None else seen
+    for node in ast.walk(ast.parse(path.read_text())):
+        names = []
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "featlib":
+            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        elif isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        for name in names:
+            file = ROOT / (name.replace(".", "/") + ".py")
+            if name.startswith("featlib.") and file.exists() and file not in seen:
+                seen.add(file)
+                seen.update(ROOT.glob(f"featlib/{file.stem}*.json"))  # data beside a module
+                imported_modules(file, seen)
+    return sorted(seen)
+
+
+def artefacts(chapter):
+    return [directory(R / p) if p.endswith("/") else R / p for p in MAKES[chapter]]
+
+
+def inputs(chapter):
+    earlier = [path for other in READS[chapter] for path in [RUN.notebook(other)]]
+    files = [R / p for other in READS[chapter] for p in MAKES[other]]
+    return [source(chapter), *imported_modules(source(chapter)), *earlier, *files]
+
+
+def chapter_params(chapter):
+    """The parameters that the chapter declares, as papermill's arguments."""
+    keys = [key for key in declared_parameters(source(chapter).read_text()) if key != "run"]
+    values = {"run": PARAMS.run_name} | {key: getattr(PARAMS, key) for key in keys}
+    return " ".join(f"-p {key} {shlex.quote(str(value))}" for key, value in values.items())
+
+
+onstart:
+    # Two runs in one folder would spoil each other. The kernel drops this lock with the process,
+    # so unlike a lock file it cannot be left behind by kill -9.
+    lock = (R / ".running").open("w")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        sys.exit(f"\n{R} is being made by another process: wait for it, or choose a run_name.\n")
+
+
+rule all:
+    default_target: True
+    input:
+        R / "book/html/index.html",
+
+
+for chapter in MAKES:
+
+    rule:
+        name: f"chapter_{chapter}"
+        input:
+            inputs(chapter),
+        output:
+            artefacts(chapter),
+            notebook=RUN.notebook(chapter),
+        params:
+            papermill=chapter_params(chapter),
+            source=shlex.quote(str(source(chapter))),
+            working=RUN.notebook(chapter).with_name(f"{chapter}.failed.ipynb"),
+            plain=RUN.notebook(chapter).with_name(f".{chapter}.plain.ipynb"),
+        threads: workflow.cores
+        shell:
+            # A chapter that fails leaves its half-executed notebook as <chapter>.failed.ipynb.
+            PYTHON + " -m jupytext --quiet --to ipynb --output {params.plain:q} {params.source}"
+            " && PYTHONHASHSEED=0 " + PYTHON + " -m papermill --kernel python3 --log-output"
+            " --no-progress-bar {params.plain:q} {params.working:q} {params.papermill}"
+            " && rm {params.plain:q} && mv {params.working:q} {output.notebook:q}"
+
+
+rule book:
+    input:
+        [RUN.notebook(chapter) for chapter in MAKES],
+        sorted(path for path in ROOT.glob("book/**/*") if path.is_file() and "__pycache__" not in str(path)),
+        ROOT / "_config.yml",
+        ROOT / "_toc.yml",
+    output:
+        R / "book/html/index.html",
+    threads: workflow.cores
+    shell:
+        PYTHON + " " + shlex.quote(str(ROOT / "book/_ext/build.py")) + " " + shlex.quote(str(R))
