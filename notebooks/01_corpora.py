@@ -1,0 +1,167 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Four kinds of text
+#
+# The experiment follows one small language model through three kinds of change, and each change is
+# made of text. BabyPython, the base model, reads English of the kind a child hears and reads, mixed
+# with Python programs. One copy of it then goes on to read Lua, another to read short stories. The
+# two copies are merged at the end. So four kinds of text are needed, and this chapter collects
+# them, removes what stands there twice, sets documents aside for validation and for testing, and
+# cuts all of it into tokens.
+#
+# *What we ask here:* is there enough text of each kind, and is the text that measures a model kept
+# strictly apart from the text that trained it?
+
+# %% tags=["parameters"]
+run: str = "mini"  # the run's name: its files lie in runs/<run>
+seed: int = 0  # every random choice follows from it
+source: str = "embedded"  # embedded: pinned public packages; files: your own
+corpora_folder: str = ""  # with source files: a folder with babylm, python, lua, tinystories
+babylm_mb: float = 10.0  # megabytes of English to read
+python_mb: float = 10.0  # megabytes of Python to read
+lua_mb: float = 3.0  # megabytes of Lua to read
+tinystories_mb: float = 3.0  # megabytes of short stories
+validation_share: float = 0.06  # share of documents kept for validation
+test_share: float = 0.06  # share of documents kept for testing
+vocab_size: int = 4096  # entries of the byte-level BPE vocabulary
+context: int = 128  # tokens in one block
+
+# %%
+import pandas as pd
+from IPython.display import Markdown
+
+from featlib import charts, corpora, tokens
+from featlib.chapters import start_chapter
+from featlib.params import DOMAIN_NAMES, DOMAINS, derive_seed
+from featlib.runs import atomic_path
+
+chapter = start_chapter("01_corpora", globals())
+p, run_folder = chapter.params, chapter.run
+
+# %% [markdown]
+# ## Reading
+#
+# The paper took BabyLM, Python and Lua from The Stack, and TinyStories from the Hugging Face hub.
+# By default this run uses stand-ins that need no account: English dialogue and prose, Python and
+# Lua sources with permissive licences, read straight out of pinned and hash-checked packages, and
+# stories written by a generator after TinyStories' own recipe. The source `files` puts your own
+# text in their place.
+#
+# Documents are deduplicated before they are split, because the same licence header or vendored file
+# in both halves would let a model pass its test from memory. The split is by document: no document
+# has tokens on both sides.
+
+# %%
+splits: dict[str, dict[str, list[corpora.Document]]] = {}
+removed: dict[str, int] = {}
+for domain in DOMAINS:
+    documents = corpora.load_documents(
+        domain,
+        source=p.source,
+        path=p.corpora_folder,
+        megabytes=getattr(p, f"{domain}_mb"),
+        seed=derive_seed(p.seed, "documents", domain),
+    )
+    documents, removed[domain] = corpora.deduplicate(documents)
+    splits[domain] = corpora.split_documents(
+        documents,
+        validation=p.validation_share,
+        test=p.test_share,
+        seed=derive_seed(p.seed, "split", domain),
+    )
+summary = corpora.describe(splits)
+summary
+
+# %%
+charts.figure(
+    charts.corpus_bars(summary),
+    name="corpora",
+    caption="Characters of each kind of text, by split. The base model reads BabyLM and Python; "
+    "each fine-tune reads one of the other two.",
+    alt="Bars of characters per domain and split: "
+    + ", ".join(
+        f"{DOMAIN_NAMES[d]} {n / 1e6:.1f} million"
+        for d, n in summary.groupby("domain", sort=False)["characters"].sum().items()
+    ),
+    data=summary,
+)
+
+# %% [markdown]
+# A look at each, so that we know what we are talking about:
+
+# %% tags=["remove-input"]
+Markdown(
+    "\n\n".join(
+        f"**{DOMAIN_NAMES[d]}** (from {splits[d]['train'][0].source})\n\n"
+        + corpora.excerpt(splits[d]["train"][0])
+        for d in DOMAINS
+    )
+)
+
+# %% [markdown]
+# ## Tokens
+#
+# Models do not read characters but tokens. One vocabulary serves all four models: a byte-level BPE
+# trained on the base model's mix and on the fine-tuning texts, with which every string can be
+# written. The paper used Mistral's tokenizer of 32,000 entries; at this size most of those entries
+# would never be seen.
+#
+# Each document starts with `<s>`; documents are put one after another and cut into blocks.
+
+# %%
+training_texts = [d.text for domain in DOMAINS for d in splits[domain]["train"]]
+tokenizer = tokens.train_tokenizer(training_texts, p.vocab_size)
+with atomic_path(run_folder.tokenizer) as folder:
+    tokenizer.save_pretrained(folder)
+
+counted = []
+for domain in DOMAINS:
+    for split, documents in splits[domain].items():
+        blocks = tokens.tokenize_documents(tokenizer, [d.text for d in documents], p.context)
+        tokens.save_blocks(blocks, run_folder.tokens, f"{domain}.{split}")
+        counted.append({"domain": domain, "split": split, "tokens": blocks.n_tokens})
+counts = summary.merge(pd.DataFrame(counted))
+counts["characters_per_token"] = counts["characters"] / counts["tokens"]
+counts
+
+# %% [markdown]
+# Held-out documents are kept as text as well: the case studies label them character by character.
+
+# %%
+held_out = corpora.document_table(splits, keep=("validation", "test"))
+with atomic_path(run_folder.tokens / "documents.parquet") as path:
+    held_out.to_parquet(path)
+
+# %% tags=["remove-input"]
+per_token = counts.groupby("domain")[["characters", "tokens"]].sum().eval("characters / tokens")
+n_train = int(counts.loc[counts["split"] == "train", "tokens"].sum())
+Markdown(
+    f"""## What was found, and what could be wrong
+
+The run has {n_train / 1e6:.1f} million tokens to train on. One token stands for
+{per_token["babylm"]:.1f} characters of English, {per_token["python"]:.1f} of Python,
+{per_token["lua"]:.1f} of Lua and {per_token["tinystories"]:.1f} of the stories. Deduplication
+removed {sum(removed.values()):,} documents.
+
+These are stand-ins for the paper's data unless you gave your own. The stories in particular come
+from a generator: they are more regular than TinyStories, so a model learns them faster and its
+accuracy on them is not comparable with the paper's. What carries over is the design: four kinds of
+text, two of them new to the base model."""
+)
+
+# %%
+chapter.finish(
+    corpora={domain: corpora.corpus_hash(sum(splits[domain].values(), [])) for domain in DOMAINS},
+)

@@ -1,0 +1,170 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # BabyPython, the base model
+#
+# The model that everything starts from is as small as a language model can be while still being
+# one: a Mistral-like transformer with a single layer. With one layer there is one MLP, and so one
+# place where the features of this book can live.
+#
+# *What we ask here:* does the model learn both of its kinds of text, English and Python, well
+# enough that features inside it are worth looking for?
+
+# %% tags=["parameters"]
+run: str = "mini"  # the run's name: its files lie in runs/<run>
+seed: int = 0  # every random choice follows from it
+hidden_size: int = 192  # width of the residual stream
+intermediate_size: int = 384  # width of the MLP, where features are looked for
+heads: int = 6  # attention heads
+kv_heads: int = 3  # key-value heads
+batch_size: int = 32  # blocks in one training batch
+adam_beta2: float = 0.99  # second decay rate of AdamW
+base_tokens: int = 3_000_000  # tokens to train on
+base_lr: float = 0.003  # highest learning rate
+base_warmup_steps: int = 50  # steps of linear warm-up
+base_weight_decay: float = 0.1  # weight decay
+evaluation_tokens: int = 40_000  # validation tokens scored per domain
+
+# %%
+import pandas as pd
+from IPython.display import Markdown
+
+from featlib import charts, tokens
+from featlib import language_model as lm
+from featlib.chapters import needed, start_chapter
+from featlib.params import DOMAIN_NAMES, DOMAINS, TRAINING_MIX, derive_seed
+from featlib.runs import atomic_path
+
+chapter = start_chapter("02_base_model", globals())
+p, run_folder = chapter.params, chapter.run
+tokenizer = lm.load_tokenizer(needed(run_folder.tokenizer, "01_corpora"))
+
+# %% [markdown]
+# ## The model
+#
+# One layer: attention with rotary positions and grouped key-value heads, then a gated MLP. Write
+# $x$ for the residual stream after attention, normalised. The MLP computes
+#
+# $$a = \mathrm{silu}(W_\text{gate}\,x) \odot W_\text{up}\,x, \qquad y = W_\text{down}\,a .$$
+#
+# The vector $a$ is what TransformerLens calls `blocks.0.mlp.hook_post`. Its entries are the
+# *neurons* of the model; the autoencoders of [a later chapter](05_autoencoders) read $a$ and nothing
+# else.
+
+# %%
+training = tokens.mix_blocks(
+    [tokens.load_blocks(run_folder.tokens, f"{d}.train") for d in TRAINING_MIX["base"]],
+    p.base_tokens,
+    seed=derive_seed(p.seed, "mix", "base"),
+)
+model = lm.build_model(
+    vocab_size=len(tokenizer),
+    hidden_size=p.hidden_size,
+    intermediate_size=p.intermediate_size,
+    heads=p.heads,
+    kv_heads=p.kv_heads,
+    context=training.context,
+    seed=derive_seed(p.seed, "init"),
+)
+sizes = pd.Series({name: w.numel() for name, w in model.named_parameters()}, name="parameters")
+sizes.groupby(sizes.index.str.extract(r"(embed|attn|mlp|norm|lm_head)", expand=False)).sum().to_frame()
+
+# %% [markdown]
+# ## Training
+#
+# AdamW with a linear warm-up and a cosine decay, as in the paper. Batches hold English and Python
+# in equal parts.
+
+# %%
+curve = lm.train(
+    model,
+    training.ids,
+    n_tokens=p.base_tokens,
+    batch_size=p.batch_size,
+    lr=p.base_lr,
+    warmup_steps=p.base_warmup_steps,
+    weight_decay=p.base_weight_decay,
+    betas=(0.9, p.adam_beta2),
+    seed=derive_seed(p.seed, "order", "base"),
+    label="BabyPython",
+)
+lm.save_checkpoint(model, tokenizer, run_folder.model("base"))
+with atomic_path(run_folder.table("loss_base")) as path:
+    curve.to_parquet(path)
+
+charts.figure(
+    charts.loss_curves(curve.assign(model="base")),
+    name="loss-base",
+    caption="Training loss of BabyPython, in nats per token.",
+    alt=f"Training loss falls from {curve['loss'].iloc[0]:.1f} to "
+    f"{curve['loss'].tail(20).mean():.2f} nats per token.",
+    data=curve,
+)
+
+# %% [markdown]
+# ## What it can do
+#
+# The model is scored on validation documents of all four kinds, also of those that it has never
+# seen. Accuracy is the share of tokens for which the most probable next token is the right one.
+
+# %%
+scores = pd.DataFrame(
+    [
+        {"model": "base", "domain": domain, "loss": result.loss, "accuracy": result.accuracy}
+        for domain in DOMAINS
+        for result in [
+            lm.evaluate(
+                model,
+                tokens.take_tokens(
+                    tokens.load_blocks(run_folder.tokens, f"{domain}.validation"),
+                    p.evaluation_tokens,
+                ).ids,
+            )
+        ]
+    ]
+)
+with atomic_path(run_folder.table("scores_base")) as path:
+    scores.to_parquet(path)
+accuracy = scores.set_index("domain")["accuracy"]
+charts.figure(
+    charts.domain_scores(scores),
+    name="scores-base",
+    caption="Next-token accuracy of BabyPython on held-out text. It was trained on the first two.",
+    alt="Accuracy of BabyPython: "
+    + ", ".join(f"{DOMAIN_NAMES[d]} {accuracy[d]:.2f}" for d in DOMAINS),
+    data=scores,
+)
+
+# %% tags=["remove-input"]
+Markdown(
+    f"""## What was found, and what could be wrong
+
+BabyPython predicts {accuracy["python"]:.1%} of the tokens of Python that it has not seen, and
+{accuracy["babylm"]:.1%} of those of English. On Lua it reaches {accuracy["lua"]:.1%} without having
+read any: two programming languages share brackets, operators and habits of naming. On the stories
+it reaches {accuracy["tinystories"]:.1%}.
+
+The paper's model card gives 41.9 % on its own evaluation set, with a model of 35 million parameters
+and 3 epochs. The numbers cannot be compared directly: the vocabulary is another one, and tokens of
+another size are harder or easier to guess. What matters from here on is how they *change*."""
+)
+
+# %%
+chapter.finish(
+    {
+        f"lm.base.{row.domain}.{key}": getattr(row, key)
+        for row in scores.itertuples()
+        for key in ("loss", "accuracy")
+    }
+)

@@ -1,0 +1,141 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Two children: Lua and TinyStories
+#
+# BabyPython is now adapted twice, each time from the same starting point. One copy reads Lua, a
+# close relative of what it knows. The other reads stories for small children: plain English, and a
+# long way from Python.
+#
+# *What we ask here:* what does each child gain on its own text, and what does it forget of the
+# text that its parent was raised on?
+
+# %% tags=["parameters"]
+run: str = "mini"  # the run's name: its files lie in runs/<run>
+seed: int = 0  # every random choice follows from it
+batch_size: int = 32  # blocks in one training batch
+adam_beta2: float = 0.99  # second decay rate of AdamW
+fine_tune_tokens: int = 700_000  # tokens each fine-tune sees
+fine_tune_lr: float = 0.0003  # highest learning rate
+fine_tune_warmup_steps: int = 20  # steps of linear warm-up
+fine_tune_weight_decay: float = 0.01  # weight decay
+evaluation_tokens: int = 40_000  # validation tokens scored per domain
+
+# %%
+import pandas as pd
+from IPython.display import Markdown
+
+from featlib import charts, tokens
+from featlib import language_model as lm
+from featlib.chapters import needed, start_chapter
+from featlib.params import DOMAIN_NAMES, DOMAINS, PRINT_NAMES, derive_seed
+from featlib.runs import atomic_path
+
+chapter = start_chapter("03_fine_tuning", globals())
+p, run_folder = chapter.params, chapter.run
+tokenizer = lm.load_tokenizer(needed(run_folder.tokenizer, "01_corpora"))
+
+# %% [markdown]
+# ## Training
+#
+# All weights are free to move; nothing is frozen. The learning rate is a tenth of the base model's,
+# with a short warm-up, so that the first steps do not destroy what is there.
+
+# %%
+children, curves = {}, []
+for child in ("lua", "tinystories"):
+    model = lm.load_checkpoint(needed(run_folder.model("base"), "02_base_model"))
+    training = tokens.mix_blocks(
+        [tokens.load_blocks(run_folder.tokens, f"{child}.train")],
+        p.fine_tune_tokens,
+        seed=derive_seed(p.seed, "mix", child),
+    )
+    curve = lm.train(
+        model,
+        training.ids,
+        n_tokens=p.fine_tune_tokens,
+        batch_size=p.batch_size,
+        lr=p.fine_tune_lr,
+        warmup_steps=p.fine_tune_warmup_steps,
+        weight_decay=p.fine_tune_weight_decay,
+        betas=(0.9, p.adam_beta2),
+        seed=derive_seed(p.seed, "order", child),
+        label=PRINT_NAMES[child],
+    )
+    lm.save_checkpoint(model, tokenizer, run_folder.model(child))
+    children[child] = model
+    curves.append(curve.assign(model=child))
+curves = pd.concat(curves, ignore_index=True)
+charts.figure(
+    charts.loss_curves(curves),
+    name="loss-fine-tunes",
+    caption="Training loss of the two fine-tunes, each on its own text.",
+    alt="Training loss falls in both fine-tunes: "
+    + ", ".join(
+        f"{PRINT_NAMES[m]} from {c['loss'].iloc[0]:.2f} to {c['loss'].tail(20).mean():.2f}"
+        for m, c in curves.groupby("model", sort=False)
+    ),
+    data=curves,
+)
+
+# %% [markdown]
+# ## Gained and forgotten
+
+# %%
+rows = []
+for name, model in children.items():
+    for domain in DOMAINS:
+        blocks = tokens.load_blocks(run_folder.tokens, f"{domain}.validation")
+        result = lm.evaluate(model, tokens.take_tokens(blocks, p.evaluation_tokens).ids)
+        rows.append(
+            {"model": name, "domain": domain, "loss": result.loss, "accuracy": result.accuracy}
+        )
+own = pd.DataFrame(rows)
+scores = pd.concat([pd.read_parquet(run_folder.table("scores_base")), own], ignore_index=True)
+with atomic_path(run_folder.table("scores_fine_tunes")) as path:
+    scores.to_parquet(path)
+accuracy = scores.pivot(index="model", columns="domain", values="accuracy")
+gain = accuracy - accuracy.loc["base"]
+charts.figure(
+    charts.domain_scores(scores),
+    name="scores-fine-tunes",
+    caption="Next-token accuracy of the base model and its two children on held-out text.",
+    alt=f"After Lua fine-tuning, accuracy on Lua changes by {gain.loc['lua', 'lua']:+.2f}; after "
+    f"TinyStories, accuracy on stories by {gain.loc['tinystories', 'tinystories']:+.2f}.",
+    data=scores,
+)
+
+# %% tags=["remove-input"]
+Markdown(
+    f"""## What was found, and what could be wrong
+
+Reading Lua moves accuracy on Lua by {gain.loc["lua", "lua"]:+.3f} and accuracy on Python by
+{gain.loc["lua", "python"]:+.3f}. Reading stories moves accuracy on stories by
+{gain.loc["tinystories", "tinystories"]:+.3f} and accuracy on Python by
+{gain.loc["tinystories", "python"]:+.3f}. A minus sign there is forgetting, and it is part of the
+question: features of Python have less reason to stay in a model that no longer reads Python.
+
+One caution. Each child reads fewer tokens than its parent did and at a lower learning rate, so its
+weights stay near the parent's. Features that persist may do so because nobody pushed them, not
+because the child still needs them. The case studies test that by ablation."""
+)
+
+# %%
+chapter.finish(
+    {
+        f"lm.{row.model}.{row.domain}.{key}": getattr(row, key)
+        for row in own.itertuples()
+        for key in ("loss", "accuracy")
+    }
+)

@@ -1,0 +1,198 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+
+# %% [markdown]
+# # LuaStories, the merged model
+#
+# The fourth model is not trained at all. Its weights lie between those of the two children, on the
+# arc of a great circle from one to the other. Such *merging* by spherical linear interpolation,
+# slerp, is popular because it is free and often keeps a little of both parents.
+#
+# *What we ask here:* how far apart are the two children, how well does a model between them read
+# Lua and stories, and does the arc matter, or would a straight line do?
+
+# %% tags=["parameters"]
+run: str = "mini"  # the run's name: its files lie in runs/<run>
+merge_method: str = "slerp"  # slerp (the paper's), linear, or slerp_rows
+merge_t: float = 0.58  # where the merge lies: 0 is Lua, 1 is TinyStories
+sweep_step: float = 0.05  # step of t in the sweep
+sweep_tokens: int = 6_000  # validation tokens scored per domain at each point of the sweep
+evaluation_tokens: int = 40_000  # validation tokens scored per domain for the merged model
+
+# %%
+import numpy as np
+import pandas as pd
+from IPython.display import Markdown
+
+from featlib import charts, merging, tokens
+from featlib import language_model as lm
+from featlib.chapters import needed, start_chapter
+from featlib.params import DOMAIN_NAMES, DOMAINS
+from featlib.runs import atomic_path
+
+chapter = start_chapter("04_merging", globals())
+p, run_folder = chapter.params, chapter.run
+base, lua, stories = (
+    lm.load_checkpoint(needed(run_folder.model(name), where))
+    for name, where in [
+        ("base", "02_base_model"),
+        ("lua", "03_fine_tuning"),
+        ("tinystories", "03_fine_tuning"),
+    ]
+)
+
+# %% [markdown]
+# ## How far apart the children are
+#
+# Each weight tensor, laid out as one long vector, has a direction. For tensors $u$ (Lua) and $v$
+# (TinyStories) with angle $\theta$ between them, slerp is
+#
+# $$\mathrm{slerp}(u, v; t) = \frac{\sin((1-t)\theta)}{\sin\theta}\,u
+# + \frac{\sin(t\theta)}{\sin\theta}\,v .$$
+#
+# At $t = 0$ this is Lua, at $t = 1$ TinyStories. The paper's $t = 0.58$ leans to TinyStories. When
+# the two directions are nearly the same (cosine above 0.9995) the formula divides by almost
+# nothing, and mergekit, whose rule we follow, takes the straight line instead. The table says
+# tensor by tensor how large the angle is, and where that fallback was taken.
+
+# %%
+angles = merging.tensor_angles(lua.state_dict(), stories.state_dict(), origin=base.state_dict())
+charts.figure(
+    charts.tensor_angles(angles),
+    name="tensor-angles",
+    caption="Angle between the two children, tensor by tensor. Hollow: so small that the merge "
+    "falls back to a straight line.",
+    alt=f"Angles between the children range from {angles['angle_degrees'].min():.1f} to "
+    f"{angles['angle_degrees'].max():.1f} degrees; {int(angles['fallback'].sum())} of "
+    f"{len(angles)} tensors take the linear fallback.",
+    data=angles,
+)
+
+# %% [markdown]
+# ## The merge
+
+# %%
+merged = merging.merge_models(lua, stories, t=p.merge_t, method=p.merge_method)
+tokenizer = lm.load_tokenizer(run_folder.tokenizer)
+lm.save_checkpoint(merged, tokenizer, run_folder.model("merged"))
+
+
+def validation(domain: str, n_tokens: int) -> np.ndarray:
+    blocks = tokens.load_blocks(run_folder.tokens, f"{domain}.validation")
+    return tokens.take_tokens(blocks, n_tokens).ids
+
+
+rows = []
+for domain in DOMAINS:
+    result = lm.evaluate(merged, validation(domain, p.evaluation_tokens))
+    rows.append(
+        {"model": "merged", "domain": domain, "loss": result.loss, "accuracy": result.accuracy}
+    )
+own = pd.DataFrame(rows)
+before = pd.read_parquet(needed(run_folder.table("scores_fine_tunes"), "03_fine_tuning"))
+scores = pd.concat([before, own], ignore_index=True)
+with atomic_path(run_folder.table("scores")) as path:
+    scores.to_parquet(path)
+accuracy = scores.pivot(index="model", columns="domain", values="accuracy")
+charts.figure(
+    charts.domain_scores(scores),
+    name="scores",
+    caption="Next-token accuracy of all four models on held-out text of all four kinds.",
+    alt=f"LuaStories reaches {accuracy.loc['merged', 'lua']:.2f} on Lua (its parents "
+    f"{accuracy.loc['lua', 'lua']:.2f} and {accuracy.loc['tinystories', 'lua']:.2f}) and "
+    f"{accuracy.loc['merged', 'tinystories']:.2f} on stories.",
+    data=scores,
+)
+
+# %% [markdown]
+# ## The sweep
+#
+# The paper's Figure 5, on all four kinds of text: the merge is made anew at each $t$, by slerp and
+# by straight line, and scored.
+
+# %%
+ts = [round(t, 6) for t in np.arange(0, 1 + p.sweep_step / 2, p.sweep_step) if t <= 1 + 1e-9]
+texts = {domain: validation(domain, p.sweep_tokens) for domain in DOMAINS}
+
+
+def score(model) -> dict[str, lm.Evaluation]:
+    return {domain: lm.evaluate(model, ids) for domain, ids in texts.items()}
+
+
+sweep = merging.sweep_merges(lua, stories, ts, ["slerp", "linear", "slerp_rows"], score)
+base_scores = pd.DataFrame(
+    [{"domain": domain, "accuracy": e.accuracy} for domain, e in score(base).items()]
+)
+with atomic_path(run_folder.table("merge_sweep")) as path:
+    sweep.to_parquet(path)
+own_method = sweep[sweep["method"] == p.merge_method]
+best = own_method.pivot(index="t", columns="domain", values="accuracy")
+balance = best[["lua", "tinystories"]].mean(axis=1)
+charts.figure(
+    charts.merge_sweep(sweep, base_scores, t=p.merge_t),
+    name="merge-sweep",
+    caption="Accuracy of the merged model as t goes from Lua (0) to TinyStories (1). Dashed: the "
+    "base model. The rule marks the t of this run.",
+    alt=f"Accuracy on Lua falls from {best['lua'].iloc[0]:.2f} to {best['lua'].iloc[-1]:.2f} and on "
+    f"stories rises from {best['tinystories'].iloc[0]:.2f} to "
+    f"{best['tinystories'].iloc[-1]:.2f} as t goes from 0 to 1.",
+    data=sweep,
+)
+
+# %% [markdown]
+# ## Does the arc matter?
+#
+# The straight line passes inside the sphere, so its vectors are a little shorter. With angles as
+# small as those above, the difference should be small. Here it is:
+
+# %%
+wide = sweep.pivot(index=["t", "domain"], columns="method", values="accuracy")
+difference = (wide["slerp"] - wide["linear"]).rename("difference").reset_index()
+largest = difference["difference"].abs().max()
+charts.figure(
+    charts.merge_difference(difference),
+    name="slerp-minus-linear",
+    caption="Accuracy of the slerp merge minus accuracy of the linear merge.",
+    alt=f"Slerp and linear merges differ by at most {largest:.4f} in accuracy at any t.",
+    data=difference,
+)
+
+# %% tags=["remove-input"]
+top = balance.idxmax()
+Markdown(
+    f"""## What was found, and what could be wrong
+
+At $t$ = {p.merge_t:g} the merged model reaches {accuracy.loc["merged", "lua"]:.1%} on Lua, between
+BabyPython's {accuracy.loc["base", "lua"]:.1%} and the Lua model's {accuracy.loc["lua", "lua"]:.1%},
+and {accuracy.loc["merged", "tinystories"]:.1%} on stories, where BabyPython has
+{accuracy.loc["base", "tinystories"]:.1%} and the TinyStories model
+{accuracy.loc["tinystories", "tinystories"]:.1%}. The mean of the two is highest at $t$ = {top:g}.
+
+Slerp and the straight line never differ by more than {largest:.4f} in accuracy, on
+{p.sweep_tokens:,} tokens per point, so a difference of {1 / p.sweep_tokens**0.5 / 2:.3f} would be
+within sampling error of a single score. The children of one parent are close together; on such a
+short way the arc and its chord are nearly the same. The name of the method should not be given
+credit for what any interpolation would do."""
+)
+
+# %%
+chapter.finish(
+    {
+        **{
+            f"lm.merged.{row.domain}.{key}": getattr(row, key)
+            for row in own.itertuples()
+            for key in ("loss", "accuracy")
+        },
+        **{f"merge.{row.tensor}.cosine": row.cosine for row in angles.itertuples()},
+        "merge.t": p.merge_t,
+    }
+)
