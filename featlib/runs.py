@@ -133,11 +133,9 @@ class Run:
         return yaml.safe_load(path.read_text()) if path.exists() else {}
 
     def write_params(self, params: Params) -> None:
-        described = "\n".join(
-            f"{key}: {json.dumps(value)}" for key, value in params.model_dump().items()
-        )
+        described = yaml.safe_dump(params.model_dump(), sort_keys=False)
         with atomic_path(self.folder / "params.yaml") as tmp:
-            tmp.write_text(f"# All parameters of run {self.name}, resolved.\n{described}\n")
+            tmp.write_text(f"# All parameters of run {self.name}, resolved.\n{described}")
 
     def record_chapter(
         self, chapter: str, facts: Mapping[str, Any], metrics: Mapping[str, float]
