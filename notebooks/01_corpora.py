@@ -5,6 +5,8 @@
 #     text_representation:
 #       extension: .py
 #       format_name: percent
+#       format_version: '1.3'
+#       jupytext_version: 1.19.6
 #   kernelspec:
 #     display_name: Python 3
 #     language: python
@@ -163,5 +165,8 @@ text, two of them new to the base model."""
 
 # %%
 chapter.finish(
-    corpora={domain: corpora.corpus_hash(sum(splits[domain].values(), [])) for domain in DOMAINS},
+    corpora={
+        domain: corpora.corpus_hash([d for split in splits[domain].values() for d in split])
+        for domain in DOMAINS
+    },
 )

@@ -5,6 +5,8 @@
 #     text_representation:
 #       extension: .py
 #       format_name: percent
+#       format_version: '1.3'
+#       jupytext_version: 1.19.6
 #   kernelspec:
 #     display_name: Python 3
 #     language: python
@@ -59,8 +61,8 @@ tokenizer = lm.load_tokenizer(needed(run_folder.tokenizer, "01_corpora"))
 # $$a = \mathrm{silu}(W_\text{gate}\,x) \odot W_\text{up}\,x, \qquad y = W_\text{down}\,a .$$
 #
 # The vector $a$ is what TransformerLens calls `blocks.0.mlp.hook_post`. Its entries are the
-# *neurons* of the model; the autoencoders of [a later chapter](05_autoencoders) read $a$ and nothing
-# else.
+# *neurons* of the model; the autoencoders of [a later chapter](05_autoencoders) read $a$ and
+# nothing else.
 
 # %%
 training = tokens.mix_blocks(
@@ -78,7 +80,9 @@ model = lm.build_model(
     seed=derive_seed(p.seed, "init"),
 )
 sizes = pd.Series({name: w.numel() for name, w in model.named_parameters()}, name="parameters")
-sizes.groupby(sizes.index.str.extract(r"(embed|attn|mlp|norm|lm_head)", expand=False)).sum().to_frame()
+sizes.groupby(
+    sizes.index.str.extract(r"(embed|attn|mlp|norm|lm_head)", expand=False)
+).sum().to_frame()
 
 # %% [markdown]
 # ## Training

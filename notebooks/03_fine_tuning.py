@@ -5,6 +5,8 @@
 #     text_representation:
 #       extension: .py
 #       format_name: percent
+#       format_version: '1.3'
+#       jupytext_version: 1.19.6
 #   kernelspec:
 #     display_name: Python 3
 #     language: python
@@ -39,7 +41,7 @@ from IPython.display import Markdown
 from featlib import charts, tokens
 from featlib import language_model as lm
 from featlib.chapters import needed, start_chapter
-from featlib.params import DOMAIN_NAMES, DOMAINS, PRINT_NAMES, derive_seed
+from featlib.params import DOMAINS, PRINT_NAMES, derive_seed
 from featlib.runs import atomic_path
 
 chapter = start_chapter("03_fine_tuning", globals())

@@ -5,10 +5,13 @@
 #     text_representation:
 #       extension: .py
 #       format_name: percent
+#       format_version: '1.3'
+#       jupytext_version: 1.19.6
 #   kernelspec:
 #     display_name: Python 3
 #     language: python
 #     name: python3
+# ---
 
 # %% [markdown]
 # # LuaStories, the merged model
@@ -36,7 +39,7 @@ from IPython.display import Markdown
 from featlib import charts, merging, tokens
 from featlib import language_model as lm
 from featlib.chapters import needed, start_chapter
-from featlib.params import DOMAIN_NAMES, DOMAINS
+from featlib.params import DOMAINS
 from featlib.runs import atomic_path
 
 chapter = start_chapter("04_merging", globals())
@@ -142,8 +145,8 @@ charts.figure(
     name="merge-sweep",
     caption="Accuracy of the merged model as t goes from Lua (0) to TinyStories (1). Dashed: the "
     "base model. The rule marks the t of this run.",
-    alt=f"Accuracy on Lua falls from {best['lua'].iloc[0]:.2f} to {best['lua'].iloc[-1]:.2f} and on "
-    f"stories rises from {best['tinystories'].iloc[0]:.2f} to "
+    alt=f"Accuracy on Lua falls from {best['lua'].iloc[0]:.2f} to {best['lua'].iloc[-1]:.2f} and "
+    f"on stories rises from {best['tinystories'].iloc[0]:.2f} to "
     f"{best['tinystories'].iloc[-1]:.2f} as t goes from 0 to 1.",
     data=sweep,
 )

@@ -5,10 +5,13 @@
 #     text_representation:
 #       extension: .py
 #       format_name: percent
+#       format_version: '1.3'
+#       jupytext_version: 1.19.6
 #   kernelspec:
 #     display_name: Python 3
 #     language: python
 #     name: python3
+# ---
 
 # %% [markdown]
 # # Autoencoders: from neurons to features
@@ -57,8 +60,8 @@ p, run_folder = chapter.params, chapter.run
 # $$f = \sigma\big((x - b_\text{dec})\,W_\text{enc} + b_\text{enc}\big), \qquad
 # \hat{x} = f\,W_\text{dec} + b_\text{dec},$$
 #
-# where $f$ has one entry per feature and the rows of $W_\text{dec}$ have length one. The paper takes
-# $\sigma = \mathrm{ReLU}$ and adds an L1 penalty to keep $f$ sparse. How sparse $f$ becomes then
+# where $f$ has one entry per feature and the rows of $W_\text{dec}$ have length one. The paper
+# takes $\sigma = \mathrm{ReLU}$ and adds an L1 penalty to keep $f$ sparse. How sparse $f$ becomes then
 # depends on the model, and two models with different sparsity are hard to compare. We take
 # *BatchTopK* by default: of all entries in a batch, the largest are kept, $k$ per token on average.
 # So every model uses the same number of features per token. Set `sae_architecture` to `relu` for
@@ -164,12 +167,15 @@ Each model's autoencoder keeps {first["ce_recovered"].min():.0%} to
 {first["ce_recovered"].max():.0%} of what the MLP does for the loss, with
 {first["l0"].min():.1f} to {first["l0"].max():.1f} features per token, and
 {first["alive"].min():.1%} or more of its features fire. L0 differs by {spread:.0%} between models,
-{"so a difference between their features is not a difference of sparsity"
- if spread < 0.1 else "which is more than the 10 % up to which we would call it equal"}.
+{
+        "so a difference between their features is not a difference of sparsity"
+        if spread < 0.1
+        else "which is more than the 10 % up to which we would call it equal"
+    }.
 
 For comparison: a one-layer model with 512 neurons gave 79 % recovered loss at 8 times as many
-features as neurons, and 94.5 % at 256 times {{cite:p}}`bricken2023monosemanticity`. A high recovered
-loss is not proof that the features are the ones that the model uses. Two autoencoders can
+features as neurons, and 94.5 % at 256 times {{cite:p}}`bricken2023monosemanticity`. A high
+recovered loss is not proof that the features are the ones that the model uses. Two autoencoders can
 reconstruct equally well with different lists, which is why each model has more than one."""
 )
 
