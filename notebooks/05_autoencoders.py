@@ -61,8 +61,8 @@ p, run_folder = chapter.params, chapter.run
 # \hat{x} = f\,W_\text{dec} + b_\text{dec},$$
 #
 # where $f$ has one entry per feature and the rows of $W_\text{dec}$ have length one. The paper
-# takes $\sigma = \mathrm{ReLU}$ and adds an L1 penalty to keep $f$ sparse. How sparse $f$ becomes then
-# depends on the model, and two models with different sparsity are hard to compare. We take
+# takes $\sigma = \mathrm{ReLU}$ and adds an L1 penalty to keep $f$ sparse. How sparse $f$ becomes
+# then depends on the model, and two models with different sparsity are hard to compare. We take
 # *BatchTopK* by default: of all entries in a batch, the largest are kept, $k$ per token on average.
 # So every model uses the same number of features per token. Set `sae_architecture` to `relu` for
 # the paper's.
