@@ -1,0 +1,180 @@
+"""Sphinx extension of the book: numbers of the run in prose, live charts and maths, all offline.
+
+- `{{ pct(m["lm.base.python.accuracy"]) }}` in a page prints a number of the run; `p` holds its
+  parameters and `commit` its commit. They come from `book/_data/` (metrics.json, params.yaml,
+  provenance.json): a build of a run puts the run's own there, the committed ones belong to the
+  published run. An unknown key is a warning that names the page and the nearest key.
+- Maths is converted to MathML, which browsers draw without any script.
+- Vega, Vega-Lite and Vega-Embed are bundled once into `_static`, with the charts' two themes.
+"""
+
+from __future__ import annotations
+
+import difflib
+import html
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import vl_convert
+import yaml
+from docutils import nodes
+from sphinx.application import Sphinx
+from sphinx.config import Config
+from sphinx.util import logging
+from sphinx.util.math import get_node_equation_number
+from sphinx.writers.html5 import HTML5Translator
+
+from featlib.figures import theme
+
+LOGGER = logging.getLogger(__name__)
+STATIC = Path(__file__).resolve().parent.parent / "_static"
+DATA = "book/_data"  # below the source folder
+NBSP = "\u00a0"
+
+
+class UnknownKey(Exception):
+    """A page asks for a number that the run does not have. (Jinja would hide a LookupError.)"""
+
+
+class Numbers(Mapping[str, Any]):
+    """A mapping whose missing keys are explained. `p.k` and `p["k"]` are the same."""
+
+    def __init__(self, name: str, source: str, values: Mapping[str, Any]) -> None:
+        self._name, self._source, self._values = name, source, dict(values)
+
+    def __getitem__(self, key: str) -> Any:
+        if key in self._values:
+            return self._values[key]
+        near = difflib.get_close_matches(str(key), list(self._values), n=1, cutoff=0.0)
+        hint = f"the nearest is {near[0]!r}" if near else f"{self._source} is missing or empty"
+        raise UnknownKey(f"{self._name} has no {key!r} in {self._source}; {hint}")
+
+    def __getattr__(self, key: str) -> Any:
+        if key.startswith("_"):  # copying and pickling ask for these
+            raise AttributeError(key)
+        return self[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+
+class Formatter:
+    """Prints a number for prose. (An object, because Sphinx stores no function in its cache.)"""
+
+    def __init__(self, scale: float, sign: str, unit: str, digits: int) -> None:
+        self.scale, self.sign, self.unit, self.digits = scale, sign, unit, digits
+
+    def __call__(self, value: float, digits: int | None = None) -> str:
+        form = f"{self.sign},.{self.digits if digits is None else digits}f"
+        return f"{self.scale * value:{form}}{self.unit}".replace("-", "\u2212")
+
+
+pct = Formatter(100, "", f"{NBSP}%", 1)  # 0.2861 -> 28.6 %, with a space that does not break
+points = Formatter(100, "+", "", 1)  # a difference of shares in percentage points: 0.031 -> +3.1
+num = Formatter(1, "", "", 0)  # 16384.2 -> 16,384; num(x, 2) keeps two decimals
+
+
+def load_substitutions(source: Path) -> dict[str, Any]:
+    """What pages may use between double braces, read from `book/_data` below `source`."""
+    folder = source / DATA
+
+    def read(name: str, parse: Any) -> Any:
+        path = folder / name
+        return (parse(path.read_text(encoding="utf-8")) or {}) if path.exists() else {}
+
+    provenance = read("provenance.json", json.loads)
+    return {
+        "m": Numbers("m", f"{DATA}/metrics.json", read("metrics.json", json.loads)),
+        "p": Numbers("p", f"{DATA}/params.yaml", read("params.yaml", yaml.safe_load)),
+        "provenance": Numbers("provenance", f"{DATA}/provenance.json", provenance),
+        "commit": provenance.get("commit", "unknown"),
+        "pct": pct,
+        "points": points,
+        "num": num,
+    }
+
+
+def configure(app: Sphinx, config: Config) -> None:
+    config.myst_substitutions = {
+        **(config.myst_substitutions or {}),
+        **load_substitutions(Path(app.srcdir)),
+    }
+    config.html_static_path = [*config.html_static_path, str(STATIC)]
+
+
+# --- maths ------------------------------------------------------------------------------------
+
+
+def mathml(latex: str, *, block: bool) -> str:
+    """LaTeX as MathML. Raises ValueError where something in it is not understood."""
+    from latex2mathml.converter import convert
+
+    try:
+        found = convert(latex, display="block" if block else "inline")
+    except Exception as error:  # the library has a dozen kinds, all of them about the input
+        raise ValueError(f"{type(error).__name__} {error}".strip()) from error
+    if "<mi>\\" in found or "<mo>\\" in found:  # an unknown command comes through as it stands
+        unknown = found.split(">\\", 1)[1].split("<", 1)[0]
+        raise ValueError(f"unknown command \\{unknown}")
+    return found
+
+
+def _convert(node: nodes.Element, *, block: bool) -> str:
+    text = node.astext()
+    try:
+        return mathml(text, block=block)
+    except ValueError as error:
+        LOGGER.warning("maths %r cannot be shown: %s", text, error, location=node)
+        return f"<code>{html.escape(text)}</code>"
+
+
+def visit_inline_math(self: HTML5Translator, node: nodes.math) -> None:
+    self.body.append(self.starttag(node, "span", "", CLASS="math"))
+    self.body.append(_convert(node, block=False) + "</span>")
+    raise nodes.SkipNode
+
+
+def visit_block_math(self: HTML5Translator, node: nodes.math_block) -> None:
+    self.body.append(self.starttag(node, "div", CLASS="math fl-equation"))
+    self.body.append(_convert(node, block=True))
+    if node["number"]:
+        number = get_node_equation_number(self, node)
+        self.body.append(f'<span class="eqno">({number})')
+        self.add_permalink_ref(node, "Link to this equation")
+        self.body.append("</span>")
+    self.body.append("</div>\n")
+    raise nodes.SkipNode
+
+
+# --- charts -----------------------------------------------------------------------------------
+
+
+def write_bundle(app: Sphinx, error: Exception | None) -> None:
+    """Put the chart library into the built book: one file for all pages, fetched when needed."""
+    if error is not None or app.builder.format != "html":
+        return
+    static = Path(app.outdir) / "_static"
+    themes = json.dumps({mode: theme(mode) for mode in ("light", "dark")})
+    # Wrapped, so that the bundle's many short names stay out of the page's.
+    (static / "featlib-vega.js").write_text(
+        f"(() => {{{vl_convert.javascript_bundle()}\nwindow.featlibThemes = {themes};}})();\n",
+        encoding="utf-8",
+    )
+
+
+def setup(app: Sphinx) -> dict[str, Any]:
+    app.connect("config-inited", configure, priority=400)
+    app.add_html_math_renderer(
+        "mathml",
+        inline_renderers=(visit_inline_math, None),
+        block_renderers=(visit_block_math, None),
+    )
+    app.add_css_file("featlib.css")
+    app.add_js_file("featlib.js", loading_method="defer")
+    app.connect("build-finished", write_bundle)
+    return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,0 +1,155 @@
+/* Charts and token strips of the book. Plain script: a page opened from disk loads no modules. */
+"use strict";
+(() => {
+  const base = document.currentScript.src.replace(/featlib\.js.*$/, "");
+  const narrow = 480; // pixels below which legends go into columns and labels shrink
+  const mode = () => (document.documentElement.dataset.theme === "dark" ? "dark" : "light");
+
+  /* The chart library is large, so a page without figures never asks for it. */
+  let library = null;
+  function loadLibrary() {
+    library ??= new Promise((resolve, reject) => {
+      const script = document.createElement("script");
+      script.src = base + "featlib-vega.js";
+      script.onload = () => resolve(window.vegaEmbed);
+      script.onerror = () => reject(new Error("featlib-vega.js did not load"));
+      document.head.append(script);
+    });
+    return library;
+  }
+
+  function withWidth(spec, width) {
+    const gutter = spec.usermeta?.gutter ?? 0;
+    if (spec.vconcat) {
+      return { ...spec, vconcat: spec.vconcat.map((v) => ({ ...v, width: width - gutter })) };
+    }
+    return { ...spec, width, autosize: { type: "fit-x", contains: "padding" } };
+  }
+
+  function themeFor(width) {
+    const theme = structuredClone(window.featlibThemes[mode()]);
+    if (width < narrow) {
+      theme.legend.columns = 2;
+      for (const part of [theme.axis, theme.legend]) part.labelFontSize = part.titleFontSize = 11;
+    }
+    return theme;
+  }
+
+  class Chart {
+    constructor(figure, spec) {
+      this.figure = figure;
+      this.slot = figure.querySelector(".fl-live");
+      this.spec = spec;
+      this.turn = 0;
+      this.width = 0;
+      this.drawn = false;
+    }
+
+    async draw() {
+      const turn = ++this.turn; // a later call overtakes this one
+      const embed = await loadLibrary();
+      const width = Math.floor(this.figure.querySelector(".fl-chart").clientWidth);
+      if (turn !== this.turn || width === 0) return;
+      const place = document.createElement("div");
+      const result = await embed(place, withWidth(this.spec, width), {
+        actions: false,
+        config: themeFor(width),
+        renderer: "svg",
+        tooltip: { theme: mode() },
+        loader: { http: { credentials: "omit" } },
+      });
+      if (turn !== this.turn) return result.finalize();
+      this.result?.finalize();
+      this.result = result;
+      this.width = width;
+      this.drawn = true;
+      this.slot.replaceChildren(place);
+      this.slot.hidden = false;
+      this.figure.classList.add("fl-is-live");
+      this.figure.dataset.drawn = mode();
+    }
+
+    safeDraw() {
+      return this.draw().catch((error) => {
+        // The static drawing stays; say why the live one does not come.
+        this.figure.dataset.drawn = "failed";
+        console.error(`figure ${this.figure.id}: ${error.message}`);
+      });
+    }
+  }
+
+  function startCharts() {
+    const charts = new Map();
+    for (const block of document.querySelectorAll("script.fl-spec")) {
+      const figure = block.closest(".fl-figure");
+      charts.set(figure, new Chart(figure, JSON.parse(block.textContent)));
+    }
+    if (charts.size === 0) return;
+    const near = new IntersectionObserver(
+      (entries) => {
+        for (const entry of entries) {
+          if (!entry.isIntersecting) continue;
+          near.unobserve(entry.target);
+          charts.get(entry.target).safeDraw();
+        }
+      },
+      { rootMargin: "600px" },
+    );
+    for (const figure of charts.keys()) near.observe(figure);
+
+    const drawn = () => [...charts.values()].filter((chart) => chart.turn > 0);
+    new MutationObserver(() => drawn().forEach((chart) => chart.safeDraw())).observe(
+      document.documentElement,
+      { attributes: true, attributeFilter: ["data-theme"] },
+    );
+    let timer = 0;
+    new ResizeObserver(() => {
+      clearTimeout(timer);
+      timer = setTimeout(() => {
+        for (const chart of drawn()) {
+          const width = Math.floor(chart.figure.querySelector(".fl-chart").clientWidth);
+          if (chart.drawn && width > 0 && Math.abs(width - chart.width) > 4) chart.safeDraw();
+        }
+      }, 120);
+    }).observe(document.querySelector("main") ?? document.body);
+  }
+
+  /* Token strips: hovering a token, or walking with the arrow keys, reads it out below. */
+  function startStrips() {
+    for (const strip of document.querySelectorAll(".fl-strip")) {
+      const group = strip.querySelector(".fl-tokens");
+      const readout = strip.querySelector(".fl-readout");
+      const tokens = [...group.querySelectorAll(".fl-tok")];
+      if (tokens.length === 0) continue;
+      let current = -1;
+      const show = (index) => {
+        tokens[current]?.classList.remove("fl-current");
+        current = index;
+        tokens[current]?.classList.add("fl-current");
+        readout.textContent = tokens[current]?.title ?? "";
+      };
+      const strongest = tokens.reduce((best, token, index) => {
+        const value = (t) => Number(t.style.getPropertyValue("--a") || 0);
+        return value(token) > value(tokens[best]) ? index : best;
+      }, 0);
+      const moves = { ArrowRight: 1, ArrowLeft: -1, Home: -tokens.length, End: tokens.length };
+      group.addEventListener("keydown", (event) => {
+        const step = moves[event.key];
+        if (!step || event.ctrlKey || event.altKey || event.metaKey) return;
+        event.preventDefault();
+        event.stopPropagation(); // the theme turns pages with the arrow keys
+        show(Math.min(Math.max(current + step, 0), tokens.length - 1));
+        tokens[current].scrollIntoView({ block: "nearest" });
+      });
+      group.addEventListener("focus", () => current < 0 && show(strongest));
+      group.addEventListener("pointerover", (event) => {
+        const index = tokens.indexOf(event.target.closest(".fl-tok"));
+        if (index >= 0) show(index);
+      });
+    }
+  }
+
+  const start = () => (startCharts(), startStrips());
+  if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", start);
+  else start();
+})();
