@@ -18,6 +18,7 @@ import pandas as pd
 from scipy import sparse
 from transformers import PreTrainedTokenizerFast
 
+from featlib.features import FeatureActivations
 from featlib.runs import FeatlibError
 from featlib.syntax import (
     LUA_KEYWORDS,
@@ -250,21 +251,21 @@ def token_class(text: str, domain: str | None = None) -> str:
     return "number" if any(character.isdigit() for character in bare) else "punctuation"
 
 
-def feature_classes(activations: sparse.csr_array, classes: np.ndarray) -> pd.DataFrame:
+def feature_classes(f: FeatureActivations, classes: np.ndarray) -> pd.DataFrame:
     """What kind of token each feature is about, by its summed activation.
 
-    `activations` [tokens, d_sae], `classes` uint8 [tokens] or [blocks, context]. One row for each
+    `classes` uint8 [tokens] or [blocks, context], of the same tokens as `f`. One row for each
     feature that fires: feature, token_class (where most of its activation lies), share (of its
     activation there), lift (that share over the class's share of all tokens; chance gives 1).
     """
     flat = np.asarray(classes).reshape(-1)
-    if len(flat) != activations.shape[0]:
-        raise FeatlibError(f"{len(flat)} classes for {activations.shape[0]} tokens: give one each")
+    if len(flat) != f.n_tokens:
+        raise FeatlibError(f"{len(flat)} classes for {f.n_tokens} tokens: give one each")
     one_hot = sparse.csr_array(
         (np.ones(len(flat), np.float32), (np.arange(len(flat)), flat)),
         shape=(len(flat), len(TOKEN_CLASSES)),
     )
-    mass = (activations.T @ one_hot).toarray()
+    mass = (f.matrix.T @ one_hot).toarray()
     features = np.flatnonzero(mass.sum(axis=1) > 0)
     shares = mass[features] / mass[features].sum(axis=1, keepdims=True)
     best = shares.argmax(axis=1)
