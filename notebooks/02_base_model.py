@@ -67,7 +67,6 @@ tokenizer = lm.load_tokenizer(needed(run_folder.tokenizer, "01_corpora"))
 # %%
 training = tokens.mix_blocks(
     [tokens.load_blocks(run_folder.tokens, f"{d}.train") for d in TRAINING_MIX["base"]],
-    p.base_tokens,
     seed=derive_seed(p.seed, "mix", "base"),
 )
 model = lm.build_model(

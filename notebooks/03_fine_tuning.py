@@ -58,11 +58,7 @@ tokenizer = lm.load_tokenizer(needed(run_folder.tokenizer, "01_corpora"))
 children, curves = {}, []
 for child in ("lua", "tinystories"):
     model = lm.load_checkpoint(needed(run_folder.model("base"), "02_base_model"))
-    training = tokens.mix_blocks(
-        [tokens.load_blocks(run_folder.tokens, f"{child}.train")],
-        p.fine_tune_tokens,
-        seed=derive_seed(p.seed, "mix", child),
-    )
+    training = tokens.load_blocks(run_folder.tokens, f"{child}.train")
     curve = lm.train(
         model,
         training.ids,

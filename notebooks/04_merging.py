@@ -72,8 +72,8 @@ angles = merging.tensor_angles(lua.state_dict(), stories.state_dict(), origin=ba
 charts.figure(
     charts.tensor_angles(angles),
     name="tensor-angles",
-    caption="Angle between the two children, tensor by tensor. Hollow: so small that the merge "
-    "falls back to a straight line.",
+    caption="Angle between the two children, tensor by tensor. Left of the dashed line it is so "
+    "small that the merge falls back to a straight line.",
     alt=f"Angles between the children range from {angles['angle_degrees'].min():.1f} to "
     f"{angles['angle_degrees'].max():.1f} degrees; {int(angles['fallback'].sum())} of "
     f"{len(angles)} tensors take the linear fallback.",
@@ -141,7 +141,7 @@ own_method = sweep[sweep["method"] == p.merge_method]
 best = own_method.pivot(index="t", columns="domain", values="accuracy")
 balance = best[["lua", "tinystories"]].mean(axis=1)
 charts.figure(
-    charts.merge_sweep(sweep, base_scores, t=p.merge_t),
+    charts.merge_sweep(sweep, base_scores, t=p.merge_t, method=p.merge_method),
     name="merge-sweep",
     caption="Accuracy of the merged model as t goes from Lua (0) to TinyStories (1). Dashed: the "
     "base model. The rule marks the t of this run.",
@@ -159,14 +159,14 @@ charts.figure(
 
 # %%
 wide = sweep.pivot(index=["t", "domain"], columns="method", values="accuracy")
-difference = (wide["slerp"] - wide["linear"]).rename("difference").reset_index()
-largest = difference["difference"].abs().max()
+largest = (wide["slerp"] - wide["linear"]).abs().max()
 charts.figure(
-    charts.merge_difference(difference),
+    charts.merge_difference(sweep),
     name="slerp-minus-linear",
-    caption="Accuracy of the slerp merge minus accuracy of the linear merge.",
+    caption="Accuracy of the two spherical merges minus that of the linear merge, in percentage "
+    "points.",
     alt=f"Slerp and linear merges differ by at most {largest:.4f} in accuracy at any t.",
-    data=difference,
+    data=wide.reset_index(),
 )
 
 # %% tags=["remove-input"]

@@ -38,6 +38,7 @@ sae_seeds: int = 2  # autoencoders per model that differ in their seed only
 card_tokens: int = 20_000  # validation tokens per domain for the scores
 
 # %%
+import numpy as np
 import pandas as pd
 from IPython.display import Markdown
 
@@ -84,25 +85,23 @@ config = sae_lib.AutoencoderConfig(
     n_tokens=p.sae_tokens,
     batch_size=p.sae_batch_size,
 )
-cards, densities, curves = [], [], []
+cards, densities = [], []
 for name in MODELS:
     model = lm.load_checkpoint(needed(run_folder.model(name), "04_merging"))
     mix = [tokens.load_blocks(run_folder.tokens, f"{d}.train") for d in TRAINING_MIX[name]]
-    blocks = tokens.mix_blocks(mix, p.sae_tokens, seed=derive_seed(p.seed, "sae mix", name))
+    blocks = tokens.mix_blocks(mix, seed=derive_seed(p.seed, "sae mix", name))
     stats = activations.activation_stats(model, blocks.ids[:512])
     batches = activations.shuffled_batches(
         model,
         blocks.ids,
         n_tokens=p.sae_tokens,
         batch_size=p.sae_batch_size,
-        buffer_tokens=64 * p.sae_batch_size,
         seed=derive_seed(p.seed, "sae order", name),
         scale=stats.scale,
     )
-    saes, curve = sae_lib.train_autoencoders(
-        batches, config, seeds=range(p.sae_seeds), scale=stats.scale, mean=stats.mean
+    saes, _ = sae_lib.train_autoencoders(
+        batches, config, seeds=range(p.sae_seeds), scale=stats.scale, progress=PRINT_NAMES[name]
     )
-    curves.append(curve.assign(model=name))
     scored = tokens.mix_blocks(
         [tokens.load_blocks(run_folder.tokens, f"{d}.validation") for d in TRAINING_MIX[name]],
         p.card_tokens * len(mix),
@@ -115,6 +114,7 @@ for name in MODELS:
         densities.append(pd.DataFrame({"model": name, "seed": n, "density": density}))
 cards = pd.DataFrame(cards)
 densities = pd.concat(densities, ignore_index=True)
+shown = densities[(densities["seed"] == 0) & (densities["density"] > 0)]
 
 # %% [markdown]
 # ## A card for each
@@ -146,14 +146,14 @@ charts.figure(
 
 # %%
 charts.figure(
-    charts.density_histogram(densities[densities["seed"] == 0]),
+    charts.density_histogram(shown.assign(log10_density=np.log10(shown["density"]))),
     name="densities",
     caption="How often features fire, on a logarithmic scale, first seed of each model. Features "
     "that never fire on the validation text are left out.",
     alt="Median density of features: "
     + ", ".join(
         f"{PRINT_NAMES[m]} {d.median():.4f}"
-        for m, d in densities[densities["seed"] == 0].groupby("model", sort=False)["density"]
+        for m, d in shown.groupby("model", sort=False)["density"]
     ),
 )
 

@@ -39,7 +39,7 @@ import pandas as pd
 from IPython.display import Markdown
 
 from featlib import autoencoder as sae_lib
-from featlib import charts, controls, features, matching, tokens
+from featlib import charts, controls, features, matching, nulls, tokens
 from featlib import language_model as lm
 from featlib.chapters import needed, start_chapter
 from featlib.params import DOMAINS, MODELS, PAIRS, PRINT_NAMES, derive_seed
@@ -61,7 +61,6 @@ stream = tokens.mix_blocks(
         tokens.take_tokens(tokens.load_blocks(run_folder.tokens, f"{d}.test"), p.stream_tokens)
         for d in DOMAINS
     ],
-    None,
     seed=derive_seed(p.seed, "stream"),
 )
 tokens.save_blocks(stream, run_folder.folder / "features", "stream")
@@ -103,10 +102,10 @@ firings = np.unique(np.geomspace(4, 100, 60).astype(int))
 chance = pd.DataFrame(
     {
         "firings": firings,
-        "chance": controls.chance_of_match(firings, acts["base"][0].d_sae, p.threshold),
+        "chance": nulls.chance_of_match(firings, acts["base"][0].d_sae, p.threshold),
     }
 )
-at_rule = float(controls.chance_of_match(p.min_firings, acts["base"][0].d_sae, p.threshold))
+at_rule = float(nulls.chance_of_match(p.min_firings, acts["base"][0].d_sae, p.threshold))
 charts.figure(
     charts.chance_by_firings(chance, min_firings=p.min_firings),
     name="chance-of-match",
@@ -120,8 +119,8 @@ charts.figure(
 # %% [markdown]
 # ## Best matches
 #
-# For every feature of BabyPython, its best match in Lua. Beside it, as an outline, the same for
-# BabyPython against *itself*: a second autoencoder of the same model, trained on the same
+# For every testable feature of a parent, its best match in the child. Beside it, as an outline, the
+# same for the parent against *itself*: a second autoencoder of the same model, trained on the same
 # activations from another seed.
 
 
@@ -141,21 +140,25 @@ fates = {(parent, child): fates_of(parent, 0, child, 1) for parent, child in PAI
 itself = {model: fates_of(model, 0, model, 1) for model in MODELS}
 
 
+SKIPPED = ("base", "merged")  # the grandchild: in the table below, not in this figure
+
+
 def testable_r(table: pd.DataFrame, **names: str) -> pd.DataFrame:
     return table.loc[table["fate"] != "untestable", ["r"]].assign(**names)
 
 
-lua_r = testable_r(fates["base", "lua"].parents)
-own_r = testable_r(itself["base"].parents)
+best_r = pd.concat(
+    [testable_r(f.parents, parent=a, child=b) for (a, b), f in fates.items() if (a, b) != SKIPPED]
+)
+own_r = pd.concat([testable_r(f.parents, model=model) for model, f in itself.items()])
+passing = (best_r["r"] >= p.threshold).groupby([best_r["parent"], best_r["child"]]).mean()
 charts.figure(
-    charts.match_histogram(lua_r["r"], own_r["r"], threshold=p.threshold),
+    charts.match_histogram(best_r, own_r, threshold=p.threshold),
     name="best-matches",
-    caption="Best correlation of each testable BabyPython feature with a feature of Lua (bars) and "
-    "with a feature of a second BabyPython autoencoder (outline).",
-    alt=f"Of BabyPython's testable features {(lua_r['r'] >= p.threshold).mean():.0%} pass the "
-    f"threshold in Lua, and {(own_r['r'] >= p.threshold).mean():.0%} in another autoencoder of "
-    "BabyPython itself.",
-    data=pd.concat([lua_r.assign(against="Lua"), own_r.assign(against="itself")]),
+    caption="Best correlation of each testable feature of the parent with a feature of the child "
+    "(bars) and with a feature of a second autoencoder of the parent itself (outline).",
+    alt="Share of features whose best match passes the threshold: "
+    + "; ".join(f"{PRINT_NAMES[a]} to {PRINT_NAMES[b]} {r:.0%}" for (a, b), r in passing.items()),
 )
 
 # %% [markdown]
@@ -189,9 +192,7 @@ for parent, child in PAIRS:
         "testable": fates[parent, child].testable,
         "same_index": controls.index_effect(equal)["same_index"],
     }
-    null = controls.shift_null(
-        matrices[parent][0], matrices[child][1], stream.documents, rng, **rule
-    )
+    null = nulls.shift_null(matrices[parent][0], matrices[child][1], stream.documents, rng, **rule)
     metrics |= {f"match.{parent}.{child}.{key}": value for key, value in row.items()}
     metrics[f"null.{parent}.{child}.persist"] = null
     rows.append(
@@ -209,7 +210,7 @@ for parent, child in PAIRS:
     )
 pairs = pd.DataFrame(rows)
 charts.figure(
-    charts.persistence(pairs),
+    charts.fate_bars(pairs),
     name="persistence",
     caption="Share of a parent's testable features that persist in its child (dot, with its 95 % "
     "interval), and the seed ceiling of the parent (bar).",

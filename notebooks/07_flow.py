@@ -78,15 +78,8 @@ charts.figure(
 # are mostly about punctuation and formatting.
 
 # %%
-charts.figure(
-    charts.fate_bars(flows, pairs),
-    name="fates",
-    caption="Fates of each parent's features, and the seed ceiling (tick) with its 95 % interval.",
-    alt="Bars of fates per pair of models; the seed ceiling lies at "
-    + ", ".join(f"{r.ceiling:.0%}" for r in pairs.itertuples())
-    + " of the testable features.",
-    data=flows,
-)
+wide = flows.pivot(index=["parent", "child"], columns="fate", values="count").fillna(0).astype(int)
+wide
 
 # %% [markdown]
 # ## Rare and common features
