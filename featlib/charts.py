@@ -550,5 +550,5 @@ def correlation_by_firings(
 
 
 def _pair_colours(data: pd.DataFrame) -> list[str]:
-    """Into a fine-tune: its own colour. Into the merged model: the fine-tune's, from which it came."""
+    """The fine-tune's colour, whether the features lead into it or out of it."""
     return [MODEL_COLORS[c if p == "base" else p] for p, c in _pairs(data)]

@@ -6,6 +6,7 @@ columns, so that a reader who has seen the first knows the way through the secon
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -35,7 +36,7 @@ def _y(name: str, height: float) -> alt.Y:
 
 
 def design_diagram(t: float | None = None) -> alt.LayerChart:
-    """The four models and how each was made (Figure 1): trained, fine-tuned twice, merged at `t`."""
+    """The four models and how each was made (Figure 1); `t` is the merge's."""
     merge = "by slerp" if t is None else f"by slerp, t = {t:g}"
     boxes = pd.DataFrame(
         [
@@ -60,7 +61,7 @@ def design_diagram(t: float | None = None) -> alt.LayerChart:
     colour = {"legend": None, "scale": _SCALE}
     line = alt.Chart(arrows).mark_line(style="ink", strokeWidth=1.6, opacity=0.7)
     head = alt.Chart(arrows[arrows["angle"] > 0]).mark_point(
-        shape="triangle-up", size=80, style="halo", opacity=0.9
+        shape="triangle-up", size=80, style="ink-fill", opacity=0.9
     )
     box = alt.Chart(boxes).mark_rect(cornerRadius=8, fillOpacity=0.14, strokeWidth=2)
     words = alt.Chart(boxes).encode(x=_x("middle:Q"), y=_y("y:Q", height))
@@ -136,7 +137,7 @@ def flow(flows: pd.DataFrame) -> alt.LayerChart:
             sizes += [p.children for p in pairs.values() if p.child == model]
             if sizes:
                 _draw_bar(drawing, model, column, max(sizes), top, scale)
-        for column, key in enumerate(zip(chain, chain[1:], strict=False)):
+        for column, key in enumerate(itertools.pairwise(chain)):
             if key in pairs:
                 _draw_pair(drawing, pairs[key], column, top, scale)
     return _layers(flows, drawing, height=40.0 + len(CHAINS) * LANE + (len(CHAINS) - 1) * GAP + 12)
@@ -145,7 +146,7 @@ def flow(flows: pd.DataFrame) -> alt.LayerChart:
 def _read_pairs(flows: pd.DataFrame) -> dict[tuple[str, str], _Pair]:
     if missing := {"parent", "child", "fate", "count", "ceiling"} - set(flows.columns):
         raise FeatlibError(f"flow: the table lacks {sorted(missing)}")
-    known = {pair for chain in CHAINS for pair in zip(chain, chain[1:], strict=False)}
+    known = {pair for chain in CHAINS for pair in itertools.pairwise(chain)}
     pairs = {}
     for (parent, child), group in flows.groupby(["parent", "child"], sort=False):
         if (parent, child) not in known:
@@ -222,29 +223,40 @@ def _draw_pair(drawing: _Drawing, pair: _Pair, column: int, top: float, scale: f
     def word(text: str, x: float, y: float, kind: str, anchor: str) -> None:
         drawing.words.append({"text": text, "x": x, "y": y, "kind": kind, "anchor": anchor})
 
-    word(f"{share:.0%} persist", middle, top + kept * scale + 12, "share", "center")
-    if n["disappears"]:
-        word(f"{n['disappears']:,} disappear", left + 1, top + tested * scale - 9, "note", "left")
-    if n["emerges"]:
-        word(
-            f"{n['emerges']:,} emerge", right - 1, top + pair.children * scale - 9, "note", "right"
-        )
-    if n["untestable"] * scale >= 12:
-        word(
-            f"{n['untestable']:,} untestable",
-            left + 1,
-            top + all_parents * scale - 7,
-            "note",
-            "left",
-        )
+    lowest = top + all_parents * scale
+    if kept * scale >= 20:
+        word(f"{share:.0%} persist", middle, top + kept * scale / 2, "on-band", "center")
+        taken = []
+    else:
+        taken = [top + kept * scale + 12]
+        word(f"{share:.0%} persist", middle, taken[0], "share", "center")
     if np.isfinite(pair.ceiling):
         y = top + pair.ceiling * tested * scale
         drawing.ceilings.append({"x": EDGES[column][0], "x2": left + STUB, "y": y})
-        word(f"ceiling {pair.ceiling:.0%}", left + STUB + 0.6, y, "note", "left")
+        beside = max([y, *(t + 15 for t in taken)])
+        taken.append(beside)
+        word(f"ceiling {pair.ceiling:.0%}", left + STUB + 0.6, beside, "count", "left")
+
+    def free(start: float, stop: float) -> float:
+        """The height in a band that is farthest from what is written already."""
+        spots = np.arange(
+            top + start * scale + 9, max(top + stop * scale - 4, top + start * scale + 10)
+        )
+        far = [min((abs(spot - t) for t in taken), default=0) for spot in spots]
+        taken.append(float(spots[int(np.argmax(far))]))
+        return taken[-1]
+
+    if n["untestable"] * scale >= 12:
+        taken.append(lowest - 7 + SAG / 3)
+        word(f"{n['untestable']:,} untestable", left + 1, taken[-1], "count", "left")
+    if n["disappears"]:
+        word(f"{n['disappears']:,} disappear", left + 1, free(kept, tested), "count", "left")
+    if n["emerges"]:
+        word(f"{n['emerges']:,} emerge", right - 1, free(kept, pair.children), "count", "right")
 
 
 _FADES = {  # fate -> opacity at both ends of its band
-    "persists": (0.85, 0.85),
+    "persists": (0.92, 0.92),
     "disappears": (0.75, 0.0),
     "disappears, beyond the ceiling": (0.25, 0.0),
     "untestable": (0.6, 0.0),
@@ -287,7 +299,13 @@ def _layers(flows: pd.DataFrame, drawing: _Drawing, height: float) -> alt.LayerC
             .mark_rule(style="ink", strokeDash=[4, 3], strokeWidth=1.6)
             .encode(x=_x("x:Q"), x2="x2:Q", y=_y("y:Q", height))
         )
-    styles = {"name": "strong", "share": "strong", "note": "muted"}
+    styles = {
+        "name": "strong",
+        "share": "strong",
+        "on-band": "on-colour",
+        "note": "muted",
+        "count": "count",
+    }
     for (kind, anchor), part in words.groupby(["kind", "anchor"]):
         layers.append(
             alt.Chart(part)

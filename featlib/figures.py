@@ -109,7 +109,9 @@ def theme(mode: Literal["light", "dark"], font: str = FONT) -> dict[str, Any]:
         "style": {
             "ink": {"stroke": ink, "color": ink},
             "muted": {"color": muted, "fontSize": 11},
-            "halo": {"fill": ink},
+            "count": {"fontSize": 11},
+            "on-colour": {"color": "#ffffff", "fontWeight": 600, "fontSize": 13},
+            "ink-fill": {"fill": ink, "stroke": ink, "color": ink},
             "strong": {"fontWeight": 600, "fontSize": 13},
         },
     }

@@ -13,6 +13,7 @@ from __future__ import annotations
 import difflib
 import html
 import json
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -114,6 +115,9 @@ def mathml(latex: str, *, block: bool) -> str:
     """LaTeX as MathML. Raises ValueError where something in it is not understood."""
     from latex2mathml.converter import convert
 
+    # The starred forms leave numbers to Sphinx, which gives each block one.
+    latex = re.sub(r"\\(begin|end)\{(align|gather)\*?\}", r"\\\1{\2ed}", latex)
+    latex = re.sub(r"\\(begin|end)\{equation\*?\}", "", latex)
     try:
         found = convert(latex, display="block" if block else "inline")
     except Exception as error:  # the library has a dozen kinds, all of them about the input
@@ -121,7 +125,8 @@ def mathml(latex: str, *, block: bool) -> str:
     if "<mi>\\" in found or "<mo>\\" in found:  # an unknown command comes through as it stands
         unknown = found.split(">\\", 1)[1].split("<", 1)[0]
         raise ValueError(f"unknown command \\{unknown}")
-    return found
+    # A bar that no \left or \right made would otherwise grow to the height of its row.
+    return re.sub(r"<mo>(&#x02016;|&#x0007C;|[|‖∥])</mo>", r'<mo stretchy="false">\1</mo>', found)
 
 
 def _convert(node: nodes.Element, *, block: bool) -> str:
@@ -140,7 +145,8 @@ def visit_inline_math(self: HTML5Translator, node: nodes.math) -> None:
 
 
 def visit_block_math(self: HTML5Translator, node: nodes.math_block) -> None:
-    self.body.append(self.starttag(node, "div", CLASS="math fl-equation"))
+    aligned = " fl-aligned" if "{align" in node.astext() else ""
+    self.body.append(self.starttag(node, "div", CLASS=f"math fl-equation{aligned}"))
     self.body.append(_convert(node, block=True))
     if node["number"]:
         number = get_node_equation_number(self, node)
@@ -168,6 +174,8 @@ def write_bundle(app: Sphinx, error: Exception | None) -> None:
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
+    # Jupyter Book sets this whether or not its comments extension, which we leave out, is loaded.
+    app.add_config_value("comments_config", {}, "", [dict])
     app.connect("config-inited", configure, priority=400)
     app.add_html_math_renderer(
         "mathml",
