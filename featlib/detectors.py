@@ -1,0 +1,317 @@
+"""Detectors of a label: choosing them on one half of the documents, measuring on the other.
+
+A detector is a number per token and a threshold above which it says yes. Everything that is
+chosen (the feature, its threshold, the probe's weights) is chosen on the selection half of the
+documents; every number that is reported comes from the other half, with intervals from resampling
+whole documents, since tokens of one document are not independent.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from scipy import sparse
+
+from featlib.features import FeatureActivations
+from featlib.runs import FeatlibError
+
+MEASURES = ("precision", "recall", "f1", "auroc")
+
+
+@dataclass(frozen=True)
+class LabelledStream:
+    """Tokens in reading order, which of them have the label, and which half each belongs to."""
+
+    mask: np.ndarray  # bool [tokens], the label
+    ids: np.ndarray  # int64 [tokens]
+    documents: np.ndarray  # int64 [tokens]
+    selection: np.ndarray  # bool [tokens]; the others are the test half
+
+    @property
+    def test(self) -> np.ndarray:
+        return ~self.selection
+
+
+def labelled_stream(
+    mask: np.ndarray, ids: np.ndarray, documents: np.ndarray, *, seed: int, share: float = 0.5
+) -> LabelledStream:
+    """Flatten arrays [blocks, context] (or [tokens]) and assign whole documents to two halves.
+
+    Documents are drawn in random order into the selection half until it holds `share` of the
+    labelled tokens. Both halves must hold labelled and unlabelled tokens.
+    """
+    flat, tokens, docs = (np.asarray(array).reshape(-1) for array in (mask, ids, documents))
+    if not len(flat) == len(tokens) == len(docs):
+        raise FeatlibError(
+            f"mask, ids and documents have {len(flat)}, {len(tokens)} and {len(docs)} tokens: "
+            "pass three arrays of the same blocks"
+        )
+    flat, docs = flat.astype(bool), docs.astype(np.int64)
+    n_documents = int(docs.max(initial=-1)) + 1
+    order = np.random.default_rng(seed).permutation(n_documents)
+    labelled = np.bincount(docs, weights=flat, minlength=n_documents)[order]
+    # A document goes where its middle labelled token would go: neither half gets a head start.
+    chosen = np.zeros(n_documents, dtype=bool)
+    chosen[order] = np.cumsum(labelled) - labelled / 2 < share * labelled.sum()
+    stream = LabelledStream(flat, tokens.astype(np.int64), docs, chosen[docs])
+    for name, half in (("selection", stream.selection), ("test", stream.test)):
+        if not flat[half].any() or flat[half].all():
+            raise FeatlibError(
+                f"the {name} half holds {int(flat[half].sum())} labelled tokens of "
+                f"{int(half.sum())}: both kinds are needed; give more documents"
+            )
+    return stream
+
+
+# ------------------------------------------------------------------------------ choosing
+
+
+def rank_features(f: FeatureActivations, stream: LabelledStream, top: int = 20) -> pd.DataFrame:
+    """The `top` features by F1, each at its own best threshold, on the selection half alone.
+
+    Columns feature, threshold (in activation units: fires above it), precision, recall, f1,
+    firings; best first. The ranking is exact: a feature is left out early only where even the
+    best conceivable threshold could not bring it among the first `top`.
+    """
+    check_rows(f.n_tokens, stream)
+    c = f.columns
+    here = stream.selection[c.indices]
+    feature = np.repeat(np.arange(f.d_sae), np.diff(c.indptr))[here]
+    positive, value = stream.mask[c.indices[here]], c.data[here]
+    firings = np.bincount(feature, minlength=f.d_sae)
+    hits = np.bincount(feature[positive], minlength=f.d_sae)
+    n_positive = int(stream.mask[stream.selection].sum())
+    # Reached by "fires at all"; at best all hits are kept and every false alarm goes.
+    reached, bound = 2 * hits / (firings + n_positive), 2 * hits / (hits + n_positive)
+    top = min(top, f.d_sae)
+    worth = (bound >= np.partition(reached, -top)[-top]) & (firings > 0)
+    rows = worth[feature]
+    table = _best_cuts(feature[rows], value[rows], positive[rows], n_positive, floor=0.0)
+    table["firings"] = firings[table["feature"]]
+    table = table.sort_values(["f1", "feature"], ascending=[False, True])
+    return table.head(top).reset_index(drop=True)
+
+
+def _best_cuts(
+    group: np.ndarray, value: np.ndarray, positive: np.ndarray, n_positive: int, *, floor: float
+) -> pd.DataFrame:
+    """For each group of entries [n], the threshold on `value` that gives the highest F1.
+
+    Entries that are not listed count as lower than all others. The threshold lies half-way between
+    the lowest value kept and the next (`floor` where there is none). Ties in F1: fewest tokens.
+    """
+    order = np.lexsort((-value, group))
+    group, value, positive = group[order], value[order].astype(np.float64), positive[order]
+    n = len(group)
+    last = np.ones(n, dtype=bool)  # of its group
+    last[:-1] = group[1:] != group[:-1]
+    starts = np.flatnonzero(np.r_[True, last[:-1]][:n])
+    lengths = np.diff(np.r_[starts, n])
+    first = np.repeat(starts, lengths)
+    hits = np.cumsum(positive)
+    hits = hits - np.repeat(hits[starts] - positive[starts], lengths)
+    said = np.arange(n) - first + 1
+    f1 = 2 * hits / (said + n_positive)
+    following = np.append(value[1:], floor)
+    following[last] = floor
+    f1[(following == value) & ~last] = -1.0  # equal values cannot be told apart by a threshold
+    best = np.zeros(0, dtype=np.int64)
+    if n:
+        highest = np.repeat(np.maximum.reduceat(f1, starts), lengths)
+        at_best = np.flatnonzero(f1 == highest)
+        best = at_best[np.unique(group[at_best], return_index=True)[1]]
+    return pd.DataFrame(
+        {
+            "feature": group[best],
+            "threshold": (value[best] + following[best]) / 2,
+            "precision": hits[best] / said[best],
+            "recall": hits[best] / n_positive,
+            "f1": f1[best],
+        }
+    )
+
+
+def best_threshold(score: np.ndarray, stream: LabelledStream) -> float:
+    """The threshold on `score` [tokens] with the highest F1 on the selection half."""
+    score, mask = score[stream.selection], stream.mask[stream.selection]
+    group = np.zeros(len(score), dtype=np.int64)
+    floor = float(score.min()) - 1.0
+    return float(_best_cuts(group, score, mask, int(mask.sum()), floor=floor)["threshold"][0])
+
+
+def check_rows(n_tokens: int, stream: LabelledStream) -> None:
+    """Refuse activations that are not of the very tokens of `stream`."""
+    if n_tokens != len(stream.mask):
+        raise FeatlibError(
+            f"activations of {n_tokens} tokens, but labels of {len(stream.mask)}: encode the very "
+            "blocks that the labels belong to"
+        )
+
+
+# ------------------------------------------------------------------------------ baselines
+
+
+def best_neuron(neurons: np.ndarray, stream: LabelledStream) -> tuple[int, np.ndarray]:
+    """The column of `neurons` [tokens, d_in] with the highest F1 on selection, either sign.
+
+    Returns its index and its values [tokens], negated where low values mean the label.
+    """
+    check_rows(len(neurons), stream)
+    chosen = np.ascontiguousarray(neurons[stream.selection].T)  # [d_in, tokens]
+    mask = stream.mask[stream.selection]
+    total = np.arange(1, len(mask) + 1) + mask.sum()
+    best = (-1.0, 0, 1)
+    for index, values in enumerate(chosen):
+        order = np.argsort(values)
+        for sign in (1, -1):
+            down = order[::-1] if sign > 0 else order
+            f1 = 2 * np.cumsum(mask[down]) / total
+            ordered = values[down]
+            f1[:-1][ordered[1:] == ordered[:-1]] = -1.0
+            best = max(best, (float(f1.max()), index, sign))
+    _, index, sign = best
+    return index, np.asarray(neurons[:, index], dtype=np.float64) * sign
+
+
+def residual_probe(
+    residual: np.ndarray, stream: LabelledStream, *, seed: int, most: int = 20_000
+) -> tuple[np.ndarray, float]:
+    """Logistic regression on the residual stream [tokens, d_model]: the best single direction.
+
+    Fitted to the selection half (`most` unlabelled tokens at most, drawn at random). Returns the
+    score [tokens] and a threshold with the highest F1 on scores of documents that the probe had
+    not seen (3 folds): one fitted to its own training scores would be too strict on new text.
+    """
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import GroupKFold, cross_val_predict
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    check_rows(len(residual), stream)
+    rng = np.random.default_rng(seed)
+    rows = np.flatnonzero(stream.selection)
+    without = rows[~stream.mask[rows]]
+    dropped = rng.permutation(without)[most:]
+    rows = np.setdiff1d(rows, dropped)
+    x, y, groups = residual[rows], stream.mask[rows], stream.documents[rows]
+    probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=300))
+    folds = min(3, len(np.unique(groups[y])))
+    if folds < 2:
+        held_out = probe.fit(x, y).decision_function(x)
+    else:
+        held_out = cross_val_predict(
+            probe, x, y, groups=groups, cv=GroupKFold(folds), method="decision_function"
+        )
+        probe.fit(x, y)
+    # Each unlabelled token that was kept stands for several: weigh false alarms accordingly.
+    weight = len(without) / max(len(without) - len(dropped), 1)
+    order = np.argsort(-held_out)
+    hits = np.cumsum(y[order])
+    alarms = (np.arange(1, len(order) + 1) - hits) * weight
+    at = int(np.argmax(2 * hits / (hits + alarms + y.sum())))
+    pair = held_out[order[[at, min(at + 1, len(order) - 1)]]]
+    return probe.decision_function(residual), float(pair.mean())
+
+
+def token_rule(stream: LabelledStream) -> np.ndarray:
+    """Score [tokens] of the best rule that sees the token's identity alone.
+
+    The share of the id's occurrences in the selection half that have the label, shrunk a little
+    (one unlabelled occurrence added, so that an id seen once does not count as certain); thresholds
+    on it give the sets of ids with the highest F1.
+    """
+    size = int(stream.ids.max()) + 1
+    chosen = stream.ids[stream.selection]
+    seen = np.bincount(chosen, minlength=size)
+    labelled = np.bincount(chosen, weights=stream.mask[stream.selection], minlength=size)
+    return (labelled / (seen + 1))[stream.ids]
+
+
+def similar_features(
+    f: FeatureActivations, feature: int, n: int, rng: np.random.Generator
+) -> np.ndarray:
+    """`n` random features that fire about as often as `feature`: the control of any effect.
+
+    Drawn without replacement from the 5 n others whose number of firings is nearest.
+    """
+    counts = np.bincount(f.matrix.indices, minlength=f.d_sae)
+    others = np.flatnonzero((counts > 0) & (np.arange(f.d_sae) != feature))
+    if len(others) < n:
+        raise FeatlibError(f"{n} random features asked for, but only {len(others)} others fire")
+    distance = np.abs(np.log(counts[others] / max(counts[feature], 1)))
+    near = others[np.argsort(distance, kind="stable")[: 5 * n]]
+    return np.sort(rng.choice(near, size=n, replace=False))
+
+
+# ------------------------------------------------------------------------------ measuring
+
+
+def evaluate_detector(
+    score: np.ndarray,
+    threshold: float,
+    stream: LabelledStream,
+    *,
+    seed: int,
+    n_boot: int = 200,
+    level: float = 0.95,
+) -> dict[str, float]:
+    """Precision, recall, F1 and AUROC of `score` > `threshold` on the test half.
+
+    Each with `_low` and `_high`, percentiles over `n_boot` resamplings of the documents; a
+    detector that never says yes has precision 0. Ties in `score` count one half in AUROC.
+    """
+    score = np.asarray(score)[stream.test].astype(np.float64)
+    mask, documents = stream.mask[stream.test], stream.documents[stream.test]
+    _, home = np.unique(documents, return_inverse=True)
+    n_documents = int(home.max()) + 1
+    weights = np.ones((n_boot + 1, n_documents))  # row 0: the documents as they are
+    rng = np.random.default_rng(seed)
+    weights[1:] = rng.multinomial(n_documents, np.full(n_documents, 1 / n_documents), n_boot)
+
+    def total(tokens: np.ndarray) -> np.ndarray:
+        return weights @ np.bincount(home, weights=tokens, minlength=n_documents)
+
+    said = score > threshold
+    hits, yes, positive = total(said & mask), total(said), total(mask)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        found = {
+            "precision": np.where(yes > 0, hits / np.maximum(yes, 1), 0.0),
+            "recall": hits / positive,
+            "f1": 2 * hits / (yes + positive),
+            "auroc": _auroc(score, mask, home, weights),
+        }
+    tail = 100 * (1 - level) / 2
+    result = {}
+    for name, values in found.items():
+        resampled = values[1:][np.isfinite(values[1:])]
+        low, high = np.percentile(resampled, [tail, 100 - tail]) if len(resampled) else [np.nan] * 2
+        result |= {name: values[0], f"{name}_low": low, f"{name}_high": high}
+    return {name: float(value) for name, value in result.items()}
+
+
+def _auroc(
+    score: np.ndarray, mask: np.ndarray, home: np.ndarray, weights: np.ndarray
+) -> np.ndarray:
+    """AUROC for every weighting of documents, `weights` [n, documents]: [n]."""
+    values, level = np.unique(score, return_inverse=True)
+    shape = (len(values), weights.shape[1])
+    results = []
+    for rows in np.array_split(weights, max(1, len(weights) * len(values) // 4_000_000)):
+        at_level = [
+            sparse.csr_array((np.ones(kind.sum()), (level[kind], home[kind])), shape=shape) @ rows.T
+            for kind in (mask, ~mask)
+        ]
+        positive, negative = at_level  # [levels, rows]
+        below = np.cumsum(negative, axis=0) - negative / 2
+        results.append((positive * below).sum(0) / (positive.sum(0) * negative.sum(0)))
+    return np.concatenate(results)
+
+
+def feature_scores(f: FeatureActivations, feature: int) -> np.ndarray:
+    """Activation of one feature on every token, zeros included: float32 [tokens]."""
+    score = np.zeros(f.n_tokens, dtype=np.float32)
+    tokens, values = f.of(feature)
+    score[tokens] = values
+    return score

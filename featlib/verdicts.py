@@ -1,0 +1,179 @@
+"""From numbers to words: does a feature survive? The rule is stated, the sentence is built.
+
+Three words, decided by two ratios of child to parent: how well the feature still detects its label
+(F1 on held-out text) and how much the model's predictions still depend on it (nats that ablating
+it costs where it matters, beyond ablating random features of like density).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from featlib.runs import FeatlibError
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """Where the words change; shares are of the parent's value."""
+
+    keep_f1: float = 0.8  # survives: at least this share of the parent's F1 ...
+    keep_effect: float = 0.5  # ... and this share of its causal effect, with an interval above 0
+    lost_f1: float = 0.5  # lost: less than this share of the parent's F1 ...
+    lost_effect: float = 0.1  # ... or an F1 not kept and less than this share of the effect
+    least_f1: float = 0.5  # a parent below this F1 has no feature that could survive
+    same_feature: float = 0.8  # correlation from which the paper counts two features as one
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What is known about the feature in one model. `effect` in nats; intervals at 95 %."""
+
+    f1: float
+    f1_low: float
+    f1_high: float
+    effect: float = float("nan")  # NaN where no intervention was made
+    effect_low: float = float("nan")
+    effect_high: float = float("nan")
+    r: float = float("nan")  # correlation with the parent's feature; NaN for the parent
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """`word`: survives, weakened or lost; absent where the parent has no such feature."""
+
+    word: str
+    sentence: str
+    relative_f1: float
+    relative_effect: float  # NaN where it cannot be told
+
+
+def judge_survival(
+    parent: Evidence,
+    child: Evidence,
+    *,
+    model: str,
+    parent_model: str = "BabyPython",
+    feature: str = "feature",
+    thresholds: Thresholds | None = None,
+) -> Verdict:
+    """The verdict on a parent's feature in a child model, with a sentence of its numbers.
+
+    survives: keeps `keep_f1` of the parent's F1 and `keep_effect` of its effect, whose interval
+    lies above 0. lost: F1 below `lost_f1` of the parent's, or F1 not kept and effect below
+    `lost_effect`. weakened: all between. If the parent's own effect cannot be told from 0 (or was
+    not measured) F1 alone decides, and the sentence says so. `model` and `parent_model` are names
+    in print.
+    """
+    at = thresholds or Thresholds()
+    if not (np.isfinite(parent.f1) and np.isfinite(child.f1)):
+        raise FeatlibError(f"the F1 of {feature} in {parent_model} or {model} is missing")
+    if parent.f1 < at.least_f1:
+        sentence = (
+            f"{parent_model} has no {feature} that could survive in {model}: its best feature "
+            f"reaches F1 {_interval(parent.f1, parent.f1_low, parent.f1_high)}, below "
+            f"{at.least_f1:.2f}."
+        )
+        return Verdict("absent", sentence, float("nan"), float("nan"))
+    kept_f1 = child.f1 / parent.f1
+    causal = parent.effect_low > 0 and np.isfinite(child.effect)
+    kept_effect = child.effect / parent.effect if causal else float("nan")
+    detects = kept_f1 >= at.keep_f1
+    acts = not causal or (kept_effect >= at.keep_effect and child.effect_low > 0)
+    if detects and acts:
+        word = "survives"
+    elif kept_f1 < at.lost_f1 or (not detects and causal and kept_effect < at.lost_effect):
+        word = "lost"
+    else:
+        word = "weakened"
+    phrase = {"survives": "survives", "weakened": "is weakened", "lost": "is lost"}[word]
+    found = (
+        f"In {model} the {feature} {phrase}: it detects its label with F1 "
+        f"{_interval(child.f1, child.f1_low, child.f1_high)}, {kept_f1:.0%} of the "
+        f"{parent.f1:.2f} in {parent_model}"
+    )
+    if causal:
+        cost = _interval(child.effect, child.effect_low, child.effect_high)
+        effect = (
+            f", and ablating it costs {cost} nats more than ablating random features, "
+            f"{kept_effect:.0%} of the {parent.effect:.2f} in {parent_model}"
+        )
+        if not child.effect_low > 0:
+            effect += ", an effect that cannot be told from none"
+    else:
+        effect = f"; its effect in {parent_model} cannot be told from none, so F1 alone decides"
+    rule = ""
+    if np.isfinite(child.r):
+        counts = "counts" if child.r >= at.same_feature else "does not count"
+        rule = (
+            f" By correlation alone (r = {child.r:.2f}, the paper asks for "
+            f"{at.same_feature:.1f}) it {counts} as the same feature."
+        )
+    return Verdict(word, f"{found}{effect}.{rule}", float(kept_f1), float(kept_effect))
+
+
+def answer_question(
+    verdicts: Mapping[str, Verdict],
+    *,
+    feature: str = "feature",
+    thresholds: Thresholds | None = None,
+) -> str:
+    """One paragraph from the verdicts of each child (by its name in print): answer, then why."""
+    at = thresholds or Thresholds()
+    words = {verdict.word for verdict in verdicts.values()}
+    if not words:
+        raise FeatlibError("no verdict given: judge at least one model")
+    if "absent" in words:
+        first = next(verdict for verdict in verdicts.values() if verdict.word == "absent")
+        return f"The question does not arise. {first.sentence}"
+    parts = []
+    for word, phrase in (
+        ("survives", "survives in"),
+        ("weakened", "is weakened in"),
+        ("lost", "is lost in"),
+    ):
+        models = [model for model, verdict in verdicts.items() if verdict.word == word]
+        if models:
+            parts.append(f"{phrase} {_listed(models)}")
+    opening = "Yes" if words == {"survives"} else "No" if words == {"lost"} else "In part"
+    sentences = " ".join(verdict.sentence for verdict in verdicts.values())
+    rule = (
+        f"Here a feature survives if it keeps {at.keep_f1:.0%} of its F1 and {at.keep_effect:.0%} "
+        f"of its effect; it is lost below {at.lost_f1:.0%} of its F1, or if its F1 is not kept and "
+        f"its effect falls below {at.lost_effect:.0%}; between them it is weakened."
+    )
+    return f"{opening}: the {feature} {_listed(parts)}. {sentences} {rule}"
+
+
+def half_life(t: Sequence[float], value: Sequence[float], start: float | None = None) -> float:
+    """The first t at which `value` has fallen to half of `start` (its first entry unless told).
+
+    Linear between points, in units of `t` counted from its first entry; NaN if it never falls
+    that far, or if `start` is not positive: nothing can be halved then.
+    """
+    times, values = np.asarray(t, dtype=float), np.asarray(value, dtype=float)
+    if len(times) != len(values) or len(times) < 2 or (np.diff(times) <= 0).any():
+        raise FeatlibError("t and value must be two or more points of equal number, t ascending")
+    begin = values[0] if start is None else start
+    if not begin > 0:
+        return float("nan")
+    half = begin / 2
+    if values[0] <= half:
+        return 0.0
+    for at in range(1, len(times)):
+        if values[at] <= half:
+            along = (values[at - 1] - half) / (values[at - 1] - values[at])
+            return float(times[at - 1] + along * (times[at] - times[at - 1]) - times[0])
+    return float("nan")
+
+
+def _interval(value: float, low: float, high: float) -> str:
+    if np.isfinite(low) and np.isfinite(high):
+        return f"{value:.2f} ({low:.2f} to {high:.2f})"
+    return f"{value:.2f}"
+
+
+def _listed(items: Sequence[str]) -> str:
+    return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}"
