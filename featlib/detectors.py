@@ -264,14 +264,10 @@ def evaluate_detector(
     """
     score = np.asarray(score)[stream.test].astype(np.float64)
     mask, documents = stream.mask[stream.test], stream.documents[stream.test]
-    _, home = np.unique(documents, return_inverse=True)
-    n_documents = int(home.max()) + 1
-    weights = np.ones((n_boot + 1, n_documents))  # row 0: the documents as they are
-    rng = np.random.default_rng(seed)
-    weights[1:] = rng.multinomial(n_documents, np.full(n_documents, 1 / n_documents), n_boot)
+    home, weights = resample_documents(documents, n_boot, np.random.default_rng(seed))
 
     def total(tokens: np.ndarray) -> np.ndarray:
-        return weights @ np.bincount(home, weights=tokens, minlength=n_documents)
+        return weights @ np.bincount(home, weights=tokens, minlength=weights.shape[1])
 
     said = score > threshold
     hits, yes, positive = total(said & mask), total(said), total(mask)
@@ -282,13 +278,35 @@ def evaluate_detector(
             "f1": 2 * hits / (yes + positive),
             "auroc": _auroc(score, mask, home, weights),
         }
-    tail = 100 * (1 - level) / 2
     result = {}
     for name, values in found.items():
-        resampled = values[1:][np.isfinite(values[1:])]
-        low, high = np.percentile(resampled, [tail, 100 - tail]) if len(resampled) else [np.nan] * 2
-        result |= {name: values[0], f"{name}_low": low, f"{name}_high": high}
-    return {name: float(value) for name, value in result.items()}
+        low, high = percentile_interval(values[1:], level)
+        result |= {name: float(values[0]), f"{name}_low": low, f"{name}_high": high}
+    return result
+
+
+def resample_documents(
+    documents: np.ndarray, n_boot: int, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Bootstrap over documents, as weights: the document of each token, and how often it is drawn.
+
+    `documents` [tokens] any integers; returns home [tokens] int in 0..n_documents - 1 and weights
+    [n_boot + 1, n_documents], whose row 0 takes each document once, as it is.
+    """
+    _, home = np.unique(documents, return_inverse=True)
+    n_documents = int(home.max()) + 1
+    weights = np.ones((n_boot + 1, n_documents))
+    weights[1:] = rng.multinomial(n_documents, np.full(n_documents, 1 / n_documents), n_boot)
+    return home, weights
+
+
+def percentile_interval(values: np.ndarray, level: float) -> tuple[float, float]:
+    """The middle `level` of resampled `values`; undefined ones left out, NaN if none is left."""
+    values = values[np.isfinite(values)]
+    if not len(values):
+        return float("nan"), float("nan")
+    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
 
 
 def _auroc(
