@@ -40,10 +40,10 @@ def design_diagram(t: float | None = None) -> alt.LayerChart:
     merge = "by slerp" if t is None else f"by slerp, t = {t:g}"
     boxes = pd.DataFrame(
         [
-            ("base", 0, 27, 100, "trained on", "English + Python"),
-            ("lua", 36.5, 63.5, 45, "fine-tuned", "on Lua"),
-            ("tinystories", 36.5, 63.5, 155, "fine-tuned", "on short stories"),
-            ("merged", 73, 100, 100, "merged", merge),
+            ("base", 0, 30, 100, "trained on", "English + Python"),
+            ("lua", 35, 65, 45, "fine-tuned", "on Lua"),
+            ("tinystories", 35, 65, 155, "fine-tuned", "on short stories"),
+            ("merged", 70, 100, 100, "merged", merge),
         ],
         columns=["model", "x", "x2", "y", "how", "detail"],
     ).assign(
@@ -52,22 +52,25 @@ def design_diagram(t: float | None = None) -> alt.LayerChart:
         top=lambda d: d["y"] - 34,
         bottom=lambda d: d["y"] + 34,
     )
+    bends = [(30, 86, 45), (30, 114, 155), (65, 45, 86), (65, 155, 114)]  # x, from y, to y
     arrows = pd.DataFrame(
-        [(0, 27, 86, 0), (0, 35.5, 58, 62), (1, 27, 114, 0), (1, 35.5, 142, 118),
-         (2, 63.5, 58, 0), (2, 72, 86, 118), (3, 63.5, 142, 0), (3, 72, 114, 62)],
-        columns=["arrow", "x", "y", "angle"],
-    )  # fmt: skip
+        [
+            {"arrow": arrow, "x": x + 3.8 * u, "y": start + (end - start) * (3 * u**2 - 2 * u**3)}
+            for arrow, (x, start, end) in enumerate(bends)
+            for u in np.linspace(0, 1, 15)
+        ]
+    )
     place, height = {"x": _x("x:Q"), "y": _y("y:Q", 200)}, 200
     colour = {"legend": None, "scale": _SCALE}
     line = alt.Chart(arrows).mark_line(style="ink", strokeWidth=1.6, opacity=0.7)
-    head = alt.Chart(arrows[arrows["angle"] > 0]).mark_point(
-        shape="triangle-up", size=80, style="ink-fill", opacity=0.9
+    head = alt.Chart(arrows.groupby("arrow").tail(1)).mark_point(
+        shape="triangle-right", size=70, style="ink-fill"
     )
     box = alt.Chart(boxes).mark_rect(cornerRadius=8, fillOpacity=0.14, strokeWidth=2)
     words = alt.Chart(boxes).encode(x=_x("middle:Q"), y=_y("y:Q", height))
     return alt.layer(
         line.encode(**place, detail="arrow:N"),
-        head.encode(**place, angle=alt.Angle("angle:Q", scale=None)),
+        head.encode(**place),
         box.encode(
             x=_x("x:Q"),
             x2="x2:Q",
@@ -258,7 +261,7 @@ def _draw_pair(drawing: _Drawing, pair: _Pair, column: int, top: float, scale: f
 _FADES = {  # fate -> opacity at both ends of its band
     "persists": (0.92, 0.92),
     "disappears": (0.75, 0.0),
-    "disappears, beyond the ceiling": (0.25, 0.0),
+    "disappears, beyond the ceiling": (0.32, 0.0),
     "untestable": (0.6, 0.0),
     "emerges": (0.0, 0.75),
 }

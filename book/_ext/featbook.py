@@ -1,9 +1,10 @@
 """Sphinx extension of the book: numbers of the run in prose, live charts and maths, all offline.
 
 - `{{ pct(m["lm.base.python.accuracy"]) }}` in a page prints a number of the run; `p` holds its
-  parameters and `commit` its commit. They come from `book/_data/` (metrics.json, params.yaml,
-  provenance.json): a build of a run puts the run's own there, the committed ones belong to the
-  published run. An unknown key is a warning that names the page and the nearest key.
+  parameters, `hardware` its machine, `commit` its commit; `figure` shows a figure again. All come
+  from `book/_data/` (metrics.json, params.yaml, provenance.json): a build of a run puts the run's
+  own there, the committed ones belong to the published run. An unknown key is a warning that names
+  the page and the nearest key.
 - Maths is converted to MathML, which browsers draw without any script.
 - Vega, Vega-Lite and Vega-Embed are bundled once into `_static`, with the charts' two themes.
 """
@@ -80,6 +81,25 @@ points = Formatter(100, "+", "", 1)  # a difference of shares in percentage poin
 num = Formatter(1, "", "", 0)  # 16384.2 -> 16,384; num(x, 2) keeps two decimals
 
 
+class FigureFinder:
+    """`{{ figure("07_flow", "flow") }}` on a line of its own shows a figure of a chapter again."""
+
+    def __init__(self, notebooks: str) -> None:
+        self.notebooks = notebooks
+
+    def __call__(self, chapter: str, name: str) -> str:
+        path = Path(self.notebooks) / f"{chapter}.ipynb"
+        if not path.exists():
+            raise UnknownKey(f"no chapter {chapter!r} to take figure {name!r} from ({path})")
+        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+        outputs = [o for cell in cells for o in cell.get("outputs", ())]
+        shown = ["".join(o.get("data", {}).get("text/html", "")) for o in outputs]
+        figures = {m.group(1): h for h in shown if (m := re.search(r'id="fig-([a-z0-9-]+)"', h))}
+        if name not in figures:
+            raise UnknownKey(f"chapter {chapter} has no figure {name!r}, only {sorted(figures)}")
+        return f"``````{{raw}} html\n{figures[name]}\n``````"
+
+
 def load_substitutions(source: Path) -> dict[str, Any]:
     """What pages may use between double braces, read from `book/_data` below `source`."""
     folder = source / DATA
@@ -88,12 +108,14 @@ def load_substitutions(source: Path) -> dict[str, Any]:
         path = folder / name
         return (parse(path.read_text(encoding="utf-8")) or {}) if path.exists() else {}
 
-    provenance = read("provenance.json", json.loads)
+    provenance, where = read("provenance.json", json.loads), f"{DATA}/provenance.json"
     return {
         "m": Numbers("m", f"{DATA}/metrics.json", read("metrics.json", json.loads)),
         "p": Numbers("p", f"{DATA}/params.yaml", read("params.yaml", yaml.safe_load)),
-        "provenance": Numbers("provenance", f"{DATA}/provenance.json", provenance),
+        "provenance": Numbers("provenance", where, provenance),
         "commit": provenance.get("commit", "unknown"),
+        "hardware": Numbers("hardware", where, provenance.get("hardware", {})),
+        "figure": FigureFinder(str(source / "notebooks")),
         "pct": pct,
         "points": points,
         "num": num,
@@ -115,8 +137,9 @@ def mathml(latex: str, *, block: bool) -> str:
     """LaTeX as MathML. Raises ValueError where something in it is not understood."""
     from latex2mathml.converter import convert
 
-    # The starred forms leave numbers to Sphinx, which gives each block one.
-    latex = re.sub(r"\\(begin|end)\{(align|gather)\*?\}", r"\\\1{\2ed}", latex)
+    # Numbers are Sphinx's, one a block; and of all such forms the library knows only two.
+    latex = re.sub(r"\\(begin|end)\{(?:align|split)(?:ed)?\*?\}", r"\\\1{align*}", latex)
+    latex = re.sub(r"\\(begin|end)\{gather(?:ed)?\*?\}", r"\\\1{matrix}", latex)
     latex = re.sub(r"\\(begin|end)\{equation\*?\}", "", latex)
     try:
         found = convert(latex, display="block" if block else "inline")
@@ -145,14 +168,14 @@ def visit_inline_math(self: HTML5Translator, node: nodes.math) -> None:
 
 
 def visit_block_math(self: HTML5Translator, node: nodes.math_block) -> None:
-    aligned = " fl-aligned" if "{align" in node.astext() else ""
+    aligned = " fl-aligned" if re.search(r"\{(align|split)", node.astext()) else ""
     self.body.append(self.starttag(node, "div", CLASS=f"math fl-equation{aligned}"))
-    self.body.append(_convert(node, block=True))
     if node["number"]:
         number = get_node_equation_number(self, node)
         self.body.append(f'<span class="eqno">({number})')
         self.add_permalink_ref(node, "Link to this equation")
         self.body.append("</span>")
+    self.body.append(_convert(node, block=True))
     self.body.append("</div>\n")
     raise nodes.SkipNode
 

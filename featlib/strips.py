@@ -1,0 +1,111 @@
+"""Token strips: a text whose tokens are shaded by how strongly a feature fires on each."""
+
+from __future__ import annotations
+
+import html
+import math
+from collections.abc import Mapping, Sequence
+
+from featlib.figures import Markup
+from featlib.params import FeatlibError
+
+
+def token_strip(
+    tokens: Sequence[str],
+    activations: Sequence[float],
+    *,
+    label: str | None = None,
+    peak: float | None = None,
+    legend: bool = True,
+) -> Markup:
+    """Tokens of one text, shaded by how strongly a feature fires on each.
+
+    `peak` is the activation of the deepest shade (default: the largest here, so give one peak to
+    strips that a reader compares). Whitespace is shown as marks. The strip is one stop of the tab
+    key; arrow keys walk along its tokens, and the token's activation is read out beneath.
+    """
+    if len(tokens) != len(activations):
+        raise FeatlibError(
+            f"{len(tokens)} tokens but {len(activations)} activations; give one each"
+        )
+    values = [float(a) for a in activations]
+    if not all(math.isfinite(v) for v in values):
+        raise FeatlibError("token strip: an activation is not finite")
+    peak = max([v for v in values if v > 0], default=1.0) if peak is None else float(peak)
+    if not peak > 0:
+        raise FeatlibError(f"token strip: peak must be above 0, not {peak}")
+    spans = "".join(_token(t, v, peak) for t, v in zip(tokens, values, strict=True))
+    best = max(range(len(values)), key=values.__getitem__) if values else None
+    finding = "no token fires"
+    if best is not None and values[best] > 0:
+        firing = sum(v > 0 for v in values)
+        finding = f"{firing} of {len(values)} tokens fire, most on {tokens[best]!r}"
+    name = html.escape(label, quote=True) if label else "Tokens"
+    title = f'<span class="fl-strip-label">{name}</span>' if label else ""
+    return Markup(
+        f'<div class="fl-strip">{title}'
+        f'<div class="fl-tokens" tabindex="0" role="group" style="overflow-wrap:anywhere" '
+        f'aria-label="{name}: {html.escape(finding, quote=True)}">{spans}</div>'
+        f'<div class="fl-readout" aria-live="polite"></div>'
+        f"{_legend(peak) if legend else ''}</div>"
+    )
+
+
+def token_strips(
+    tokens: Sequence[str],
+    rows: Mapping[str, Sequence[float]],
+    *,
+    peak: float | Mapping[str, float] | None = None,
+) -> Markup:
+    """The same text under several features, one strip each: `rows` is label -> activations.
+
+    All strips share one scale (the largest activation of all) unless `peak` gives a number, or one
+    for each label: the units of two autoencoders differ, so their own peaks may serve better.
+    """
+    if not rows:
+        raise FeatlibError("token strips: no rows given")
+    shared = max([float(v) for row in rows.values() for v in row if v > 0], default=1.0)
+    peaks = dict(peak) if isinstance(peak, Mapping) else dict.fromkeys(rows, peak or shared)
+    one_scale = len(set(peaks.values())) == 1
+    strips = "".join(
+        token_strip(tokens, row, label=label, peak=peaks[label], legend=not one_scale)
+        for label, row in rows.items()
+    )
+    legend = _legend(next(iter(peaks.values()))) if one_scale else ""
+    return Markup(f'<div class="fl-strips">{strips}{legend}</div>')
+
+
+def _token(token: str, value: float, peak: float) -> str:
+    strength = round(min(max(value / peak, 0.0), 1.0), 3)
+    # A code host shows notebooks without our style sheet, hence the fallback colour.
+    shade = f"--a:{strength};background:rgb(var(--fl-heat,240 140 20)/{strength * 0.85:.3g})"
+    style = f' style="{shade}"' if strength > 0 else ""
+    title = html.escape(f"{token!r} · {value:.3g}", quote=True)
+    # A line may break before a word; a mark for the space would otherwise glue words together.
+    wrap = "<wbr>" if token[:1].isspace() else ""
+    return f'{wrap}<span class="fl-tok"{style} title="{title}">{_visible(token)}</span>'
+
+
+_MARKS = {" ": "·", "\t": "⇥", "\n": "↵", "\r": "␍"}
+
+
+def _visible(token: str) -> str:
+    out = []
+    for character in token:
+        if mark := _MARKS.get(character):
+            brk = "<br>" if character == "\n" else ""
+            out.append(f'<span class="fl-ws">{mark}</span>{brk}')
+        elif not character.isprintable():  # controls, bidirectional overrides, zero-width marks
+            out.append(f'<span class="fl-ws">\\u{ord(character):04x}</span>')
+        else:
+            out.append(html.escape(character, quote=True))
+    return "".join(out) or '<span class="fl-ws">∅</span>'
+
+
+def _legend(peak: float) -> str:
+    return (
+        '<div class="fl-legend" aria-hidden="true"><span>activation 0</span>'
+        '<span class="fl-scale" style="display:inline-block;width:6em;height:.7em;background:'
+        "linear-gradient(to right,transparent,rgb(var(--fl-heat,240 140 20)/.85))"
+        f'"></span><span>{peak:.3g}</span></div>'
+    )
