@@ -121,7 +121,7 @@ def read_corpus(
     """
     if not megabytes > 0:
         raise FeatlibError(f"megabytes = {megabytes} for domain {domain}: it must be above 0.")
-    budget = int(megabytes * 1e6)
+    budget = max(1, int(megabytes * 1e6))
     skipped: Counter[str] = Counter()
     if source == "files":
         check_corpus(domain, source=source, path=path)

