@@ -34,12 +34,12 @@ from featlib.figures import (
     table,
 )
 from featlib.params import DOMAIN_NAMES, DOMAINS, MODELS, PRINT_NAMES, FeatlibError
-from featlib.strips import token_strip, token_strips
+from featlib.strips import excerpts, token_strip, token_strips
 
 __all__ = [
     "DOMAIN_COLORS", "FATE_COLORS", "MODEL_COLORS", "Figure", "Markup", "autoencoder_cards",
     "corpus_bars", "correlation_by_firings", "density_histogram", "design_diagram",
-    "domain_scores", "fate_bars", "figure", "flow", "loss_curves", "match_histogram",
+    "domain_scores", "excerpts", "fate_bars", "figure", "flow", "loss_curves", "match_histogram",
     "merge_difference", "merge_sweep", "table", "tensor_angles", "token_strip", "token_strips",
 ]  # fmt: skip
 

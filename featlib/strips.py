@@ -86,6 +86,20 @@ def _token(token: str, value: float, peak: float) -> str:
     return f'{wrap}<span class="fl-tok"{style} title="{title}">{_visible(token)}</span>'
 
 
+def excerpts(texts: Mapping[str, str], *, lines: int = 8, width: int = 96) -> Markup:
+    """The beginning of each text (`texts` is label -> text), shown as it stands and escaped."""
+    shown = []
+    for label, text in texts.items():
+        kept = [line[:width] + "…" * (len(line) > width) for line in text.splitlines()[:lines]]
+        body = html.escape("\n".join(kept))
+        name = html.escape(label, quote=True)
+        shown.append(
+            f'<p class="fl-strip-label">{name}</p><div class="highlight">'
+            f'<pre tabindex="0" aria-label="Beginning of one document: {name}">{body}</pre></div>'
+        )
+    return Markup("".join(shown))
+
+
 _MARKS = {" ": "·", "\t": "⇥", "\n": "↵", "\r": "␍"}
 
 
