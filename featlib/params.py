@@ -79,8 +79,8 @@ class Params(BaseModel):
     python_mb: float = _field(10.0, "Megabytes of Python to read.", gt=0)
     lua_mb: float = _field(3.0, "Megabytes of Lua to read.", gt=0)
     tinystories_mb: float = _field(3.0, "Megabytes of short stories to read or write.", gt=0)
-    validation_share: float = _field(0.06, "Share of documents kept for validation.", gt=0, lt=0.5)
-    test_share: float = _field(0.06, "Share of documents kept for the test split.", gt=0, lt=0.5)
+    validation_share: float = _field(0.08, "Share of documents kept for validation.", gt=0, lt=0.5)
+    test_share: float = _field(0.08, "Share of documents kept for the test split.", gt=0, lt=0.5)
     vocab_size: int = _field(4096, "Entries of the byte-level BPE vocabulary.", ge=300)
     context: int = _field(128, "Tokens in one block.", ge=8)
 
@@ -99,7 +99,7 @@ class Params(BaseModel):
     fine_tune_lr: float = _field(3e-4, "Highest learning rate of a fine-tune.", gt=0)
     fine_tune_warmup_steps: int = _field(20, "Steps of linear warm-up for a fine-tune.", ge=0)
     fine_tune_weight_decay: float = _field(0.01, "Weight decay of a fine-tune.", ge=0)
-    evaluation_tokens: int = _field(40_000, "Validation tokens scored per model and domain.", ge=1)
+    evaluation_tokens: int = _field(30_000, "Validation tokens scored per model and domain.", ge=1)
 
     # 04 merging
     merge_method: Literal["slerp", "linear", "slerp_rows"] = _field(
@@ -124,7 +124,7 @@ class Params(BaseModel):
 
     # 06 and 07: matching
     stream_tokens: int = _field(
-        50_000, "Test tokens per domain in the common stream that all models read.", ge=1
+        40_000, "Test tokens per domain in the common stream that all models read.", ge=1
     )
     threshold: float = _field(0.8, "Correlation from which two features count as one.", gt=0, lt=1)
     min_firings: int = _field(

@@ -35,8 +35,8 @@ babylm_mb: float = 10.0  # megabytes of English to read
 python_mb: float = 10.0  # megabytes of Python to read
 lua_mb: float = 3.0  # megabytes of Lua to read
 tinystories_mb: float = 3.0  # megabytes of short stories
-validation_share: float = 0.06  # share of documents kept for validation
-test_share: float = 0.06  # share of documents kept for testing
+validation_share: float = 0.08  # share of documents kept for validation
+test_share: float = 0.08  # share of documents kept for testing
 vocab_size: int = 4096  # entries of the byte-level BPE vocabulary
 context: int = 128  # tokens in one block
 
@@ -68,15 +68,17 @@ p, run_folder = chapter.params, chapter.run
 # %%
 splits: dict[str, dict[str, list[corpora.Document]]] = {}
 removed: dict[str, int] = {}
+skipped = []
 for domain in DOMAINS:
-    documents = corpora.load_documents(
+    corpus = corpora.read_corpus(
         domain,
         source=p.source,
         path=p.corpora_folder,
         megabytes=getattr(p, f"{domain}_mb"),
         seed=derive_seed(p.seed, "documents", domain),
     )
-    documents, removed[domain] = corpora.deduplicate(documents)
+    skipped.append(corpus.skipped)
+    documents, removed[domain] = corpora.deduplicate(corpus.documents)
     splits[domain] = corpora.split_documents(
         documents,
         validation=p.validation_share,
@@ -84,7 +86,7 @@ for domain in DOMAINS:
         seed=derive_seed(p.seed, "split", domain),
     )
 summary = corpora.describe(splits)
-summary
+summary.drop(columns="sha256")
 
 # %%
 charts.figure(
@@ -101,16 +103,16 @@ charts.figure(
 )
 
 # %% [markdown]
-# A look at each, so that we know what we are talking about:
+# Some files were passed over: too large, minified, not text, or mostly data. Each with its reason:
 
-# %% tags=["remove-input"]
-Markdown(
-    "\n\n".join(
-        f"**{DOMAIN_NAMES[d]}** (from {splits[d]['train'][0].source})\n\n"
-        + corpora.excerpt(splits[d]["train"][0])
-        for d in DOMAINS
-    )
-)
+# %%
+pd.concat(skipped, ignore_index=True)
+
+# %% [markdown]
+# The beginning of one document of each kind, so that we know what we are talking about:
+
+# %%
+charts.excerpts({DOMAIN_NAMES[d]: splits[d]["train"][0].text for d in DOMAINS}, lines=8)
 
 # %% [markdown]
 # ## Tokens
@@ -142,7 +144,14 @@ counts
 # Held-out documents are kept as text as well: the case studies label them character by character.
 
 # %%
-held_out = corpora.document_table(splits, keep=("validation", "test"))
+held_out = pd.DataFrame(
+    [
+        {"domain": domain, "split": split, "document": n, **vars(document)}
+        for domain in DOMAINS
+        for split in ("validation", "test")
+        for n, document in enumerate(splits[domain][split])
+    ]
+)
 with atomic_path(run_folder.tokens / "documents.parquet") as path:
     held_out.to_parquet(path)
 

@@ -36,7 +36,7 @@ base_tokens: int = 3_000_000  # tokens to train on
 base_lr: float = 0.003  # highest learning rate
 base_warmup_steps: int = 50  # steps of linear warm-up
 base_weight_decay: float = 0.1  # weight decay
-evaluation_tokens: int = 40_000  # validation tokens scored per domain
+evaluation_tokens: int = 30_000  # validation tokens scored per domain
 
 # %%
 import pandas as pd

@@ -32,7 +32,7 @@ fine_tune_tokens: int = 700_000  # tokens each fine-tune sees
 fine_tune_lr: float = 0.0003  # highest learning rate
 fine_tune_warmup_steps: int = 20  # steps of linear warm-up
 fine_tune_weight_decay: float = 0.01  # weight decay
-evaluation_tokens: int = 40_000  # validation tokens scored per domain
+evaluation_tokens: int = 30_000  # validation tokens scored per domain
 
 # %%
 import pandas as pd

@@ -29,7 +29,7 @@ merge_method: str = "slerp"  # slerp (the paper's), linear, or slerp_rows
 merge_t: float = 0.58  # where the merge lies: 0 is Lua, 1 is TinyStories
 sweep_step: float = 0.05  # step of t in the sweep
 sweep_tokens: int = 6_000  # validation tokens scored per domain at each point of the sweep
-evaluation_tokens: int = 40_000  # validation tokens scored per domain for the merged model
+evaluation_tokens: int = 30_000  # validation tokens scored per domain for the merged model
 
 # %%
 import numpy as np
