@@ -193,9 +193,8 @@ def split_documents(
         )
     ranks = np.array([_rank(document.text, seed) for document in documents])
     edges = {"test": 0.0, "validation": test, "train": test + validation}
-    place = np.where(
-        ranks < test, "test", np.where(ranks < test + validation, "validation", "train")
-    ).astype("U10")
+    later = np.where(ranks < test + validation, "validation", "train")
+    place = np.where(ranks < test, "test", later)
     for name in wanted:
         while not (place == name).any():
             # From the fullest split, so that none is emptied in turn.

@@ -419,8 +419,12 @@ def test_text_files_become_pieces_and_stories(tmp_path) -> None:
     assert "".join(one.text for one in by_number) == "".join(lines)
     assert len(taken) > 2
 
-    stories = [prose(i, 40) for i in range(30)]
-    (tmp_path / "stories.txt").write_text("<|endoftext|>\n".join(stories))
+    stories = [prose(i, 40) + "\n\n" + prose(-i, 40) for i in range(1, 31)]
+    (tmp_path / "stories.txt").write_text(
+        "\n<|endoftext|>\n".join(stories[:15])
+        + "<|endoftext|>"
+        + "<|endoftext|>".join(stories[15:])
+    )
     taken = load_files(tmp_path / "stories.txt", "tinystories")
     assert sorted(one.text.strip() for one in taken) == sorted(stories)
 
