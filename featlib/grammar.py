@@ -261,8 +261,8 @@ def _plural(noun: str) -> str:
 _SPACES = re.compile(r" +(?=[ ,.!?\n]|$)|(?<=\n) +|,(?=[,.!?'])")
 _AN = re.compile(r"\b([Aa]) (?=[aeiou]|hour|honest)(?!uni|use|one\b|once)")
 _QUESTION = re.compile(
-    r'("(?:(?:oh )?please, )?(?:what(?! an? )|who|whose|why|where|since when|how (?:can|would|was)|'
-    r"is|are|am I|can|may|shall|do you|did|will (?:you|it)|have you)\b"
+    r'("(?:(?:oh )?please, )?(?:what(?! an? | bad )|who|whose|why|where|since when|'
+    r"how (?:can|would|was)|is|are|am I|can|may|shall|do you|did|will (?:you|it)|have you)\b"
     r'[^"?!.]*)[,!.](?=")',
     re.IGNORECASE,
 )

@@ -103,7 +103,7 @@ def _cast(grammar: Grammar, child: bool, draw: Draw) -> Kept:
     """Draw who and what a plot may speak of, under the names by which the grammar calls them.
 
     h: the hero, f: a friend, k: a third one, g: the grown-up, a: a wild animal, p: the place,
-    d: the food. No two characters share a name, and no two animals a kind.
+    d: the food, sky: the weather. No two characters share a name, and no two animals a kind.
     """
     kept: Kept = {}
     who = "child" if child else "animal"
@@ -123,11 +123,13 @@ def _cast(grammar: Grammar, child: bool, draw: Draw) -> Kept:
             kept[key] |= _introduction(grammar.nodes[f"{who}_{role}"], name)
     sex = "male" if draw() < 0.5 else "female"
     elder = grammar.draw_row("father" if sex == "male" else "mother", draw)
-    kept["g"] = {**elder, **PRONOUNS[sex], "": f"{kept['h']['his']} {elder['']}"}
+    title = f"{kept['h']['his']} {elder['']}"
+    kept["g"] = {**elder, **PRONOUNS[sex], "word": elder[""], "": title}
     sex = "male" if draw() < 0.5 else "female"
     kept["a"] = {**animals[int(draw() * len(animals))], **PRONOUNS[sex]}
     kept["p"] = grammar.draw_row("place", draw)
     kept["d"] = grammar.draw_row("food", draw)
+    kept["sky"] = grammar.draw_row("weather", draw)
     return kept
 
 
