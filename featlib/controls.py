@@ -21,10 +21,10 @@ from featlib.matching import (
     THRESHOLD,
     Fates,
     assign_fates,
+    bootstrap_interval,
     document_weights,
     fate_of,
     persistence_draws,
-    recentred_interval,
     summarize_pair,
 )
 from featlib.runs import FeatlibError
@@ -112,7 +112,7 @@ def calibrate(
         return (float("nan"),) * 3
     ratio = share.share / ceiling.share
     draws = share.draws / ceiling.draws
-    return (ratio, *recentred_interval(ratio, draws, level, upper=np.inf))
+    return (ratio, *bootstrap_interval(ratio, draws, level, upper=np.inf))
 
 
 def index_effect(fates: Fates) -> dict[str, float]:
@@ -292,7 +292,7 @@ def _over_pairs(
         counts = (np.bincount(m.indices, minlength=m.shape[1]) for m in (a, b))
         fates = assign_fates(r, *counts, **rule)
         draws = persistence_draws(a, b, documents, fates, weights)
-        interval = recentred_interval(fates.persist, draws, level)
+        interval = bootstrap_interval(fates.persist, draws, level)
         rows.append({"parent_seed": i, "child_seed": j, **summarize_pair(fates, interval)})
         return draws
 
@@ -307,9 +307,9 @@ def _over_pairs(
             a, b = parents[i], children[j]
             groups.append([add(i, j, pearson(a, b, device=device), a, b)])
     table = pd.DataFrame(rows)
-    share = float(table["persist"].mean())
+    share = float(table["persist"].mean(skipna=False))
     draws = np.stack([np.mean(g, axis=0) for g in groups])  # [pairs, n_boot]
     picked = rng.integers(0, len(groups), size=(len(groups), draws.shape[1]))
     draws = np.take_along_axis(draws, picked, axis=0).mean(0)
-    low, high = recentred_interval(share, draws, level)
+    low, high = bootstrap_interval(share, draws, level)
     return Ceiling(share, low, high, table, draws)

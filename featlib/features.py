@@ -18,6 +18,7 @@ import pandas as pd
 import scipy.sparse as sp
 import torch
 
+from featlib.activations import harvest
 from featlib.runs import FeatlibError, atomic_path
 
 if TYPE_CHECKING:
@@ -91,30 +92,24 @@ def encode_stream(
 
     `batch_size` counts blocks per forward pass. Dense activations exist one batch at a time only.
     """
-    from featlib.activations import harvest
-
     return encode_batches(harvest(model, ids, batch_size=batch_size), sae)
 
 
 @torch.no_grad()
 def encode_batches(batches: Iterable[torch.Tensor], sae: Encoder) -> FeatureActivations:
-    """Encode a stream of raw activations, each batch [tokens, d_in], into one sparse matrix."""
-    indices, values, lengths = [], [], []
-    d_sae = 0
-    for x in batches:
-        z = sae.encode(x * sae.scale)  # [tokens, d_sae]
-        d_sae = z.shape[1]
-        fires = z > 0
-        lengths.append(fires.sum(1).cpu().numpy())
-        indices.append(fires.nonzero()[:, 1].to(torch.int32).cpu().numpy())
-        values.append(z[fires].float().cpu().numpy())
-    if not lengths:
+    """Encode a stream of raw activations, each batch [tokens, d_in], into one sparse matrix.
+
+    Uses the autoencoder's `encode_sparse` where it has one (the same features, several times
+    faster on a CPU), else the dense `encode`.
+    """
+    sparse = getattr(sae, "encode_sparse", None)
+    parts = [
+        sparse(x * sae.scale).to_csr() if sparse else _sparse_rows(sae.encode(x * sae.scale))
+        for x in batches
+    ]
+    if not parts:
         raise FeatlibError("no activations to encode: the token stream is empty")
-    indptr = np.concatenate([[0], np.cumsum(np.concatenate(lengths))])
-    shape = (len(indptr) - 1, d_sae)
-    return feature_activations(
-        sp.csr_array((np.concatenate(values), np.concatenate(indices), indptr), shape=shape)
-    )
+    return feature_activations(sp.vstack(parts, format="csr"))
 
 
 def save_features(f: FeatureActivations, path: str | Path) -> None:
@@ -308,6 +303,14 @@ def _rank_within(groups: np.ndarray) -> np.ndarray:
     rank = np.empty(len(groups), dtype=np.int64)
     rank[order] = np.arange(len(groups)) - first
     return rank
+
+
+def _sparse_rows(z: torch.Tensor) -> sp.csr_array:
+    """The positive entries of z [tokens, d_sae]."""
+    fires = z > 0
+    indptr = np.concatenate([[0], fires.sum(1).cumsum(0).cpu().numpy()])
+    columns = fires.nonzero()[:, 1].cpu().numpy()
+    return sp.csr_array((z[fires].float().cpu().numpy(), columns, indptr), shape=tuple(z.shape))
 
 
 def _with_small_indices(m: sp.csr_array) -> sp.csr_array:

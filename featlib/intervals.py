@@ -21,17 +21,21 @@ def document_weights(documents: np.ndarray, n_boot: int, rng: np.random.Generato
     return rng.multinomial(n, np.full(n, 1 / n), size=n_boot).astype(np.float64)
 
 
-def recentred_interval(
+def bootstrap_interval(
     estimate: float, draws: np.ndarray, level: float = 0.95, upper: float = 1.0
 ) -> tuple[float, float]:
-    """Bootstrap percentiles of `draws`, moved to have their mean at `estimate`, within 0..upper.
+    """Interval (low, high) around `estimate` from resampled values, within 0..upper.
 
     A share of features above a threshold is biased under resampling: noise is added to
-    correlations that hold noise already, which moves features across the threshold more often out
-    of the crowded side. The spread of the draws is right, their centre is not.
+    correlations that hold noise already, and features cross the threshold out of the more crowded
+    side. The draws' spread is right, their centre may not be. So this is the hull of two intervals,
+    the draws' percentiles as they are and the same moved to have their mean at the estimate, which
+    on planted data covers the truth at least about as often as it says; either alone may not.
     """
     tail = (1 - level) / 2
-    low, high = np.quantile(draws - draws.mean() + estimate, [tail, 1 - tail])
+    ends = np.quantile(draws, [tail, 1 - tail])
+    moved = ends - draws.mean() + estimate
+    low, high = min(ends[0], moved[0], estimate), max(ends[1], moved[1], estimate)
     return float(np.clip(low, 0, upper)), float(np.clip(high, 0, upper))
 
 

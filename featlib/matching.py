@@ -21,7 +21,7 @@ from scipy.optimize import linear_sum_assignment
 from scipy.sparse.csgraph import connected_components
 
 from featlib.correlation import pearson as pearson  # this module is where readers look for it
-from featlib.intervals import document_weights, recentred_interval, resampled_best
+from featlib.intervals import bootstrap_interval, document_weights, resampled_best
 from featlib.runs import FeatlibError
 
 THRESHOLD = 0.8  # the paper's
@@ -198,7 +198,7 @@ def persistence_interval(
     """Interval (low, high) of `fates.persist` over documents; the features are held fixed."""
     weights = document_weights(documents, n_boot, rng)
     draws = persistence_draws(a, b, documents, fates, weights)
-    return recentred_interval(fates.persist, draws, level)
+    return bootstrap_interval(fates.persist, draws, level)
 
 
 def summarize_pair(
