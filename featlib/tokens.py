@@ -202,7 +202,7 @@ def mix_blocks(
         picked = _pick(part, rng.permutation(len(part))[:n_blocks])
         chosen.append(TokenBlocks(picked.ids, picked.documents + np.int32(first_document)))
         if len(part):
-            first_document += int(part.documents[-1, -1]) + 1
+            first_document += int(part.documents.max()) + 1
     order = rng.permutation(sum(len(part) for part in chosen))
     return TokenBlocks(
         np.concatenate([part.ids for part in chosen])[order],
