@@ -16,6 +16,7 @@ import pandas as pd
 from featlib.diagrams import design_diagram, flow
 from featlib.feature_charts import (
     autoencoder_cards,
+    chance_by_firings,
     correlation_by_firings,
     density_histogram,
     domain_scale,
@@ -38,6 +39,7 @@ from featlib.strips import excerpts, token_strip, token_strips
 
 __all__ = [
     "DOMAIN_COLORS", "FATE_COLORS", "MODEL_COLORS", "Figure", "Markup", "autoencoder_cards",
+    "chance_by_firings",
     "corpus_bars", "correlation_by_firings", "density_histogram", "design_diagram",
     "domain_scores", "excerpts", "fate_bars", "figure", "flow", "loss_curves", "match_histogram",
     "merge_difference", "merge_sweep", "table", "tensor_angles", "token_strip", "token_strips",
@@ -238,7 +240,7 @@ def tensor_angles(angles: pd.DataFrame, dot_threshold: float = 0.9995) -> alt.La
     """
     need(angles, ["tensor", "angle_degrees", "fallback"], "tensor_angles")
     data = angles.assign(
-        Tensor=angles["tensor"].map(_short_tensor),
+        Tensor=angles["tensor"].map(short_tensor),
         how=np.where(angles["fallback"], "linear (fallback)", "spherical"),
     )
     limit = pd.DataFrame({"angle_degrees": [math.degrees(math.acos(dot_threshold))]})
@@ -261,7 +263,7 @@ def tensor_angles(angles: pd.DataFrame, dot_threshold: float = 0.9995) -> alt.La
     )
 
 
-def _short_tensor(name: str) -> str:
+def short_tensor(name: str) -> str:
     """model.layers.0.self_attn.q_proj.weight -> attention q; other names lose the common parts."""
     short = name.removesuffix(".weight").removeprefix("model.").removeprefix("layers.0.")
     for long, brief in {

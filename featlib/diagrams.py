@@ -241,12 +241,11 @@ def _draw_pair(drawing: _Drawing, pair: _Pair, column: int, top: float, scale: f
         word(f"ceiling {pair.ceiling:.0%}", left + STUB + 0.6, beside, "count", "left")
 
     def free(start: float, stop: float) -> float:
-        """The height in a band that is farthest from what is written already."""
-        spots = np.arange(
-            top + start * scale + 9, max(top + stop * scale - 4, top + start * scale + 10)
-        )
-        far = [min((abs(spot - t) for t in taken), default=0) for spot in spots]
-        taken.append(float(spots[int(np.argmax(far))]))
+        """The height in a band farthest from what is written already; below all if too near."""
+        spots = np.arange(top + start * scale + 9, top + max(stop * scale - 4, start * scale + 10))
+        far = [min((abs(spot - t) for t in taken), default=np.inf) for spot in spots]
+        best = int(np.argmax(far))
+        taken.append(float(spots[best]) if far[best] >= 12 else max(taken) + 13)
         return taken[-1]
 
     if n["untestable"] * scale >= 12:

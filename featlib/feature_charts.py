@@ -311,3 +311,23 @@ def correlation_by_firings(
 def _pair_colours(data: pd.DataFrame) -> list[str]:
     """The fine-tune's colour, whether the features lead into it or out of it."""
     return [MODEL_COLORS[c if p == "base" else p] for p, c in list_pairs(data)]
+
+
+def chance_by_firings(chance: pd.DataFrame, *, min_firings: int) -> alt.LayerChart:
+    """Probability of a spurious match against the tokens it rests on. Columns: firings, chance."""
+    need(chance, ["firings", "chance"], "chance_by_firings")
+    x = alt.X("firings:Q", title="tokens that the correlation rests on")
+    line = alt.Chart(chance).encode(
+        x=x,
+        y=alt.Y("chance:Q", title="chance of a spurious match", axis=alt.Axis(format="%")),
+        tooltip=["firings:Q", alt.Tooltip("chance:Q", format=".2%")],
+    )
+    rule = alt.Chart(
+        pd.DataFrame({"firings": [min_firings], "text": [f"testable from {min_firings} on"]})
+    ).encode(x=x)
+    return alt.layer(
+        rule.mark_rule(style="ink", strokeDash=[4, 3]),
+        line.mark_area(color=FATE_COLORS["untestable"], opacity=0.25),
+        line.mark_line(color=FATE_COLORS["untestable"]),
+        rule.mark_text(align="left", dx=6, style="muted").encode(text="text:N", y=alt.value(10)),
+    ).properties(width="container", height=200)

@@ -111,7 +111,7 @@ def draw_charts(page: Page, mode: str = "light", timeout: float = 20_000) -> int
 MARKS = """() => [...document.querySelectorAll('figure.fl-figure:has(script.fl-spec)')].map(f => ({
   name: f.id,
   drawn: f.dataset.drawn ?? 'not drawn',
-  marks: f.querySelectorAll('.fl-live svg .mark-group, .fl-live svg path, .fl-live svg text').length,
+  marks: f.querySelectorAll('.fl-live svg :is(path, text, line)').length,
   width: f.querySelector('.fl-live svg')?.getBoundingClientRect().width ?? 0,
   room: f.querySelector('.fl-chart').clientWidth,
   staticShown: f.querySelector('.fl-static').checkVisibility(),
@@ -153,7 +153,7 @@ def check_page(
         )
         faults += page.evaluate(
             """() => [...document.querySelectorAll('main img')]
-              .filter(i => !i.naturalWidth || !i.alt).map(i => `image ${i.src}: broken or no alt`)"""
+              .filter(i => !i.naturalWidth || !i.alt).map(i => `image ${i.src}: broken, no alt`)"""
         )
         faults += page.evaluate(
             """() => [...document.querySelectorAll('[id]')].map(e => e.id)
@@ -173,7 +173,8 @@ def check_theme_switch(browser: Browser, path: Path | str) -> list[str]:
         page = seen.page
         if draw_charts(page, "light") == 0:
             return [f"{path}: no chart to switch"]
-        inks = "() => [...document.querySelectorAll('.fl-live svg text')].map(t => t.getAttribute('fill'))"
+        texts = "[...document.querySelectorAll('.fl-live svg text')]"
+        inks = f"() => {texts}.map(t => t.getAttribute('fill'))"
         before = page.evaluate(inks)
         for _ in range(3):  # the button goes round light, dark and the system's own
             page.locator("button.theme-switch-button:visible").first.click()
@@ -208,7 +209,8 @@ def check_search(browser: Browser, html: Path, term: str) -> tuple[list[str], li
     url = f"{(html / 'search.html').resolve().as_uri()}?q={term}"
     with visit(browser, url) as seen:
         seen.page.wait_for_function(
-            "() => /finished|did not match/i.test(document.querySelector('#search-results')?.innerText)"
+            "() => /finished|did not match/i.test("
+            "document.querySelector('#search-results')?.innerText)"
         )
         titles = seen.page.locator("#search-results li a").all_inner_texts()
         return titles, seen.errors + seen.requests
