@@ -262,7 +262,9 @@ def test_an_unknown_number_stops_the_build_and_keeps_the_former_book(
 ) -> None:
     page, former = project / "book" / "maths.md", (html / "index.html").read_text()
     before = page.read_text()
-    page.write_text('# Maths\n\n{{ pct(m["lm.base.python.acuracy"]) }} and $\\foo{x}$\n')
+    page.write_text(
+        '# Maths\n\n{{ pct(m["lm.base.python.acuracy"]) }} and $\\foo{x}$ `{{ p.kk }}`\n'
+    )
     try:
         with pytest.raises(FeatlibError, match="former book"):
             build.build(project / "runs" / "tiny", project)
@@ -272,6 +274,7 @@ def test_an_unknown_number_stops_the_build_and_keeps_the_former_book(
     assert "book/maths.md:3" in said
     assert "the nearest is 'lm.base.python.accuracy'" in said
     assert r"unknown command \foo" in said
+    assert "the nearest is 'k'" in said, "in code type too"
     assert (html / "index.html").read_text() == former
     assert (html / "_static" / "featlib-vega.js").exists()
 

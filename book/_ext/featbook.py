@@ -19,6 +19,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import jinja2
 import vl_convert
 import yaml
 from docutils import nodes
@@ -130,6 +131,19 @@ def configure(app: Sphinx, config: Config) -> None:
     config.html_static_path = [*config.html_static_path, str(STATIC)]
 
 
+def fill_code(app: Sphinx, doctree: nodes.document) -> None:
+    """Print `{{ commit }}` in code type too, where MyST would leave the braces as they stand."""
+    environment = jinja2.Environment(undefined=jinja2.StrictUndefined)
+    for node in doctree.findall(nodes.literal):
+        if re.fullmatch(r"\{\{.*\}\}", node.astext()):
+            try:
+                text = environment.from_string(node.astext()).render(app.config.myst_substitutions)
+            except (UnknownKey, jinja2.TemplateError) as error:
+                LOGGER.warning("%s: %s", node.astext(), error, location=node)
+            else:
+                node.children = [nodes.Text(text)]
+
+
 # --- maths ------------------------------------------------------------------------------------
 
 
@@ -200,6 +214,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     # Jupyter Book sets this whether or not its comments extension, which we leave out, is loaded.
     app.add_config_value("comments_config", {}, "", [dict])
     app.connect("config-inited", configure, priority=400)
+    app.connect("doctree-read", fill_code)
     app.add_html_math_renderer(
         "mathml",
         inline_renderers=(visit_inline_math, None),
