@@ -13,6 +13,7 @@ matrices. L1 is weighted by the decoder's row norms, which are 1 by construction
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -160,11 +161,16 @@ def add_dead_gradients(
     dead: [n] indices. Every token's aux_k largest dead features rebuild `step.error`, held fixed
     as is b_dec (Gao et al. 2024, appendix A.2). Returns the loss. Only the first tokens of a
     large batch take part: dead features need a direction, not precision.
+
+    Deviation: a feature that is positive on fewer than 1 in 64 of these tokens is lifted until it
+    is, since a ReLU that never opens has no gradient and would stay dead for ever.
     """
     rows = slice(0, 1024)
     xc, target = (x - w.b_dec)[rows], step.error[rows]
     W_enc, W_dec = w.W_enc[dead], w.W_dec[dead]
-    f = (xc @ W_enc.T + w.b_enc[dead]).relu()
+    pre = xc @ W_enc.T + w.b_enc[dead]
+    lift = pre.topk(math.ceil(len(pre) / 64), dim=0).values[-1].clamp_max(0)  # [n]
+    f = (pre - lift).relu()
     if len(dead) > aux_k:
         f = f * (f >= f.topk(aux_k, dim=1).values[:, -1:])
     left = f @ W_dec - target
