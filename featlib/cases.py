@@ -93,7 +93,7 @@ def fit_label(
     if residual is not None:
         values, cut = residual_probe(residual, stream, seed=seed)
         rows.append(("probe", -1, cut, values))
-    table = [
+    table: list[dict[str, float | str]] = [
         {"detector": name, "index": index, "threshold": cut}
         | evaluate_detector(score, cut, stream, seed=seed, n_boot=n_boot)
         for name, index, cut, score in rows

@@ -15,6 +15,7 @@ import pandas as pd
 from scipy import sparse
 
 from featlib.features import FeatureActivations
+from featlib.intervals import document_weights
 from featlib.runs import FeatlibError
 
 MEASURES = ("precision", "recall", "f1", "auroc")
@@ -181,38 +182,38 @@ def residual_probe(
     """Logistic regression on the residual stream [tokens, d_model]: the best single direction.
 
     Fitted to the selection half (`most` unlabelled tokens at most, drawn at random). Returns the
-    score [tokens] and a threshold with the highest F1 on scores of documents that the probe had
-    not seen (3 folds): one fitted to its own training scores would be too strict on new text.
+    score [tokens] and the threshold with the highest F1 on documents that the probe had not seen
+    (3 folds of the selection half): one chosen on its own training scores would be too strict.
     """
     from sklearn.linear_model import LogisticRegression
-    from sklearn.model_selection import GroupKFold, cross_val_predict
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
     check_rows(len(residual), stream)
-    rng = np.random.default_rng(seed)
-    rows = np.flatnonzero(stream.selection)
-    without = rows[~stream.mask[rows]]
-    dropped = rng.permutation(without)[most:]
-    rows = np.setdiff1d(rows, dropped)
-    x, y, groups = residual[rows], stream.mask[rows], stream.documents[rows]
+    without = np.flatnonzero(stream.selection & ~stream.mask)
+    fitted = stream.selection.copy()
+    fitted[np.random.default_rng(seed).permutation(without)[most:]] = False
     probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=300))
-    folds = min(3, len(np.unique(groups[y])))
-    if folds < 2:
-        held_out = probe.fit(x, y).decision_function(x)
+
+    def fit_scores(rows: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+        return probe.fit(residual[rows], stream.mask[rows]).decision_function(residual[wanted])
+
+    held_out = np.zeros(len(residual))
+    chosen = np.flatnonzero(stream.selection)
+    folds = min(3, len(np.unique(stream.documents[fitted & stream.mask])))
+    if folds < 2:  # one labelled document: nothing can be held out
+        held_out[chosen] = fit_scores(np.flatnonzero(fitted), chosen)
     else:
-        held_out = cross_val_predict(
-            probe, x, y, groups=groups, cv=GroupKFold(folds), method="decision_function"
-        )
-        probe.fit(x, y)
-    # Each unlabelled token that was kept stands for several: weigh false alarms accordingly.
-    weight = len(without) / max(len(without) - len(dropped), 1)
-    order = np.argsort(-held_out)
-    hits = np.cumsum(y[order])
-    alarms = (np.arange(1, len(order) + 1) - hits) * weight
-    at = int(np.argmax(2 * hits / (hits + alarms + y.sum())))
-    pair = held_out[order[[at, min(at + 1, len(order) - 1)]]]
-    return probe.decision_function(residual), float(pair.mean())
+        # Documents by labelled tokens, dealt out in turn: each fold has its share of the label.
+        labelled = np.bincount(stream.documents, weights=stream.mask & stream.selection)
+        fold = np.empty(len(labelled), dtype=np.int64)
+        fold[np.argsort(-labelled, kind="stable")] = np.arange(len(labelled)) % folds
+        for number in range(folds):
+            out = fold[stream.documents] == number
+            rows = np.flatnonzero(stream.selection & out)
+            held_out[rows] = fit_scores(np.flatnonzero(fitted & ~out), rows)
+    score = fit_scores(np.flatnonzero(fitted), np.arange(len(residual)))
+    return score, best_threshold(held_out, stream)
 
 
 def token_rule(stream: LabelledStream) -> np.ndarray:
@@ -278,7 +279,7 @@ def evaluate_detector(
             "f1": 2 * hits / (yes + positive),
             "auroc": _auroc(score, mask, home, weights),
         }
-    result = {}
+    result: dict[str, float] = {}
     for name, values in found.items():
         low, high = percentile_interval(values[1:], level)
         result |= {name: float(values[0]), f"{name}_low": low, f"{name}_high": high}
@@ -294,10 +295,8 @@ def resample_documents(
     [n_boot + 1, n_documents], whose row 0 takes each document once, as it is.
     """
     _, home = np.unique(documents, return_inverse=True)
-    n_documents = int(home.max()) + 1
-    weights = np.ones((n_boot + 1, n_documents))
-    weights[1:] = rng.multinomial(n_documents, np.full(n_documents, 1 / n_documents), n_boot)
-    return home, weights
+    drawn = document_weights(documents, n_boot, rng)
+    return home, np.vstack([np.ones((1, drawn.shape[1])), drawn])
 
 
 def percentile_interval(values: np.ndarray, level: float) -> tuple[float, float]:

@@ -12,7 +12,8 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from transformers import MistralForCausalLM
 
 from featlib.autoencoder import SparseAutoencoder
 from featlib.detectors import (
@@ -29,7 +30,7 @@ REGIONS = ("at", "labelled", "after", "elsewhere", "firing")
 
 
 def ablation_effects(
-    model: nn.Module,
+    model: MistralForCausalLM,
     sae: SparseAutoencoder,
     sites: Sites,
     f: FeatureActivations,
@@ -100,7 +101,7 @@ def ablation_effects(
 
 
 def steering_effects(
-    model: nn.Module,
+    model: MistralForCausalLM,
     sae: SparseAutoencoder,
     sites: Sites,
     features: Sequence[int],

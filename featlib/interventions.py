@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import torch
 from torch import Tensor, nn
+from transformers import MistralForCausalLM
 
 from featlib.activations import HOOK_NAME, check_ids, hooked_module
 from featlib.autoencoder import SparseAutoencoder
@@ -76,7 +77,7 @@ def _one_feature(sae: SparseAutoencoder, feature: int) -> SparseAutoencoder:
 
 @torch.no_grad()
 def edited_losses(
-    model: TransformerBridge | nn.Module,
+    model: TransformerBridge | MistralForCausalLM,
     ids: np.ndarray,
     sae: SparseAutoencoder,
     edit: Edit | None = None,
@@ -135,7 +136,7 @@ class Sites:
 
 
 @torch.no_grad()
-def read_sites(model: nn.Module, ids: np.ndarray, *, batch_size: int = 32) -> Sites:
+def read_sites(model: MistralForCausalLM, ids: np.ndarray, *, batch_size: int = 32) -> Sites:
     """Neurons and final residual stream of blocks `ids` [blocks, context], in reading order.
 
     Both are also what `featlib.cases.fit_label` takes its baselines from (as `.cpu().numpy()`).
@@ -167,7 +168,7 @@ def read_sites(model: nn.Module, ids: np.ndarray, *, batch_size: int = 32) -> Si
     return Sites(ids, torch.cat(found["neurons"]), torch.cat(found["residual"]))
 
 
-def feature_direction(model: nn.Module, sae: SparseAutoencoder, feature: int) -> Tensor:
+def feature_direction(model: MistralForCausalLM, sae: SparseAutoencoder, feature: int) -> Tensor:
     """What one unit of a feature's activation adds to the residual stream: [d_model]."""
     row = sae.W_dec.detach()[feature].to(hooked_module(model).weight.device)
     return hooked_module(model).weight.detach().float() @ row / sae.scale
@@ -175,7 +176,7 @@ def feature_direction(model: nn.Module, sae: SparseAutoencoder, feature: int) ->
 
 @torch.no_grad()
 def read_predictions(
-    model: nn.Module, residual: Tensor, read: Callable[[Tensor, slice], Tensor]
+    model: MistralForCausalLM, residual: Tensor, read: Callable[[Tensor, slice], Tensor]
 ) -> Tensor:
     """`read(log-probabilities [n, vocab], rows)` for residual streams [tokens, d_model], joined."""
     size = max(1, LOGITS_AT_ONCE // model.config.vocab_size)
@@ -188,7 +189,7 @@ def read_predictions(
 
 
 def loss_changes(
-    model: nn.Module,
+    model: MistralForCausalLM,
     sae: SparseAutoencoder,
     sites: Sites,
     f: FeatureActivations,

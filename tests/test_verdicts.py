@@ -102,7 +102,7 @@ def test_the_answer_follows_from_the_verdicts():
 
 
 def test_half_life():
-    assert half_life([0.0, 0.5, 1.0], [8.0, 6.0, 2.0]) == pytest.approx(0.75)
+    assert half_life([0.0, 0.5, 1.0], [8.0, 7.0, 3.0]) == pytest.approx(0.875)
     assert half_life([0.2, 0.4], [8.0, 0.0]) == pytest.approx(0.1)
     assert half_life([0.0, 1.0], [8.0, 3.0], start=16.0) == 0.0
     assert np.isnan(half_life([0.0, 1.0], [8.0, 4.1]))
