@@ -65,12 +65,17 @@ def build_model(
     layers: int = 1,
     context: int,
     seed: int,
+    embedding_std: float = 0.02,
 ) -> MistralForCausalLM:
     """A fresh model with the paper's shape rules: SwiGLU, RMSNorm eps 1e-6, RoPE theta 1e4, untied.
 
     Weights are drawn from `seed` alone (the global generator is left as it was), float32, on the
-    CPU. Biases do not exist. Paper: hidden 512, MLP 1024, 16 heads, 8 key-value heads, 1 layer,
-    vocabulary 32,000.
+    CPU, with standard deviation 0.02, the token embeddings with `embedding_std`. Biases do not
+    exist. Paper: hidden 512, MLP 1024, 16 heads, 8 key-value heads, 1 layer, vocabulary 32,000.
+
+    Deviation: small models in short trainings do better with larger embeddings (0.1). A step of
+    Adam moves every entry by about the learning rate, and the first RMSNorm sees only directions:
+    at 0.02 and width 192 a step of 3e-3 turns a token by up to nine degrees.
     """
     if hidden_size % heads or (hidden_size // heads) % 2:
         raise FeatlibError(
@@ -97,7 +102,10 @@ def build_model(
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return MistralForCausalLM(config)
+        model = MistralForCausalLM(config)
+    with torch.no_grad():
+        model.model.embed_tokens.weight.mul_(embedding_std / config.initializer_range)
+    return model
 
 
 @dataclass(frozen=True)

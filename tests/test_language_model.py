@@ -242,6 +242,10 @@ def test_models_are_the_papers_and_come_from_their_seed():
     assert sum(weight.numel() for weight in model.parameters()) == 35_128_832
     assert model.config.rms_norm_eps == 1e-6
     assert model.config.rope_parameters["rope_theta"] == 1e4
+    for name, std in (("lm_head.weight", 0.02), ("model.embed_tokens.weight", 0.02)):
+        assert model.get_parameter(name).std().item() == pytest.approx(std, rel=0.01)
+    wide = small_model(embedding_std=0.1).model.embed_tokens.weight
+    assert wide.std().item() == pytest.approx(0.1, rel=0.05)
     before = torch.get_rng_state()
     one, same, other = small_model(0), small_model(0), small_model(1)
     assert torch.equal(torch.get_rng_state(), before)

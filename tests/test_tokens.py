@@ -63,6 +63,7 @@ def test_any_text_survives(tokenizer, text):
 @example("a <s> b </s> <unk>")
 def test_no_text_becomes_a_special_token(tokenizer, text):
     assert not set(ids_of(tokenizer, text)) & set(tokenizer.all_special_ids)
+    assert tokenizer(text)["input_ids"].count(tokenizer.bos_token_id) == 1
     blocks = tokenize_documents(tokenizer, [text + "x"], context=2)
     assert (blocks.ids == tokenizer.bos_token_id).sum() == 1
 
@@ -130,6 +131,16 @@ def test_a_saved_tokenizer_is_the_same(tokenizer, tmp_path):
     for text in ("a <s> b", "“Wo ist das Ufer?” 川", *CORPUS):
         assert again(text)["input_ids"] == tokenizer(text)["input_ids"]
         assert again.decode(ids_of(again, text)) == text
+
+
+def test_a_tokenizer_from_elsewhere_is_held_to_the_same_rules(tokenizer, tmp_path):
+    """Most published tokenizers do read "<s>" in a text as a special token; ours must not."""
+    tokenizer.save_pretrained(tmp_path)
+    careless = AutoTokenizer.from_pretrained(
+        tmp_path, local_files_only=True, split_special_tokens=False
+    )
+    assert careless("<s>")["input_ids"] == [1, 1]
+    assert ids_of(careless, "<s>") == ids_of(tokenizer, "<s>")
 
 
 def test_blocks_are_the_documents_end_to_end(tokenizer):
