@@ -231,7 +231,8 @@ def transfer_fates(
         fate = fate_of(r, firings, lost, threshold, min_firings)
         columns = {"feature": own, "firings": firings, "best": own, "r": r, "mutual": True}
         tables.append(pd.DataFrame({**columns, "fate": fate}))
-    return Fates(*tables, own[:, None].astype(np.int32), threshold, min_firings)
+    parents, children = tables
+    return Fates(parents, children, own[:, None].astype(np.int32), threshold, min_firings)
 
 
 def recovered_features(
@@ -284,13 +285,12 @@ def _over_pairs(
     """Mean share over seed pairs; `children` None: the other seeds of the parents themselves."""
     if weights is None:
         weights = document_weights(documents, n_boot, rng)
-    rule = {"threshold": threshold, "min_firings": min_firings}
     groups: list[list[np.ndarray]] = []  # draws that are resampled together
     rows = []
 
     def add(i: int, j: int, r: np.ndarray, a: sp.csr_array, b: sp.csr_array) -> np.ndarray:
-        counts = (np.bincount(m.indices, minlength=m.shape[1]) for m in (a, b))
-        fates = assign_fates(r, *counts, **rule)
+        counts = [np.bincount(m.indices, minlength=m.shape[1]) for m in (a, b)]
+        fates = assign_fates(r, *counts, threshold=threshold, min_firings=min_firings)
         draws = persistence_draws(a, b, documents, fates, weights)
         interval = bootstrap_interval(fates.persist, draws, level)
         rows.append({"parent_seed": i, "child_seed": j, **summarize_pair(fates, interval)})

@@ -152,7 +152,8 @@ def assign_fates(
         rename = {"best": table["child"], "r": table["r"], "mutual": table["mutual"]}
         own = {"feature": np.arange(len(fate)), "firings": np.asarray(firings)}
         tables.append(pd.DataFrame({**own, **rename, "fate": fate}))
-    return Fates(*tables, candidates.T.astype(np.int32), threshold, min_firings)
+    parents, children = tables
+    return Fates(parents, children, candidates.T.astype(np.int32), threshold, min_firings)
 
 
 def fate_of(

@@ -61,7 +61,7 @@ def random_dictionary(
 ) -> sp.csr_array:
     """Features along random directions that fire exactly as often as given: [tokens, d_sae] CSR.
 
-    `activations` [tokens, d_in] of the model, `firings` [d_sae]. Feature j is the centred
+    `activations` [tokens, d_in] of the model, `firings` [d_sae]. Feature j is the
     activation along a random unit direction, kept on its `firings[j]` largest tokens and reduced
     by the largest value left out (a threshold, as in an encoder's bias). What this shares with a
     real dictionary comes from the space's geometry and the density alone.
@@ -70,7 +70,6 @@ def random_dictionary(
     directions = rng.standard_normal((d_in, len(firings))).astype(np.float32)
     directions /= np.linalg.norm(directions, axis=0)
     x = torch.from_numpy(np.asarray(activations, dtype=np.float32))
-    x = x - x.mean(0)
     rows, columns, values = [], [], []
     for start in range(0, len(firings), block):
         along = (torch.from_numpy(directions[:, start : start + block]).T @ x.T).numpy()
@@ -83,7 +82,7 @@ def random_dictionary(
                 columns.append(np.full(k, start + j))
                 values.append(np.maximum(value, np.finfo(np.float32).tiny))
     where = (np.concatenate(rows), np.concatenate(columns)) if rows else ([], [])
-    data = np.concatenate(values) if values else []
+    data = np.concatenate(values) if values else np.empty(0)
     return sp.coo_array((data, where), shape=(n, len(firings)), dtype=np.float32).tocsr()
 
 
@@ -96,7 +95,7 @@ def null_fates(
     device: str | None = None,
 ) -> Fates:
     """Fates of `a`'s features against a `b` that was shuffled or drawn by chance."""
-    counts = (np.bincount(m.indices, minlength=m.shape[1]) for m in (a, b))
+    counts = [np.bincount(m.indices, minlength=m.shape[1]) for m in (a, b)]
     r = pearson(a, b, device=device)
     return assign_fates(r, *counts, threshold=threshold, min_firings=min_firings)
 
@@ -106,13 +105,14 @@ def shift_null(
     b: sp.csr_array,
     documents: np.ndarray,
     rng: np.random.Generator,
-    **rule: float | int | str | None,
+    *,
+    threshold: float = THRESHOLD,
+    min_firings: int = MIN_FIRINGS,
+    device: str | None = None,
 ) -> float:
-    """Share of testable parents that "persist" although each document of `b` was rotated.
-
-    `rule`: threshold, min_firings, device as in `null_fates`.
-    """
-    return null_fates(a, shift_within_documents(b, documents, rng), **rule).persist
+    """Share of testable parents that "persist" although each document of `b` was rotated."""
+    other = shift_within_documents(b, documents, rng)
+    return null_fates(a, other, threshold=threshold, min_firings=min_firings, device=device).persist
 
 
 def permutation_null(
@@ -120,10 +120,14 @@ def permutation_null(
     b: sp.csr_array,
     documents: np.ndarray,
     rng: np.random.Generator,
-    **rule: float | int | str | None,
+    *,
+    threshold: float = THRESHOLD,
+    min_firings: int = MIN_FIRINGS,
+    device: str | None = None,
 ) -> float:
     """Share of testable parents that "persist" although the documents of `b` were permuted."""
-    return null_fates(a, permute_documents(b, documents, rng), **rule).persist
+    other = permute_documents(b, documents, rng)
+    return null_fates(a, other, threshold=threshold, min_firings=min_firings, device=device).persist
 
 
 def chance_of_match(

@@ -31,7 +31,7 @@ def all_ways(a: np.ndarray, b: np.ndarray) -> dict[str, np.ndarray]:
         "pearson": pearson(x, y),
         "sparse": correlation._sparse(*scaled),
         "dense": correlation._dense(*scaled, chunk=7),
-        "device": correlation._on_device(*scaled, CPU, pairs_per_step=50),
+        "device": correlation._on_device(*scaled, CPU, pairs_per_step=500),
         "neurons": pearson_dense(a, b, chunk=5),
     }
 
@@ -113,6 +113,17 @@ def test_64_bit_indices_are_accepted():
     a = csr(sparse_features(200, 8, 0.2, rng))
     wide = sp.csr_array((a.data, a.indices.astype("i8"), a.indptr.astype("i8")), shape=a.shape)
     np.testing.assert_array_equal(pearson(wide, wide), pearson(a, a))
+
+
+def test_constant_features_correlate_0_however_their_sums_round():
+    rng = np.random.default_rng(7)
+    constant = np.ones((3001, 1), "f4") * rng.uniform(0.01, 100, 40).astype("f4")
+    other = sparse_features(3001, 40, 0.3, rng)
+    scaled = correlation._standardised(csr(constant)), correlation._standardised(csr(other))
+    for r in (correlation._sparse(*scaled), correlation._dense(*scaled)):
+        assert not r.any()
+    assert not pearson_dense(constant, other).any()
+    assert not paired_pearson(csr(constant), csr(other)).any()
 
 
 def test_matrices_without_a_single_firing_correlate_0():

@@ -101,6 +101,34 @@ def test_a_faster_sparse_encoder_is_used_and_gives_the_same():
     np.testing.assert_array_equal(slow.matrix.toarray(), fast.matrix.toarray())
 
 
+def test_a_real_model_and_autoencoder_encode_in_step():
+    """Row t is token t: the same as each block alone through the hook and the dense encoder."""
+    from featlib.activations import harvest
+    from featlib.language_model import build_model
+    from featlib.sae_model import SparseAutoencoder
+
+    model = build_model(
+        vocab_size=50,
+        hidden_size=16,
+        intermediate_size=24,
+        heads=2,
+        kv_heads=1,
+        context=8,
+        seed=0,
+    )
+    g = torch.Generator().manual_seed(0)
+    W = torch.randn(24, 40, generator=g)
+    sae = SparseAutoencoder(
+        W, torch.zeros(40), W.T.contiguous(), torch.zeros(24), threshold=0.5, scale=300.0
+    )
+    ids = np.random.default_rng(0).integers(0, 50, (5, 8))
+    f = encode_stream(model, sae, ids, batch_size=2)
+    rows = [sae.encode(x * sae.scale) for b in ids for x in harvest(model, b[None], batch_size=1)]
+    dense = torch.cat(rows).detach().numpy()
+    assert 0.05 < (dense > 0).mean() < 0.95
+    np.testing.assert_allclose(f.matrix.toarray(), dense, rtol=1e-4, atol=1e-4)
+
+
 def test_an_empty_stream_is_refused():
     with pytest.raises(FeatlibError, match="empty"):
         encode_batches([], FakeAutoencoder(2, 3))
