@@ -31,7 +31,7 @@ MAKES = {
     "03_fine_tuning": ["models/lua/", "models/tinystories/"],
     "04_merging": ["models/merged/", "tables/merge_sweep.parquet"],
     "05_autoencoders": ["autoencoders/", "tables/autoencoder_cards.parquet"],
-    "06_matching": ["features/", "tables/matches.parquet", "tables/pairs.parquet"],
+    "06_matching": ["features/", "tables/matches.parquet", "tables/pairs.parquet", "tables/flows.parquet"],
     "07_flow": [],
 }
 # The chapters whose files it reads.

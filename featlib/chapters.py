@@ -142,7 +142,7 @@ def start_chapter(name: str, namespace: Mapping[str, Any]) -> Chapter:
 
 def declared_parameters(source: str) -> dict[str, Any]:
     """Names and defaults in the first cell tagged `parameters` of a py:percent notebook."""
-    _, _, rest = source.partition('tags=["parameters"]')
+    _, _, rest = source.partition('tags=["parameters"')
     cell = rest.split("\n# %%", 1)[0].partition("\n")[2]
     found: dict[str, Any] = {}
     for node in ast.parse(cell).body:

@@ -34,9 +34,10 @@ from featlib.runs import FeatlibError
 class Ceiling:
     """A persisting share averaged over pairs of autoencoder seeds, with its interval.
 
-    `pairs`, one row per ordered pair: parent_seed, child_seed and the keys of
-    `matching.summarize_pair`. `draws` [n_boot] are the bootstrap's shares; the interval is over
-    documents and, with three seeds or more, over pairs of seeds.
+    `pairs`, one row per ordered pair: parent_seed, child_seed, the keys of
+    `matching.summarize_pair` and the numbers of `Fates.counts`. `draws` [n_boot] are the
+    bootstrap's shares; the interval is over documents and, with three seeds or more, over pairs of
+    seeds.
     """
 
     share: float
@@ -293,7 +294,9 @@ def _over_pairs(
         fates = assign_fates(r, *counts, threshold=threshold, min_firings=min_firings)
         draws = persistence_draws(a, b, documents, fates, weights)
         interval = bootstrap_interval(fates.persist, draws, level)
-        rows.append({"parent_seed": i, "child_seed": j, **summarize_pair(fates, interval)})
+        rows.append(
+            {"parent_seed": i, "child_seed": j, **summarize_pair(fates, interval), **fates.counts()}
+        )
         return draws
 
     if children is None:

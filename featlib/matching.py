@@ -62,6 +62,14 @@ class Fates:
         alive = int((self.parents["firings"] > 0).sum())
         return int((self.parents["fate"] != "untestable").sum()) / alive if alive else float("nan")
 
+    def counts(self) -> dict[str, int]:
+        """Numbers of features: persists, disappears, untestable (parents), emerges (children)."""
+        number = self.parents["fate"].value_counts()
+        return {
+            **{fate: int(number[fate]) for fate in ("persists", "disappears", "untestable")},
+            "emerges": int((self.children["fate"] == "emerges").sum()),
+        }
+
 
 def best_matches(r: np.ndarray) -> pd.DataFrame:
     """The child of largest correlation for each parent. `r` is [d_parent, d_child].

@@ -26,7 +26,7 @@
 # *What we ask here:* is there enough text of each kind, and is the text that measures a model kept
 # strictly apart from the text that trained it?
 
-# %% tags=["parameters"]
+# %% tags=["parameters", "remove-cell"]
 run: str = "mini"  # the run's name: its files lie in runs/<run>
 seed: int = 0  # every random choice follows from it
 source: str = "embedded"  # embedded: pinned public packages; files: your own
@@ -88,7 +88,7 @@ for domain in DOMAINS:
 summary = corpora.describe(splits)
 summary.drop(columns="sha256")
 
-# %%
+# %% tags=["hide-input"]
 charts.figure(
     charts.corpus_bars(summary),
     name="corpora",
@@ -111,7 +111,7 @@ pd.concat(skipped, ignore_index=True)
 # %% [markdown]
 # The beginning of one document of each kind, so that we know what we are talking about:
 
-# %%
+# %% tags=["hide-input"]
 charts.excerpts({DOMAIN_NAMES[d]: splits[d]["train"][0].text for d in DOMAINS}, lines=8)
 
 # %% [markdown]
@@ -155,12 +155,14 @@ held_out = pd.DataFrame(
 with atomic_path(run_folder.tokens / "documents.parquet") as path:
     held_out.to_parquet(path)
 
+# %% [markdown]
+# ## What was found, and what could be wrong
+
 # %% tags=["remove-input"]
 per_token = counts.groupby("domain")[["characters", "tokens"]].sum().eval("characters / tokens")
 n_train = int(counts.loc[counts["split"] == "train", "tokens"].sum())
 Markdown(
-    f"""## What was found, and what could be wrong
-
+    f"""\
 The run has {n_train / 1e6:.1f} million tokens to train on. One token stands for
 {per_token["babylm"]:.1f} characters of English, {per_token["python"]:.1f} of Python,
 {per_token["lua"]:.1f} of Lua and {per_token["tinystories"]:.1f} of the stories. Deduplication
@@ -172,7 +174,7 @@ accuracy on them is not comparable with the paper's. What carries over is the de
 text, two of them new to the base model."""
 )
 
-# %%
+# %% tags=["remove-input"]
 chapter.finish(
     corpora={
         domain: corpora.corpus_hash([d for split in splits[domain].values() for d in split])

@@ -23,7 +23,7 @@
 # *What we ask here:* does the model learn both of its kinds of text, English and Python, well
 # enough that features inside it are worth looking for?
 
-# %% tags=["parameters"]
+# %% tags=["parameters", "remove-cell"]
 run: str = "mini"  # the run's name: its files lie in runs/<run>
 seed: int = 0  # every random choice follows from it
 hidden_size: int = 192  # width of the residual stream
@@ -89,7 +89,7 @@ sizes.groupby(
 # AdamW with a linear warm-up and a cosine decay, as in the paper. Batches hold English and Python
 # in equal parts.
 
-# %%
+# %% tags=["hide-input"]
 curve = lm.train(
     model,
     training.ids,
@@ -121,7 +121,7 @@ charts.figure(
 # The model is scored on validation documents of all four kinds, also of those that it has never
 # seen. Accuracy is the share of tokens for which the most probable next token is the right one.
 
-# %%
+# %% tags=["hide-input"]
 scores = pd.DataFrame(
     [
         {"model": "base", "domain": domain, "loss": result.loss, "accuracy": result.accuracy}
@@ -149,10 +149,12 @@ charts.figure(
     data=scores,
 )
 
+# %% [markdown]
+# ## What was found, and what could be wrong
+
 # %% tags=["remove-input"]
 Markdown(
-    f"""## What was found, and what could be wrong
-
+    f"""\
 BabyPython predicts {accuracy["python"]:.1%} of the tokens of Python that it has not seen, and
 {accuracy["babylm"]:.1%} of those of English. On Lua it reaches {accuracy["lua"]:.1%} without having
 read any: two programming languages share brackets, operators and habits of naming. On the stories
@@ -163,7 +165,7 @@ and 3 epochs. The numbers cannot be compared directly: the vocabulary is another
 another size are harder or easier to guess. What matters from here on is how they *change*."""
 )
 
-# %%
+# %% tags=["remove-input"]
 chapter.finish(
     {
         f"lm.base.{row.domain}.{key}": getattr(row, key)

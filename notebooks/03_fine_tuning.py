@@ -23,7 +23,7 @@
 # *What we ask here:* what does each child gain on its own text, and what does it forget of the
 # text that its parent was raised on?
 
-# %% tags=["parameters"]
+# %% tags=["parameters", "remove-cell"]
 run: str = "mini"  # the run's name: its files lie in runs/<run>
 seed: int = 0  # every random choice follows from it
 batch_size: int = 32  # blocks in one training batch
@@ -54,7 +54,7 @@ tokenizer = lm.load_tokenizer(needed(run_folder.tokenizer, "01_corpora"))
 # All weights are free to move; nothing is frozen. The learning rate is a tenth of the base model's,
 # with a short warm-up, so that the first steps do not destroy what is there.
 
-# %%
+# %% tags=["hide-input"]
 children, curves = {}, []
 for child in ("lua", "tinystories"):
     model = lm.load_checkpoint(needed(run_folder.model("base"), "02_base_model"))
@@ -90,7 +90,7 @@ charts.figure(
 # %% [markdown]
 # ## Gained and forgotten
 
-# %%
+# %% tags=["hide-input"]
 rows = []
 for name, model in children.items():
     for domain in DOMAINS:
@@ -114,10 +114,12 @@ charts.figure(
     data=scores,
 )
 
+# %% [markdown]
+# ## What was found, and what could be wrong
+
 # %% tags=["remove-input"]
 Markdown(
-    f"""## What was found, and what could be wrong
-
+    f"""\
 Reading Lua moves accuracy on Lua by {gain.loc["lua", "lua"]:+.3f} and accuracy on Python by
 {gain.loc["lua", "python"]:+.3f}. Reading stories moves accuracy on stories by
 {gain.loc["tinystories", "tinystories"]:+.3f} and accuracy on Python by
@@ -129,7 +131,7 @@ weights stay near the parent's. Features that persist may do so because nobody p
 because the child still needs them. The case studies test that by ablation."""
 )
 
-# %%
+# %% tags=["remove-input"]
 chapter.finish(
     {
         f"lm.{row.model}.{row.domain}.{key}": getattr(row, key)

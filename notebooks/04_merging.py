@@ -23,7 +23,7 @@
 # *What we ask here:* how far apart are the two children, how well does a model between them read
 # Lua and stories, and does the arc matter, or would a straight line do?
 
-# %% tags=["parameters"]
+# %% tags=["parameters", "remove-cell"]
 run: str = "mini"  # the run's name: its files lie in runs/<run>
 merge_method: str = "slerp"  # slerp (the paper's), linear, or slerp_rows
 merge_t: float = 0.58  # where the merge lies: 0 is Lua, 1 is TinyStories
@@ -67,7 +67,7 @@ base, lua, stories = (
 # nothing, and mergekit, whose rule we follow, takes the straight line instead. The table says
 # tensor by tensor how large the angle is, and where that fallback was taken.
 
-# %%
+# %% tags=["hide-input"]
 angles = merging.tensor_angles(lua.state_dict(), stories.state_dict(), origin=base.state_dict())
 charts.figure(
     charts.tensor_angles(angles),
@@ -83,7 +83,7 @@ charts.figure(
 # %% [markdown]
 # ## The merge
 
-# %%
+# %% tags=["hide-input"]
 merged = merging.merge_models(lua, stories, t=p.merge_t, method=p.merge_method)
 tokenizer = lm.load_tokenizer(run_folder.tokenizer)
 lm.save_checkpoint(merged, tokenizer, run_folder.model("merged"))
@@ -122,7 +122,7 @@ charts.figure(
 # The paper's Figure 5, on all four kinds of text: the merge is made anew at each $t$, by slerp and
 # by straight line, and scored.
 
-# %%
+# %% tags=["hide-input"]
 ts = [round(t, 6) for t in np.arange(0, 1 + p.sweep_step / 2, p.sweep_step) if t <= 1 + 1e-9]
 texts = {domain: validation(domain, p.sweep_tokens) for domain in DOMAINS}
 
@@ -157,7 +157,7 @@ charts.figure(
 # The straight line passes inside the sphere, so its vectors are a little shorter. With angles as
 # small as those above, the difference should be small. Here it is:
 
-# %%
+# %% tags=["hide-input"]
 wide = sweep.pivot(index=["t", "domain"], columns="method", values="accuracy")
 largest = (wide["slerp"] - wide["linear"]).abs().max()
 charts.figure(
@@ -169,11 +169,13 @@ charts.figure(
     data=wide.reset_index(),
 )
 
+# %% [markdown]
+# ## What was found, and what could be wrong
+
 # %% tags=["remove-input"]
 top = balance.idxmax()
 Markdown(
-    f"""## What was found, and what could be wrong
-
+    f"""\
 At $t$ = {p.merge_t:g} the merged model reaches {accuracy.loc["merged", "lua"]:.1%} on Lua, between
 BabyPython's {accuracy.loc["base", "lua"]:.1%} and the Lua model's {accuracy.loc["lua", "lua"]:.1%},
 and {accuracy.loc["merged", "tinystories"]:.1%} on stories, where BabyPython has
@@ -187,7 +189,7 @@ short way the arc and its chord are nearly the same. The name of the method shou
 credit for what any interpolation would do."""
 )
 
-# %%
+# %% tags=["remove-input"]
 chapter.finish(
     {
         **{

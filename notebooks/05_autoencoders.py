@@ -24,7 +24,7 @@
 # *What we ask here:* does each of the four models get an autoencoder that describes it well, and
 # equally sparsely, so that the four lists of features can be compared?
 
-# %% tags=["parameters"]
+# %% tags=["parameters", "remove-cell"]
 run: str = "mini"  # the run's name: its files lie in runs/<run>
 seed: int = 0  # every random choice follows from it
 sae_architecture: str = "batchtopk"  # batchtopk, or relu with an L1 penalty as in the paper
@@ -125,7 +125,7 @@ shown = densities[(densities["seed"] == 0) & (densities["density"] > 0)]
 # the MLP's effect on the loss remains (1: all of it; 0: as if the MLP were cut out)? *Alive*: which
 # share of the features fires at all?
 
-# %%
+# %% tags=["hide-input"]
 with atomic_path(run_folder.table("autoencoder_cards")) as path:
     cards.to_parquet(path)
 charts.figure(
@@ -144,7 +144,7 @@ charts.figure(
 #
 # Most features are rare. The density of a feature is the share of tokens on which it fires.
 
-# %%
+# %% tags=["hide-input"]
 charts.figure(
     charts.density_histogram(shown.assign(log10_density=np.log10(shown["density"]))),
     name="densities",
@@ -157,12 +157,14 @@ charts.figure(
     ),
 )
 
+# %% [markdown]
+# ## What was found, and what could be wrong
+
 # %% tags=["remove-input"]
 first = cards[cards["seed"] == 0].set_index("model")
 spread = first["l0"].max() / first["l0"].min() - 1
 Markdown(
-    f"""## What was found, and what could be wrong
-
+    f"""\
 Each model's autoencoder keeps {first["ce_recovered"].min():.0%} to
 {first["ce_recovered"].max():.0%} of what the MLP does for the loss, with
 {first["l0"].min():.1f} to {first["l0"].max():.1f} features per token, and
@@ -179,7 +181,7 @@ recovered loss is not proof that the features are the ones that the model uses. 
 reconstruct equally well with different lists, which is why each model has more than one."""
 )
 
-# %%
+# %% tags=["remove-input"]
 chapter.finish(
     {
         f"sae.{row.model}.{row.seed}.{key}": getattr(row, key)

@@ -24,7 +24,7 @@
 # *What we ask here:* which share of a parent's features has a match in its child, and how large
 # could that share be at best?
 
-# %% tags=["parameters"]
+# %% tags=["parameters", "remove-cell"]
 run: str = "mini"  # the run's name: its files lie in runs/<run>
 seed: int = 0  # every random choice follows from it
 sae_seeds: int = 2  # autoencoders per model that differ in their seed only
@@ -97,7 +97,7 @@ pd.DataFrame(
 #
 # The next figure shows how easily chance alone would reach the threshold.
 
-# %%
+# %% tags=["hide-input"]
 firings = np.unique(np.geomspace(4, 100, 60).astype(int))
 chance = pd.DataFrame(
     {
@@ -124,7 +124,7 @@ charts.figure(
 # activations from another seed.
 
 
-# %%
+# %% tags=["hide-input"]
 def fates_of(parent: str, i: int, child: str, j: int) -> matching.Fates:
     a, b = acts[parent][i], acts[child][j]
     return matching.assign_fates(
@@ -170,16 +170,23 @@ charts.figure(
 # seeds, with 95 % intervals from resampling the documents. A null, in which the child's activations
 # are shifted within each document, shows what is left when nothing real can match.
 
-# %%
+# %% tags=["hide-input"]
 rng = np.random.default_rng(derive_seed(p.seed, "bootstrap"))
 weights = matching.document_weights(stream.documents, p.bootstrap, rng)
 rule = {"threshold": p.threshold, "min_firings": p.min_firings}
 draw = {"weights": weights, "n_boot": p.bootstrap, "rng": rng, **rule}
 matrices = {model: [f.matrix for f in acts[model]] for model in MODELS}
 ceilings = {m: controls.seed_ceiling(matrices[m], stream.documents, **draw) for m in MODELS}
-rows, metrics = [], {}
+rows, flows, metrics = [], [], {}
 for parent, child in PAIRS:
     share = controls.cross_share(matrices[parent], matrices[child], stream.documents, **draw)
+    counted = share.pairs[["persists", "disappears", "emerges", "untestable"]].mean()
+    flows.append(
+        counted.rename_axis("fate")
+        .rename("count")
+        .reset_index()
+        .assign(parent=parent, child=child, ceiling=ceilings[parent].share)
+    )
     ratio, ratio_low, ratio_high = controls.calibrate(share, ceilings[parent])
     equal = fates_of(parent, 0, child, 0)
     row = {
@@ -190,7 +197,8 @@ for parent, child in PAIRS:
         "ceiling": ceilings[parent].share,
         "calibrated": ratio,
         "testable": fates[parent, child].testable,
-        "same_index": controls.index_effect(equal)["same_index"],
+        # no match at all: none that carries the same index
+        "same_index": np.nan_to_num(controls.index_effect(equal)["same_index"]),
     }
     null = nulls.shift_null(matrices[parent][0], matrices[child][1], stream.documents, rng, **rule)
     metrics |= {f"match.{parent}.{child}.{key}": value for key, value in row.items()}
@@ -235,6 +243,8 @@ with atomic_path(run_folder.table("matches")) as path:
     matches.to_parquet(path)
 with atomic_path(run_folder.table("pairs")) as path:
     pairs.to_parquet(path)
+with atomic_path(run_folder.table("flows")) as path:
+    pd.concat(flows, ignore_index=True).to_parquet(path)
 counts = (
     matches.groupby(["parent", "child", "side", "fate"], observed=True, sort=False)
     .size()
@@ -243,12 +253,14 @@ counts = (
 assert (counts.sum(axis=1) == acts["base"][0].d_sae).all()
 counts
 
+# %% [markdown]
+# ## What was found, and what could be wrong
+
 # %% tags=["remove-input"]
 step = pairs.set_index(["parent", "child"])
 down = step.loc[[("base", "lua"), ("base", "tinystories")]]
 Markdown(
-    f"""## What was found, and what could be wrong
-
+    f"""\
 From BabyPython to Lua {step.loc[("base", "lua"), "persist"]:.0%} of the testable features persist,
 and to TinyStories {step.loc[("base", "tinystories"), "persist"]:.0%}. Read alone, these numbers say
 that most features disappear. But only {step.loc[("base", "lua"), "ceiling"]:.0%} of BabyPython's
@@ -266,5 +278,5 @@ uncertain is the threshold itself: {p.threshold:g} is a convention, and features
 relatives of themselves fall below it."""
 )
 
-# %%
+# %% tags=["remove-input"]
 chapter.finish(metrics)

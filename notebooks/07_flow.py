@@ -23,7 +23,7 @@
 # *What we ask here:* where in the family are features lost, and how much of that loss is larger
 # than the noise of the instrument?
 
-# %% tags=["parameters"]
+# %% tags=["parameters", "remove-cell"]
 run: str = "mini"  # the run's name: its files lie in runs/<run>
 threshold: float = 0.8  # correlation from which two features count as one
 min_firings: int = 30  # tokens a feature must fire on to be testable
@@ -44,23 +44,17 @@ pairs = pd.read_parquet(run_folder.table("pairs"))
 # %% [markdown]
 # ## The picture
 
-# %%
+# %% tags=["hide-input"]
 family = [("base", "lua"), ("base", "tinystories"), ("lua", "merged"), ("tinystories", "merged")]
-counted = (
-    matches[(matches["side"] == "parent") | (matches["fate"] == "emerges")]
-    .groupby(["parent", "child", "fate"], observed=True)
-    .size()
-    .rename("count")
-    .reset_index()
-)
-flows = counted.merge(pairs[["parent", "child", "ceiling"]])
+flows = pd.read_parquet(run_folder.table("flows"))
 flows = flows[[pair in family for pair in zip(flows["parent"], flows["child"], strict=True)]]
 step = pairs.set_index(["parent", "child"])
 charts.figure(
     charts.flow(flows),
     name="flow",
     caption="Features from BabyPython (left) through its two children into LuaStories (right). "
-    "Widths are numbers of features. What disappears is drawn in two shades: up to the seed "
+    "Widths are numbers of features, means over all pairs of autoencoders with different "
+    "seeds. What disappears is drawn in two shades: up to the seed "
     "ceiling it was lost; beyond the ceiling nobody can tell, since two autoencoders of one model "
     "lose as much.",
     alt="Share of features that persist: "
@@ -78,8 +72,8 @@ charts.figure(
 # are mostly about punctuation and formatting.
 
 # %%
-wide = flows.pivot(index=["parent", "child"], columns="fate", values="count").fillna(0).astype(int)
-wide
+wide = flows.pivot(index=["parent", "child"], columns="fate", values="count")
+charts.table(wide.reset_index(), digits=4)
 
 # %% [markdown]
 # ## Rare and common features
@@ -87,7 +81,7 @@ wide
 # A feature that fires often is easier to find again. The next figure follows the correlation of the
 # best match against the number of tokens on which the feature fires.
 
-# %%
+# %% tags=["hide-input"]
 scatter = matches[(matches["side"] == "parent") & (matches["child"] != "merged")]
 charts.figure(
     charts.correlation_by_firings(scatter, threshold=p.threshold, min_firings=p.min_firings),
@@ -97,14 +91,16 @@ charts.figure(
     alt="Best correlation of BabyPython's features in each child against their number of firings.",
 )
 
+# %% [markdown]
+# ## What was found, and what could be wrong
+
 # %% tags=["remove-input"]
 lost = 1 - step["persist"]
 instrument = 1 - step["ceiling"]
 beyond = ((step["ceiling"] - step["persist"]) / lost).clip(lower=0)
 first, second = beyond.loc[("base", "lua")], beyond.loc[("base", "tinystories")]
 Markdown(
-    f"""## What was found, and what could be wrong
-
+    f"""\
 On the way from BabyPython to Lua {lost.loc[("base", "lua")]:.0%} of the testable features find no
 match, and {lost.loc[("base", "tinystories")]:.0%} on the way to TinyStories. Between two
 autoencoders of BabyPython it is {instrument.loc[("base", "lua")]:.0%}. So of all that seems to
@@ -121,5 +117,5 @@ feature with a low best correlation may have changed, or may only be split diffe
 second autoencoder."""
 )
 
-# %%
+# %% tags=["remove-input"]
 chapter.finish()
