@@ -67,6 +67,7 @@ def visit(
     )
     # The theme keeps the reader's choice in local storage; without one it follows the system.
     context.add_init_script(f"localStorage.mode = localStorage.theme = {mode!r}")
+    context.set_default_timeout(120_000)  # a busy machine is not a fault of the page
     page = context.new_page()
     seen = Visit(page, context)
 
@@ -93,7 +94,7 @@ def visit(
         context.close()
 
 
-def draw_charts(page: Page, mode: str = "light", timeout: float = 20_000) -> int:
+def draw_charts(page: Page, mode: str = "light", timeout: float = 120_000) -> int:
     """Scroll through the page until each chart is drawn live in `mode`; how many there are."""
     figures = page.locator("figure.fl-figure:has(script.fl-spec)")
     for index in range(figures.count()):

@@ -8,6 +8,7 @@ warning.
 from __future__ import annotations
 
 import argparse
+import json
 import shutil
 import subprocess
 import sys
@@ -34,6 +35,18 @@ def toc_files(toc: dict[str, Any]) -> Iterator[str]:
             yield from toc_files(entry)
 
 
+def stage_notebook(source: Path, target: Path) -> None:
+    """Copy a notebook; its parameters fold away (a table at the end of the page lists them)."""
+    notebook = json.loads(source.read_text(encoding="utf-8"))
+    for cell in notebook["cells"]:
+        tags = cell.get("metadata", {}).get("tags", [])
+        if "injected-parameters" in tags:
+            tags.append("remove-cell")
+        elif "parameters" in tags:
+            tags.append("hide-input")
+    target.write_text(json.dumps(notebook, ensure_ascii=False), encoding="utf-8")
+
+
 def stage(run: Path, project: Path, folder: Path) -> None:
     """Fill `folder` with all that one build reads. Raises FeatlibError where a file is missing."""
     for name in ("_config.yml", "_toc.yml"):
@@ -51,7 +64,7 @@ def stage(run: Path, project: Path, folder: Path) -> None:
     (folder / "notebooks").mkdir()
     for notebook in sorted((run / "notebooks").glob("[0-9]*.ipynb")):
         if not notebook.stem.endswith(".failed"):
-            shutil.copyfile(notebook, folder / "notebooks" / notebook.name)
+            stage_notebook(notebook, folder / "notebooks" / notebook.name)
     missing = [
         name
         for name in toc_files(yaml.safe_load((folder / "_toc.yml").read_text()))
