@@ -59,10 +59,9 @@ class Grammar:
         self.plurals = self._forms("irregular_plural", "s")
         self.inflect = cache(self._inflect)
 
-    def write(self, node: str | Node, kept: Kept, draw: Draw) -> str:
-        """Text of a section's name, or of a column's value."""
-        node = self.nodes.get(node, node) if isinstance(node, str) else node
-        return _text(node, kept, draw)
+    def write(self, section: str, kept: Kept, draw: Draw) -> str:
+        """Text of one draw from a section. Raises KeyError where there is no such section."""
+        return text_of(self.nodes[section], kept, draw)
 
     def draw_row(self, table: str, draw: Draw) -> Row:
         """Draw one row of a table."""
@@ -146,9 +145,9 @@ class Grammar:
             if not column:
                 self.nodes[rule](kept, out, draw)
             elif column in self.columns.get(rule, ()):
-                out.append(_text(self.draw_row(rule, draw)[column], kept, draw))
+                out.append(text_of(self.draw_row(rule, draw)[column], kept, draw))
             else:
-                out.append(self.inflect(_text(self.nodes[rule], kept, draw), column))
+                out.append(self.inflect(text_of(self.nodes[rule], kept, draw), column))
 
         return write
 
@@ -157,9 +156,9 @@ class Grammar:
             row = kept[key]
             value = row.get(column)
             if value is None:  # not a column: a form of the name itself
-                out.append(self.inflect(_text(row[""], kept, draw), column))
+                out.append(self.inflect(text_of(row[""], kept, draw), column))
             elif form:
-                out.append(self.inflect(_text(value, kept, draw), form))
+                out.append(self.inflect(text_of(value, kept, draw), form))
             elif isinstance(value, str):
                 out.append(value)
             else:
@@ -173,7 +172,7 @@ class Grammar:
         def write(kept: Kept, out: list[str], draw: Draw) -> None:
             taken = {value.get("") for value in kept.values()}
             for _ in range(9):  # two things of one text should differ; the ninth is taken anyway
-                row: Row = self.draw_row(rule, draw) if whole else {"": _text(node, kept, draw)}
+                row: Row = self.draw_row(rule, draw) if whole else {"": text_of(node, kept, draw)}
                 if row[""] not in taken:
                     break
             kept[key] = row
@@ -213,7 +212,8 @@ def _read_sections(text: str) -> list[tuple[str, list[str], list[str]]]:
     return sections
 
 
-def _text(node: str | Node, kept: Kept, draw: Draw) -> str:
+def text_of(node: str | Node, kept: Kept, draw: Draw) -> str:
+    """Text of a node or of a row's value."""
     if isinstance(node, str):
         return node
     out: list[str] = []

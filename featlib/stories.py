@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 
-from featlib.grammar import Draw, Grammar, Kept, Node, tidy
+from featlib.grammar import Draw, Grammar, Kept, Node, text_of, tidy
 from featlib.runs import FeatlibError
 
 FEATURES = {  # feature: share of the stories that are asked to have it
@@ -68,7 +68,7 @@ def draw_recipe(rng: random.Random) -> Recipe:
     grammar, draw = load_grammar(), rng.random
     thing = grammar.draw_row("thing", draw)
     verb = grammar.write("activity", {}, draw)
-    adjective = grammar.write(thing["adj"], {}, draw)
+    adjective = text_of(thing["adj"], {}, draw)
     features = {name for name, share in FEATURES.items() if draw() < share}
     if "bad_ending" in features:  # the twists of the plots are happy ones
         features.discard("twist")
