@@ -23,7 +23,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from featlib.params import FeatlibError, Params, check_params
-from featlib.runs import Run
+from featlib.runs import Run, git_commit
 
 INJECTED = "# Parameters"  # how papermill starts the cell that it injects
 
@@ -36,6 +36,11 @@ class Chapter:
     run: Run
     params: SimpleNamespace
     started: float = field(default_factory=time.monotonic)
+
+    @property
+    def made_by(self) -> str:
+        """What made a figure, as the line under it says."""
+        return f"notebooks/{self.name}.ipynb, run {self.run.name}, commit {git_commit()}"
 
     def finish(self, metrics: Mapping[str, float] | None = None, **facts: Any) -> Provenance:
         """Record numbers, seconds and peak memory; what it returns is the page's closing table."""

@@ -213,9 +213,15 @@ def merge_difference(sweep: pd.DataFrame, against: str = "linear") -> alt.LayerC
     data = data.assign(
         Domain=data["domain"].map(DOMAIN_NAMES), Method=data["method"].str.replace("_", " by ")
     )
+    reach = max(2.0, float(data["points"].abs().max()) * 1.05)
     lines = alt.Chart(data).encode(
         x=_t_axis(),
-        y=alt.Y("points:Q", title=f"accuracy minus {against} (points)"),
+        # Never narrower than two points each way, so that noise looks as small as it is.
+        y=alt.Y(
+            "points:Q",
+            title=f"accuracy minus {against} (points)",
+            scale=alt.Scale(domain=[-reach, reach], nice=False),
+        ),
         color=alt.Color("Domain:N", scale=domain_scale(data["domain"])),
         strokeDash=alt.StrokeDash(
             "Method:N", legend=None if len(others) == 1 else alt.Legend(symbolType="stroke")

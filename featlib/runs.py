@@ -215,7 +215,7 @@ def describe_machine() -> dict[str, Any]:
         cpu = text.split("model name", 1)[1].split(":", 1)[1].split("\n", 1)[0].strip()
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return {
-        "commit": _git_commit(),
+        "commit": git_commit(),
         "hardware": {
             "cpu": cpu,
             "cores": os.cpu_count(),
@@ -236,7 +236,9 @@ def _gpu_name() -> str | None:
     return torch.cuda.get_device_name() if torch.cuda.is_available() else None
 
 
-def _git_commit() -> str:
+def git_commit() -> str:
+    """Short commit of the project, "+changes" where its code differs from it, or "unknown"."""
+
     def git(*words: str) -> str:
         done = subprocess.run(["git", "-C", ROOT, *words], capture_output=True, text=True)
         return done.stdout.strip() if done.returncode == 0 else ""

@@ -92,6 +92,7 @@ summary.drop(columns="sha256")
 charts.figure(
     charts.corpus_bars(summary),
     name="corpora",
+    made_by=chapter.made_by,
     caption="Characters of each kind of text, by split. The base model reads BabyLM and Python; "
     "each fine-tune reads one of the other two.",
     alt="Bars of characters per domain and split: "

@@ -109,6 +109,7 @@ with atomic_path(run_folder.table("loss_base")) as path:
 charts.figure(
     charts.loss_curves(curve.assign(model="base")),
     name="loss-base",
+    made_by=chapter.made_by,
     caption="Training loss of BabyPython, in nats per token.",
     alt=f"Training loss falls from {curve['loss'].iloc[0]:.1f} to "
     f"{curve['loss'].tail(20).mean():.2f} nats per token.",
@@ -143,6 +144,7 @@ accuracy = scores.set_index("domain")["accuracy"]
 charts.figure(
     charts.domain_scores(scores),
     name="scores-base",
+    made_by=chapter.made_by,
     caption="Next-token accuracy of BabyPython on held-out text. It was trained on the first two.",
     alt="Accuracy of BabyPython: "
     + ", ".join(f"{DOMAIN_NAMES[d]} {accuracy[d]:.2f}" for d in DOMAINS),

@@ -78,6 +78,7 @@ curves = pd.concat(curves, ignore_index=True)
 charts.figure(
     charts.loss_curves(curves),
     name="loss-fine-tunes",
+    made_by=chapter.made_by,
     caption="Training loss of the two fine-tunes, each on its own text.",
     alt="Training loss falls in both fine-tunes: "
     + ", ".join(
@@ -108,6 +109,7 @@ gain = accuracy - accuracy.loc["base"]
 charts.figure(
     charts.domain_scores(scores),
     name="scores-fine-tunes",
+    made_by=chapter.made_by,
     caption="Next-token accuracy of the base model and its two children on held-out text.",
     alt=f"After Lua fine-tuning, accuracy on Lua changes by {gain.loc['lua', 'lua']:+.2f}; after "
     f"TinyStories, accuracy on stories by {gain.loc['tinystories', 'tinystories']:+.2f}.",

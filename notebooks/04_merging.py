@@ -72,6 +72,7 @@ angles = merging.tensor_angles(lua.state_dict(), stories.state_dict(), origin=ba
 charts.figure(
     charts.tensor_angles(angles),
     name="tensor-angles",
+    made_by=chapter.made_by,
     caption="Angle between the two children, tensor by tensor. Left of the dashed line it is so "
     "small that the merge falls back to a straight line.",
     alt=f"Angles between the children range from {angles['angle_degrees'].min():.1f} to "
@@ -109,6 +110,7 @@ accuracy = scores.pivot(index="model", columns="domain", values="accuracy")
 charts.figure(
     charts.domain_scores(scores),
     name="scores",
+    made_by=chapter.made_by,
     caption="Next-token accuracy of all four models on held-out text of all four kinds.",
     alt=f"LuaStories reaches {accuracy.loc['merged', 'lua']:.2f} on Lua (its parents "
     f"{accuracy.loc['lua', 'lua']:.2f} and {accuracy.loc['tinystories', 'lua']:.2f}) and "
@@ -143,6 +145,7 @@ balance = best[["lua", "tinystories"]].mean(axis=1)
 charts.figure(
     charts.merge_sweep(sweep, base_scores, t=p.merge_t, method=p.merge_method),
     name="merge-sweep",
+    made_by=chapter.made_by,
     caption="Accuracy of the merged model as t goes from Lua (0) to TinyStories (1). Dashed: the "
     "base model. The rule marks the t of this run.",
     alt=f"Accuracy on Lua falls from {best['lua'].iloc[0]:.2f} to {best['lua'].iloc[-1]:.2f} and "
@@ -161,10 +164,11 @@ charts.figure(
 wide = sweep.pivot(index=["t", "domain"], columns="method", values="accuracy")
 largest = (wide["slerp"] - wide["linear"]).abs().max()
 charts.figure(
-    charts.merge_difference(sweep),
+    charts.merge_difference(sweep[sweep["method"].isin(["slerp", "linear"])]),
     name="slerp-minus-linear",
-    caption="Accuracy of the two spherical merges minus that of the linear merge, in percentage "
-    "points.",
+    made_by=chapter.made_by,
+    caption="Accuracy of the slerp merge minus that of the linear merge, in percentage points. Slerp "
+    "row by row is in the table.",
     alt=f"Slerp and linear merges differ by at most {largest:.4f} in accuracy at any t.",
     data=wide.reset_index(),
 )

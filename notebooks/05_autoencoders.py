@@ -131,6 +131,7 @@ with atomic_path(run_folder.table("autoencoder_cards")) as path:
 charts.figure(
     charts.autoencoder_cards(cards),
     name="autoencoder-cards",
+    made_by=chapter.made_by,
     caption="Scores of all autoencoders on validation text. Dots of one colour are seeds of one "
     "model.",
     alt=f"L0 lies between {cards['l0'].min():.1f} and {cards['l0'].max():.1f}, FVU between "
@@ -148,6 +149,7 @@ charts.figure(
 charts.figure(
     charts.density_histogram(shown.assign(log10_density=np.log10(shown["density"]))),
     name="densities",
+    made_by=chapter.made_by,
     caption="How often features fire, on a logarithmic scale, first seed of each model. Features "
     "that never fire on the validation text are left out.",
     alt="Median density of features: "

@@ -109,6 +109,7 @@ at_rule = float(nulls.chance_of_match(p.min_firings, acts["base"][0].d_sae, p.th
 charts.figure(
     charts.chance_by_firings(chance, min_firings=p.min_firings),
     name="chance-of-match",
+    made_by=chapter.made_by,
     caption="Probability that the best of all candidates passes the threshold by chance, when "
     "correlation is taken over so many tokens (Gaussian null). The rule marks where we begin to "
     "call a feature testable.",
@@ -155,6 +156,7 @@ passing = (best_r["r"] >= p.threshold).groupby([best_r["parent"], best_r["child"
 charts.figure(
     charts.match_histogram(best_r, own_r, threshold=p.threshold),
     name="best-matches",
+    made_by=chapter.made_by,
     caption="Best correlation of each testable feature of the parent with a feature of the child "
     "(bars) and with a feature of a second autoencoder of the parent itself (outline).",
     alt="Share of features whose best match passes the threshold: "
@@ -220,6 +222,7 @@ pairs = pd.DataFrame(rows)
 charts.figure(
     charts.fate_bars(pairs),
     name="persistence",
+    made_by=chapter.made_by,
     caption="Share of a parent's testable features that persist in its child (dot, with its 95 % "
     "interval), and the seed ceiling of the parent (bar).",
     alt="; ".join(

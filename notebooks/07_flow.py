@@ -52,6 +52,7 @@ step = pairs.set_index(["parent", "child"])
 charts.figure(
     charts.flow(flows),
     name="flow",
+    made_by=chapter.made_by,
     caption="Features from BabyPython (left) through its two children into LuaStories (right). "
     "Widths are numbers of features, means over all pairs of autoencoders with different "
     "seeds. What disappears is drawn in two shades: up to the seed "
@@ -86,6 +87,7 @@ scatter = matches[(matches["side"] == "parent") & (matches["child"] != "merged")
 charts.figure(
     charts.correlation_by_firings(scatter, threshold=p.threshold, min_firings=p.min_firings),
     name="correlation-by-firings",
+    made_by=chapter.made_by,
     caption="Best correlation in the child against the number of firings in the common text, for "
     "BabyPython's features. Left of the rule, features are untestable.",
     alt="Best correlation of BabyPython's features in each child against their number of firings.",
