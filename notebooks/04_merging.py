@@ -167,8 +167,8 @@ charts.figure(
     charts.merge_difference(sweep[sweep["method"].isin(["slerp", "linear"])]),
     name="slerp-minus-linear",
     made_by=chapter.made_by,
-    caption="Accuracy of the slerp merge minus that of the linear merge, in percentage points. Slerp "
-    "row by row is in the table.",
+    caption="Accuracy of the slerp merge minus that of the linear merge, in percentage points. "
+    "Slerp row by row is in the table.",
     alt=f"Slerp and linear merges differ by at most {largest:.4f} in accuracy at any t.",
     data=wide.reset_index(),
 )
