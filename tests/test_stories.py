@@ -112,6 +112,17 @@ def test_each_story_uses_its_noun_verb_and_adjective(
         assert any(verb in story.lower() for verb in verbs), (recipe, story)
 
 
+def test_recipes_ask_for_features_at_their_shares(
+    recipes_and_stories: list[tuple[Recipe, str]],
+) -> None:
+    asked = [recipe.features for recipe, _ in recipes_and_stories]
+    for feature, share in FEATURES.items():
+        expected = share * (1 - FEATURES["bad_ending"]) if feature == "twist" else share
+        # Four standard errors of a share of 600 draws.
+        assert abs(sum(feature in each for each in asked) / 600 - expected) < 0.08, feature
+    assert not any({"twist", "bad_ending"} <= each for each in asked)
+
+
 @pytest.mark.parametrize("feature", FEATURES)
 def test_a_feature_changes_the_stories_that_have_room_for_it(feature: str) -> None:
     changed = 0
