@@ -53,6 +53,23 @@ chapter = start_chapter("01_corpora", globals())
 p, run_folder = chapter.params, chapter.run
 
 # %% [markdown]
+# ## The design
+#
+# This is the whole experiment in one picture (the paper's Figure 1). Each arrow is one of the next
+# three chapters; what happens to the features on the way is the question of the last two.
+
+# %% tags=["hide-input"]
+charts.figure(
+    charts.design_diagram(),
+    name="design",
+    made_by=chapter.made_by,
+    caption="BabyPython is trained on English and Python, fine-tuned on Lua and on short stories, "
+    "and the two children are merged.",
+    alt="Four models: BabyPython on the left, its children Lua and TinyStories in the middle, and "
+    "their merge LuaStories on the right.",
+)
+
+# %% [markdown]
 # ## Reading
 #
 # The paper took BabyLM, Python and Lua from The Stack, and TinyStories from the Hugging Face hub.
@@ -86,7 +103,7 @@ for domain in DOMAINS:
         seed=derive_seed(p.seed, "split", domain),
     )
 summary = corpora.describe(splits)
-summary.drop(columns="sha256")
+charts.table(summary[["domain", "split", "documents", "megabytes", "sources"]])
 
 # %% tags=["hide-input"]
 charts.figure(
@@ -104,10 +121,20 @@ charts.figure(
 )
 
 # %% [markdown]
+# What the texts may be used for is recorded document by document:
+
+# %% tags=["hide-input"]
+licences = {
+    domain: ", ".join(sorted({d.license for split in splits[domain].values() for d in split}))
+    for domain in DOMAINS
+}
+charts.table(pd.DataFrame({"domain": licences.keys(), "licences": licences.values()}))
+
+# %% [markdown]
 # Some files were passed over: too large, minified, not text, or mostly data. Each with its reason:
 
-# %%
-pd.concat(skipped, ignore_index=True)
+# %% tags=["hide-input"]
+charts.table(pd.concat(skipped, ignore_index=True))
 
 # %% [markdown]
 # The beginning of one document of each kind, so that we know what we are talking about:
@@ -138,8 +165,8 @@ for domain in DOMAINS:
         tokens.save_blocks(blocks, run_folder.tokens, f"{domain}.{split}")
         counted.append({"domain": domain, "split": split, "tokens": blocks.n_tokens})
 counts = summary.merge(pd.DataFrame(counted))
-counts["characters_per_token"] = counts["characters"] / counts["tokens"]
-counts
+counts["characters per token"] = counts["characters"] / counts["tokens"]
+charts.table(counts[["domain", "split", "tokens", "characters per token"]], digits=3)
 
 # %% [markdown]
 # Held-out documents are kept as text as well: the case studies label them character by character.

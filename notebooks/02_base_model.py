@@ -78,10 +78,12 @@ model = lm.build_model(
     context=training.context,
     seed=derive_seed(p.seed, "init"),
 )
-sizes = pd.Series({name: w.numel() for name, w in model.named_parameters()}, name="parameters")
-sizes.groupby(
-    sizes.index.str.extract(r"(embed|attn|mlp|norm|lm_head)", expand=False)
-).sum().to_frame()
+PARTS = {"embed": "embedding", "attn": "attention", "mlp": "MLP", "lm_head": "unembedding"}
+sizes = dict.fromkeys([*PARTS.values(), "norms"], 0)
+for name, weight in model.named_parameters():
+    part = next((label for key, label in PARTS.items() if key in name), "norms")
+    sizes[part] += weight.numel()
+charts.table(pd.DataFrame({"part": sizes.keys(), "parameters": sizes.values()}))
 
 # %% [markdown]
 # ## Training

@@ -72,7 +72,7 @@ for name in MODELS:
         sae = sae_lib.load_autoencoder(needed(run_folder.autoencoder(name, n), "05_autoencoders"))
         acts[name].append(features.encode_stream(model, sae, stream.ids))
         features.save_features(acts[name][n], run_folder.features(name, n))
-pd.DataFrame(
+table = pd.DataFrame(
     {
         "model": [PRINT_NAMES[m] for m in MODELS],
         "tokens": [acts[m][0].n_tokens for m in MODELS],
@@ -81,6 +81,7 @@ pd.DataFrame(
         "silent": [int((features.firing_counts(acts[m][0]) == 0).sum()) for m in MODELS],
     }
 )
+charts.table(table)
 
 # %% [markdown]
 # ## Correlation
@@ -254,7 +255,7 @@ counts = (
     .unstack("fate", fill_value=0)
 )
 assert (counts.sum(axis=1) == acts["base"][0].d_sae).all()
-counts
+charts.table(counts.reset_index())
 
 # %% [markdown]
 # ## What was found, and what could be wrong
