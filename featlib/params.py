@@ -89,15 +89,18 @@ class Params(BaseModel):
     intermediate_size: int = _field(384, "Width of the MLP, where features are looked for.", ge=8)
     heads: int = _field(6, "Attention heads.", ge=1)
     kv_heads: int = _field(3, "Key-value heads; divides `heads`.", ge=1)
-    batch_size: int = _field(32, "Blocks in one training batch.", ge=1)
+    batch_size: int = _field(8, "Blocks in one training batch.", ge=1)
+    embedding_std: float = _field(
+        0.1, "Standard deviation of fresh embeddings; Mistral's own is 0.02.", gt=0
+    )
     adam_beta2: float = _field(0.99, "Second decay rate of AdamW.", gt=0, lt=1)
     base_tokens: int = _field(3_000_000, "Tokens the base model is trained on.", ge=1)
     base_lr: float = _field(3e-3, "Highest learning rate of the base model.", gt=0)
-    base_warmup_steps: int = _field(50, "Steps of linear warm-up for the base model.", ge=0)
+    base_warmup_steps: int = _field(200, "Steps of linear warm-up for the base model.", ge=0)
     base_weight_decay: float = _field(0.1, "Weight decay of the base model.", ge=0)
     fine_tune_tokens: int = _field(700_000, "Tokens each fine-tune sees.", ge=1)
     fine_tune_lr: float = _field(3e-4, "Highest learning rate of a fine-tune.", gt=0)
-    fine_tune_warmup_steps: int = _field(20, "Steps of linear warm-up for a fine-tune.", ge=0)
+    fine_tune_warmup_steps: int = _field(40, "Steps of linear warm-up for a fine-tune.", ge=0)
     fine_tune_weight_decay: float = _field(0.01, "Weight decay of a fine-tune.", ge=0)
     evaluation_tokens: int = _field(30_000, "Validation tokens scored per model and domain.", ge=1)
 
@@ -116,9 +119,9 @@ class Params(BaseModel):
     d_sae: int = _field(2048, "Features of an autoencoder.", ge=2)
     k: int = _field(16, "Features active per token, on average (batchtopk).", ge=1)
     l1: float = _field(3e-4, "Weight of the L1 penalty (relu).", ge=0)
-    sae_lr: float = _field(1e-3, "Learning rate of the autoencoders.", gt=0)
+    sae_lr: float = _field(3e-3, "Learning rate of the autoencoders.", gt=0)
     sae_tokens: int = _field(1_000_000, "Activations each autoencoder is trained on.", ge=1)
-    sae_batch_size: int = _field(4096, "Activations in one batch.", ge=2)
+    sae_batch_size: int = _field(2048, "Activations in one batch.", ge=2)
     sae_seeds: int = _field(2, "Autoencoders per model, differing in their seed only.", ge=2)
     card_tokens: int = _field(20_000, "Validation tokens per domain for an SAE's card.", ge=1)
 

@@ -30,11 +30,12 @@ hidden_size: int = 192  # width of the residual stream
 intermediate_size: int = 384  # width of the MLP, where features are looked for
 heads: int = 6  # attention heads
 kv_heads: int = 3  # key-value heads
-batch_size: int = 32  # blocks in one training batch
+batch_size: int = 8  # blocks in one training batch
+embedding_std: float = 0.1  # standard deviation of fresh embeddings
 adam_beta2: float = 0.99  # second decay rate of AdamW
 base_tokens: int = 3_000_000  # tokens to train on
 base_lr: float = 0.003  # highest learning rate
-base_warmup_steps: int = 50  # steps of linear warm-up
+base_warmup_steps: int = 200  # steps of linear warm-up
 base_weight_decay: float = 0.1  # weight decay
 evaluation_tokens: int = 30_000  # validation tokens scored per domain
 
@@ -76,6 +77,7 @@ model = lm.build_model(
     heads=p.heads,
     kv_heads=p.kv_heads,
     context=training.context,
+    embedding_std=p.embedding_std,
     seed=derive_seed(p.seed, "init"),
 )
 PARTS = {"embed": "embedding", "attn": "attention", "mlp": "MLP", "lm_head": "unembedding"}

@@ -26,11 +26,11 @@
 # %% tags=["parameters", "remove-cell"]
 run: str = "mini"  # the run's name: its files lie in runs/<run>
 seed: int = 0  # every random choice follows from it
-batch_size: int = 32  # blocks in one training batch
+batch_size: int = 8  # blocks in one training batch
 adam_beta2: float = 0.99  # second decay rate of AdamW
 fine_tune_tokens: int = 700_000  # tokens each fine-tune sees
 fine_tune_lr: float = 0.0003  # highest learning rate
-fine_tune_warmup_steps: int = 20  # steps of linear warm-up
+fine_tune_warmup_steps: int = 40  # steps of linear warm-up
 fine_tune_weight_decay: float = 0.01  # weight decay
 evaluation_tokens: int = 30_000  # validation tokens scored per domain
 

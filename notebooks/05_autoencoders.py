@@ -31,9 +31,9 @@ sae_architecture: str = "batchtopk"  # batchtopk, or relu with an L1 penalty as 
 d_sae: int = 2048  # features of an autoencoder
 k: int = 16  # features active per token, on average (batchtopk)
 l1: float = 0.0003  # weight of the L1 penalty (relu)
-sae_lr: float = 0.001  # learning rate
+sae_lr: float = 0.003  # learning rate
 sae_tokens: int = 1_000_000  # activations each autoencoder is trained on
-sae_batch_size: int = 4096  # activations in one batch
+sae_batch_size: int = 2048  # activations in one batch
 sae_seeds: int = 2  # autoencoders per model that differ in their seed only
 card_tokens: int = 20_000  # validation tokens per domain for the scores
 
