@@ -55,7 +55,7 @@ def test_notebook_defaults_are_those_of_mini_with_a_comment_each(path):
         ({"source": "web"}, ["source = 'web'", "'embedded' or 'files'"]),
         ({"source": "files"}, ["corpora_folder = ''", "a folder when source is files"]),
         ({"corpora_folder": "x"}, ["corpora_folder = 'x'", "empty when it is embedded"]),
-        ({"base_tokens": 10}, ["base_tokens = 10", "one batch of 4,096 tokens"]),
+        ({"base_tokens": 10}, ["base_tokens = 10", "one batch of 1,024 tokens"]),
         ({"validation_share": 0.4, "test_share": 0.4}, ["test_share", "less than 0.6"]),
         ({"run_name": "../evil"}, ["run_name", "../evil"]),
     ],
