@@ -96,6 +96,30 @@ def encode_stream(
 
 
 @torch.no_grad()
+def threshold_for_l0(
+    model: PreTrainedModel, sae: Encoder, ids: np.ndarray, l0: float, *, batch_size: int = 32
+) -> float:
+    """Threshold at which `sae` has `l0` active features per token on blocks `ids` of `model`.
+
+    An autoencoder's own threshold fits the text that it was trained on. On text that its model was
+    not adapted to more features pass it, and lists of different length match less. With this
+    threshold all autoencoders are equally sparse on one common text, which is what BatchTopK does
+    within a batch. Never below 0, so a ReLU stays a ReLU. Pre-activations are held for all of
+    `ids` [blocks, context] at once: give some ten thousand tokens.
+    """
+    largest = []
+    total = 0
+    with torch.no_grad():
+        for raw in harvest(model, ids, batch_size=batch_size):
+            pre = ((raw * sae.scale - sae.b_dec) @ sae.W_enc + sae.b_enc).flatten()
+            total += len(raw)
+            # Eight times the mean is more than one batch holds of the largest.
+            largest.append(pre.topk(min(len(pre), round(8 * l0 * len(raw)))).values)
+    strongest = torch.cat(largest)
+    rank = min(max(round(l0 * total), 1), len(strongest))
+    return max(0.0, strongest.topk(rank)[0].min().item())
+
+
 def encode_batches(batches: Iterable[torch.Tensor], sae: Encoder) -> FeatureActivations:
     """Encode a stream of raw activations, each batch [tokens, d_in], into one sparse matrix.
 

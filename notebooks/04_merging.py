@@ -157,8 +157,9 @@ charts.figure(
 # %% [markdown]
 # ## Does the arc matter?
 #
-# The straight line passes inside the sphere, so its vectors are a little shorter. With angles as
-# small as those above, the difference should be small. Here it is:
+# The straight line passes inside the sphere. Half-way between two vectors of equal length with the
+# angle $\theta$ between them, its vector is shorter by $1 - \cos(\theta/2)$, and so are the weights
+# of the merged model. Does the model notice?
 
 # %% tags=["hide-input"]
 wide = sweep.pivot(index=["t", "domain"], columns="method", values="accuracy")
@@ -178,6 +179,7 @@ charts.figure(
 
 # %% tags=["remove-input"]
 top = balance.idxmax()
+widest = angles["angle_degrees"].max()
 Markdown(
     f"""\
 At $t$ = {p.merge_t:g} the merged model reaches {accuracy.loc["merged", "lua"]:.1%} on Lua, between
@@ -188,9 +190,11 @@ and {accuracy.loc["merged", "tinystories"]:.1%} on stories, where BabyPython has
 
 Slerp and the straight line never differ by more than {largest:.4f} in accuracy, on
 {p.sweep_tokens:,} tokens per point, so a difference of {1 / p.sweep_tokens**0.5 / 2:.3f} would be
-within sampling error of a single score. The children of one parent are close together; on such a
-short way the arc and its chord are nearly the same. The name of the method should not be given
-credit for what any interpolation would do."""
+within sampling error of a single score. The largest angle
+between two tensors of the children is {widest:.0f} degrees, where the middle of the chord is
+{1 - np.cos(np.radians(widest) / 2):.1%} shorter than that of the arc. Children of one parent are
+close together, and on so short a way the two are nearly the same. What the merge keeps it owes to
+interpolation, not to the sphere."""
 )
 
 # %% tags=["remove-input"]

@@ -74,7 +74,8 @@ charts.figure(
 
 # %%
 wide = flows.pivot(index=["parent", "child"], columns="fate", values="count")
-charts.table(wide.reset_index(), digits=4)
+wide = wide.rename(index=PRINT_NAMES).reset_index()
+charts.table(wide, digits=4)
 
 # %% [markdown]
 # ## Rare and common features

@@ -22,6 +22,7 @@ from featlib.features import (
     mean_l0,
     quantile_examples,
     save_features,
+    threshold_for_l0,
     token_windows,
     top_examples,
 )
@@ -101,9 +102,7 @@ def test_a_faster_sparse_encoder_is_used_and_gives_the_same():
     np.testing.assert_array_equal(slow.matrix.toarray(), fast.matrix.toarray())
 
 
-def test_a_real_model_and_autoencoder_encode_in_step():
-    """Row t is token t: the same as each block alone through the hook and the dense encoder."""
-    from featlib.activations import harvest
+def small_model_and_autoencoder():
     from featlib.language_model import build_model
     from featlib.sae_model import SparseAutoencoder
 
@@ -122,11 +121,32 @@ def test_a_real_model_and_autoencoder_encode_in_step():
         W, torch.zeros(40), W.T.contiguous(), torch.zeros(24), threshold=0.5, scale=300.0
     )
     ids = np.random.default_rng(0).integers(0, 50, (5, 8))
+    return model, sae, ids
+
+
+def test_a_real_model_and_autoencoder_encode_in_step():
+    """Row t is token t: the same as each block alone through the hook and the dense encoder."""
+    from featlib.activations import harvest
+
+    model, sae, ids = small_model_and_autoencoder()
     f = encode_stream(model, sae, ids, batch_size=2)
     rows = [sae.encode(x * sae.scale) for b in ids for x in harvest(model, b[None], batch_size=1)]
     dense = torch.cat(rows).detach().numpy()
     assert 0.05 < (dense > 0).mean() < 0.95
     np.testing.assert_allclose(f.matrix.toarray(), dense, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("l0", [2, 5])
+def test_a_threshold_makes_any_autoencoder_as_sparse_as_asked(l0):
+    model, sae, ids = small_model_and_autoencoder()
+    assert abs(mean_l0(encode_stream(model, sae, ids)) - l0) > 1
+    sae.threshold = threshold_for_l0(model, sae, ids, l0, batch_size=2)
+    assert mean_l0(encode_stream(model, sae, ids)) == pytest.approx(l0, abs=0.05)
+
+
+def test_a_threshold_never_lets_negative_activations_through():
+    model, sae, ids = small_model_and_autoencoder()
+    assert threshold_for_l0(model, sae, ids, l0=sae.d_sae) == 0.0
 
 
 def test_an_empty_stream_is_refused():
