@@ -1,17 +1,19 @@
 # make book            everything, from an empty folder to a rendered book
 # make book RUN=smoke  another run: any file in params/
 # make test            the whole test suite
+# make publish         give the committed notebooks the outputs of runs/$(RUN)
 PYTHON ?= python3
 RUN ?= mini
 CORES ?= 2
 BIN := .venv/bin
 TORCH := torch==2.13.0
 
-.PHONY: book test env corpora lock notebooks clean
+.PHONY: book test env corpora publish lock notebooks clean
 
 book: env corpora
 	@$(BIN)/snakemake --cores $(CORES) --configfile params/$(RUN).yaml
-	@$(BIN)/python book/_ext/build.py --show runs/$(RUN)
+	@echo "The book: $(CURDIR)/runs/$(RUN)/book/html/index.html"
+	@if [ -z "$$CI" ] && [ -n "$$DISPLAY$$WAYLAND_DISPLAY$$(uname | grep Darwin)" ]; then $(BIN)/python -m webbrowser "file://$(CURDIR)/runs/$(RUN)/book/html/index.html" >/dev/null 2>&1 || true; fi
 
 test: env corpora
 	@$(BIN)/python -m pytest
@@ -30,6 +32,9 @@ env: .venv/.complete
 
 corpora: env
 	@$(BIN)/python -m featlib.corpora
+
+publish: env
+	@$(BIN)/python book/_ext/publish.py runs/$(RUN)
 
 # Pairs: notebooks/NN_name.py is the source, NN_name.ipynb what papermill and code hosts read.
 notebooks: env

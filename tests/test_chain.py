@@ -130,6 +130,38 @@ def test_executed_notebooks_hold_no_error_and_stay_small(smoke):
         assert path.stat().st_size < 1_000_000, f"{chapter} is too large to commit"
 
 
+def test_no_page_of_the_real_book_has_a_fault(smoke, browser):
+    """Each page, in light and on a narrow dark screen, network cut: nothing missing, no error."""
+    from browser import NARROW, WIDE, check_page
+
+    html = smoke.folder / "book/html"
+    pages = sorted([*html.glob("book/*.html"), *html.glob("notebooks/*.html")])
+    assert len(pages) >= len(CHAPTERS) + 4
+    faults = [
+        fault
+        for page in pages
+        for mode, size in (("light", WIDE), ("dark", NARROW))
+        for fault in check_page(browser, page, size=size, mode=mode)
+    ]
+    assert not faults, "\n".join(faults)
+
+
+def test_the_real_book_prints_and_searches(smoke, browser):
+    from browser import check_print, check_search
+
+    html = smoke.folder / "book/html"
+    assert check_print(browser, html / "notebooks/07_flow.html") == []
+    titles, faults = check_search(browser, html, "slerp")
+    assert any("LuaStories" in title for title in titles) and not faults
+
+
+def test_the_real_book_is_light_and_names_nothing_of_this_machine(smoke):
+    html = smoke.folder / "book/html"
+    for page in html.rglob("*.html"):
+        assert page.stat().st_size < 1_500_000, page
+        assert str(ROOT) not in page.read_text(encoding="utf-8"), page
+
+
 def test_nothing_is_left_to_do(smoke, runs):
     assert jobs(runs=runs) == set()
 

@@ -1,0 +1,49 @@
+"""What is committed of a run: outputs without progress bars, of the very code that is there."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell, new_notebook, new_output
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "book/_ext"))
+
+from publish import clean_notebook  # noqa: E402
+
+from featlib.params import FeatlibError  # noqa: E402
+
+
+def executed(code: str = "x") -> nbformat.NotebookNode:
+    injected = new_code_cell("run = 'r'", metadata={"tags": ["injected-parameters"]})
+    shown = new_output("execute_result", {"text/plain": "1"}, execution_count=7)
+    bar = new_output("stream", name="stderr", text="50%|##")
+    return new_notebook(
+        cells=[injected, new_code_cell(code, outputs=[bar, shown])],
+        metadata={"papermill": {"input_path": "/somewhere/private"}},
+    )
+
+
+def test_outputs_come_over_without_bars_counts_or_paths():
+    source = new_notebook(cells=[new_code_cell("x")])
+    clean_notebook(executed(), source)
+    assert [o.output_type for o in source.cells[0].outputs] == ["execute_result"]
+    text = nbformat.writes(source)
+    assert "private" not in text and '"execution_count": 7' not in text and "50%" not in text
+
+
+def test_outputs_of_other_code_are_refused():
+    with pytest.raises(FeatlibError, match="run the chapter again"):
+        clean_notebook(executed("y"), new_notebook(cells=[new_code_cell("x")]))
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "notebooks").glob("*.ipynb")), ids=lambda p: p.stem)
+def test_committed_notebooks_are_light_and_name_no_machine(path):
+    assert path.stat().st_size < 1_000_000
+    notebook = nbformat.read(path, as_version=4)
+    outputs = [o for c in notebook.cells if c.cell_type == "code" for o in c.outputs]
+    assert all(o.output_type != "error" and o.get("name") != "stderr" for o in outputs)
+    assert "papermill" not in notebook.metadata
