@@ -65,7 +65,7 @@ def take_step(w: Weights, x: Tensor, *, k: int | None, l1: float, threshold: flo
             return sparse(w, x, active, l1)
     pre = _matmul(x - w.b_dec, w.W_enc.T) + w.b_enc
     limit = 0.0 if k is None else _batch_threshold(pre, k * len(x), threshold)
-    return dense(w, x, pre * ((pre >= limit) & (pre > 0)), l1)
+    return dense(w, x, pre.relu() * (pre >= limit), l1)
 
 
 def _active_codes(

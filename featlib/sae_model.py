@@ -45,7 +45,9 @@ class AutoencoderConfig:
     d_sae: int  # number of features
     architecture: Literal["batchtopk", "relu"] = "batchtopk"
     k: int = 16  # batchtopk: mean number of features active per token
-    l1: float = 2.0  # relu: weight of the L1 norm, against a squared error summed over d_in
+    # relu: weight of the L1 norm, against a squared error summed over d_in. The paper's 3e-4 is
+    # summed over a batch of 3,072 raw activations: here that is 0.92 * scale.
+    l1: float = 4.0
     lr: float = 1e-3  # peak learning rate of Adam
     beta1: float = 0.9  # Adam
     beta2: float = 0.9999  # Adam; the paper's value

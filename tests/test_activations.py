@@ -81,6 +81,18 @@ def test_harvest_does_not_depend_on_its_batches_and_leaves_no_trace(model, ids, 
     assert not hooked_module(model)._forward_pre_hooks
 
 
+def test_bfloat16_rows_are_close(model, ids, rows):
+    low = torch.cat(list(harvest(model, ids, dtype=torch.bfloat16)))
+    assert low.dtype == torch.bfloat16
+    error = (low.float() - rows).norm() / rows.norm()
+    assert 1e-4 < error < 0.02
+    batch = next(
+        shuffled_batches(model, ids, n_tokens=64, batch_size=64, dtype=torch.bfloat16, scale=3.0)
+    )
+    assert batch.dtype == torch.float32  # and rows keep what bfloat16 left, scaled in float32
+    assert torch.equal((batch / 3.0).bfloat16().float() * 3.0, batch)
+
+
 def test_scaled_activations_have_mean_norm_sqrt_d(model, ids, rows):
     stats = activation_stats(model, ids, batch_size=7)
     assert (rows * stats.scale).norm(dim=1).mean().item() == pytest.approx(24**0.5, rel=1e-5)
@@ -101,6 +113,7 @@ def test_one_round_gives_each_row_once(model, ids, rows, buffer_tokens, batch_si
             seed=1,
             scale=2.0,
             harvest_batch=3,
+            dtype=torch.float32,
         )
     )
     assert [len(b) for b in batches[:-1]] == [batch_size] * (len(batches) - 1)
@@ -110,10 +123,17 @@ def test_one_round_gives_each_row_once(model, ids, rows, buffer_tokens, batch_si
 
 
 def test_more_tokens_than_text_go_round_again(model, ids, rows):
-    n = 2 * ids.size + 5
-    given = torch.cat(
-        list(shuffled_batches(model, ids, n_tokens=n, batch_size=50, buffer_tokens=100))
+    n = 3 * ids.size + 5
+    stream = shuffled_batches(
+        model,
+        ids,
+        n_tokens=n,
+        batch_size=50,
+        buffer_tokens=100,
+        harvest_batch=2,
+        dtype=torch.float32,
     )
+    given = torch.cat(list(stream))
     assert len(given) == n
     distances = torch.cdist(rows.double(), given.double())
     assert (distances.min(1).values < 1e-5).all()  # every row of the text was given

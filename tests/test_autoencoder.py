@@ -216,6 +216,13 @@ def test_decoder_rows_stay_on_the_unit_sphere_and_gradients_tangent_to_it():
     torch.testing.assert_close(finished.W_dec.norm(dim=1), torch.ones(32), atol=2e-6, rtol=0)
 
 
+def test_the_threshold_is_a_mean_of_the_batches_own():
+    x, _ = planted(2048)
+    (sae,), curve = train_autoencoders(batches(x, 256), small_config(n_tokens=2048), [0])
+    assert len(curve) == 8  # few: a mean that started from 0 would still lie below them all
+    assert curve["threshold"].min() < sae.threshold < curve["threshold"].max()
+
+
 def test_l0_on_held_out_rows_is_k():
     x, _ = planted(80_000)
     config = small_config(n_tokens=60_000)
