@@ -154,10 +154,10 @@ def load_checkpoint(folder: str | Path, device: str | torch.device | None = None
         model = AutoModelForCausalLM.from_pretrained(
             _checkpoint(folder), dtype=torch.float32, local_files_only=True
         )
-    return model.to(pick_device(device)).eval()
+    return model.to(pick_device(device)).eval()  # type: ignore[arg-type]
 
 
-def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerFast:
+def load_tokenizer(folder: str | Path) -> Any:
     """The tokenizer of a checkpoint folder (or of a folder that holds only a tokenizer)."""
     return AutoTokenizer.from_pretrained(
         _checkpoint(folder, "tokenizer.json"), local_files_only=True

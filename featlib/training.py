@@ -74,7 +74,7 @@ def train(
             f"({n_tokens:,} tokens in batches of {batch_size} blocks of {ids.shape[1]})"
         )
     at_step = sorted((round(fraction * n_steps), fraction) for fraction in snapshots)
-    model.to(device).train()
+    model.to(device).train()  # type: ignore[arg-type]
     optimizer = torch.optim.AdamW(
         _decay_groups(model, weight_decay), lr=lr, betas=betas, fused=device.type in ("cpu", "cuda")
     )
