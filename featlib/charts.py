@@ -30,6 +30,7 @@ from featlib.figures import (
     FATE_COLORS,
     MODEL_COLORS,
     Figure,
+    Layered,
     Markup,
     figure,
     table,
@@ -79,7 +80,7 @@ def corpus_bars(documents: pd.DataFrame) -> alt.Chart:
     )
 
 
-def loss_curves(curve: pd.DataFrame, points: int = 80) -> alt.LayerChart:
+def loss_curves(curve: pd.DataFrame, points: int = 80) -> Layered:
     """Training loss over tokens seen. Columns: model, tokens, loss [nats per token].
 
     Each curve is averaged into at most `points` stretches.
@@ -106,7 +107,7 @@ def loss_curves(curve: pd.DataFrame, points: int = 80) -> alt.LayerChart:
     ).properties(width="container", height=280)
 
 
-def domain_scores(scores: pd.DataFrame) -> alt.LayerChart:
+def domain_scores(scores: pd.DataFrame) -> Layered:
     """Next-token accuracy of each model on each domain. Columns: model, domain, accuracy, loss."""
     need(scores, ["model", "domain", "accuracy", "loss"], "domain_scores")
     data = scores.assign(
@@ -144,13 +145,15 @@ def _t_axis() -> alt.X:
         "t:Q",
         title="t (0 = Lua, 1 = TinyStories)",
         scale=alt.Scale(domain=[0, 1], nice=False),
-        axis=alt.Axis(values=[0, 0.25, 0.5, 0.75, 1], format=".2~f", labelExpr=ends),
+        axis=alt.Axis(
+            values=[0, 0.25, 0.5, 0.75, 1], format=".2~f", labelExpr=ends, labelFlush=True
+        ),
     )
 
 
 def merge_sweep(
     sweep: pd.DataFrame, base: pd.DataFrame, *, t: float | None = None, method: str = "slerp"
-) -> alt.LayerChart:
+) -> Layered:
     """Accuracy of the merged model per domain as t goes from Lua to TinyStories (Figure 5).
 
     `sweep`: method, t, domain, accuracy. `base`: domain, accuracy of the base model, drawn dashed.
@@ -197,7 +200,7 @@ def merge_sweep(
     return alt.layer(*layers, data=data).properties(width="container", height=320)
 
 
-def merge_difference(sweep: pd.DataFrame, against: str = "linear") -> alt.LayerChart:
+def merge_difference(sweep: pd.DataFrame, against: str = "linear") -> Layered:
     """Accuracy of the other merging methods minus `against`, in points. Columns as merge_sweep."""
     need(sweep, ["method", "t", "domain", "accuracy"], "merge_difference")
     wide = sweep.pivot_table(index=["t", "domain"], columns="method", values="accuracy")
@@ -239,7 +242,7 @@ def merge_difference(sweep: pd.DataFrame, against: str = "linear") -> alt.LayerC
     )
 
 
-def tensor_angles(angles: pd.DataFrame, dot_threshold: float = 0.9995) -> alt.LayerChart:
+def tensor_angles(angles: pd.DataFrame, dot_threshold: float = 0.9995) -> Layered:
     """Angle between the two fine-tunes, tensor by tensor. Columns: tensor, angle_degrees, fallback.
 
     Left of the dashed line slerp falls back to linear interpolation (cosine above the threshold).

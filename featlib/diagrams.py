@@ -14,7 +14,7 @@ import altair as alt
 import numpy as np
 import pandas as pd
 
-from featlib.figures import FATE_COLORS, MODEL_COLORS
+from featlib.figures import FATE_COLORS, MODEL_COLORS, Layered
 from featlib.params import PRINT_NAMES, FeatlibError
 
 CHAINS = (("base", "lua", "merged"), ("base", "tinystories", "merged"))  # the two lanes
@@ -35,7 +35,7 @@ def _y(name: str, height: float) -> alt.Y:
     return alt.Y(name, axis=None, scale=alt.Scale(domain=[height, 0], nice=False, zero=False))
 
 
-def design_diagram(t: float | None = None) -> alt.LayerChart:
+def design_diagram(t: float | None = None) -> Layered:
     """The four models and how each was made (Figure 1); `t` is the merge's."""
     merge = "by slerp" if t is None else f"by slerp, t = {t:g}"
     boxes = pd.DataFrame(
@@ -61,7 +61,6 @@ def design_diagram(t: float | None = None) -> alt.LayerChart:
         ]
     )
     place, height = {"x": _x("x:Q"), "y": _y("y:Q", 200)}, 200
-    colour = {"legend": None, "scale": _SCALE}
     line = alt.Chart(arrows).mark_line(style="ink", strokeWidth=1.6, opacity=0.7)
     head = alt.Chart(arrows.groupby("arrow").tail(1)).mark_point(
         shape="triangle-right", size=70, style="ink-fill"
@@ -76,8 +75,8 @@ def design_diagram(t: float | None = None) -> alt.LayerChart:
             x2="x2:Q",
             y=_y("top:Q", height),
             y2="bottom:Q",
-            fill=alt.Fill("model:N", **colour),
-            stroke=alt.Stroke("model:N", **colour),
+            fill=alt.Fill("model:N", legend=None, scale=_SCALE),
+            stroke=alt.Stroke("model:N", legend=None, scale=_SCALE),
             tooltip=["name:N", "how:N", "detail:N"],
         ),
         words.mark_text(dy=-15, style="strong").encode(text="name:N"),
@@ -121,7 +120,7 @@ class _Drawing:
     bars: list[dict[str, Any]] = field(default_factory=list)
 
 
-def flow(flows: pd.DataFrame) -> alt.LayerChart:
+def flow(flows: pd.DataFrame) -> Layered:
     """Features as they flow from BabyPython through both fine-tunes into LuaStories (Figure 2).
 
     `flows` has one row per pair of models and fate: parent, child, fate (persists, disappears,
@@ -266,7 +265,7 @@ _FADES = {  # fate -> opacity at both ends of its band
 }
 
 
-def _layers(flows: pd.DataFrame, drawing: _Drawing, height: float) -> alt.LayerChart:
+def _layers(flows: pd.DataFrame, drawing: _Drawing, height: float) -> Layered:
     bands, words = pd.DataFrame(drawing.bands), pd.DataFrame(drawing.words)
     layers: list[alt.Chart] = []
     for fate, fade in _FADES.items():

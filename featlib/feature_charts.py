@@ -5,16 +5,20 @@ Tidy tables in, Altair charts out; `featlib.charts` holds the others and names t
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import altair as alt
 import numpy as np
 import pandas as pd
 
-from featlib.figures import DOMAIN_COLORS, FATE_COLORS, MODEL_COLORS
+from featlib.figures import DOMAIN_COLORS, FATE_COLORS, MODEL_COLORS, Layered
 from featlib.params import DOMAIN_NAMES, DOMAINS, MODELS, PRINT_NAMES, FeatlibError
 
-GUTTER = 104  # pixels left of stacked panels with model names, for their axis labels
+LABELS = 90  # pixels of the names of models
+GUTTER = (
+    LABELS + 36
+)  # pixels that stacked panels leave for these, and for half a number at the right
 
 
 def need(data: pd.DataFrame, columns: Iterable[str], chart: str) -> pd.DataFrame:
@@ -81,11 +85,11 @@ def autoencoder_cards(cards: pd.DataFrame) -> alt.VConcatChart:
 
 def _left() -> alt.Axis:
     # Fixed, so that the panels of a stack line up and their widths can be set from the page's.
-    return alt.Axis(minExtent=GUTTER - 14, maxExtent=GUTTER - 14)
+    return alt.Axis(minExtent=LABELS, maxExtent=LABELS)
 
 
 def _stack(
-    panels: list[alt.Chart] | list[alt.LayerChart], data: pd.DataFrame, gutter: int = GUTTER
+    panels: Sequence[alt.Chart | Layered], data: pd.DataFrame, gutter: int = GUTTER
 ) -> alt.VConcatChart:
     return alt.vconcat(*panels, data=data, spacing=18, usermeta={"gutter": gutter})
 
@@ -115,7 +119,7 @@ def density_histogram(densities: pd.DataFrame, step: float = 0.25) -> alt.Chart:
                 "log10_density:Q",
                 title="fires on one token in so many",
                 scale=alt.Scale(domain=[low, high], nice=False),
-                axis=alt.Axis(values=[-6, -5, -4, -3, -2, -1, 0], labelExpr=names),
+                axis=alt.Axis(values=[-6, -5, -4, -3, -2, -1, 0], labelExpr=names, labelFlush=True),
             ),
             y=alt.Y("share:Q", title="share of features", axis=alt.Axis(format="%")),
             color=alt.Color("Model:N", scale=model_scale(data["model"])),
@@ -188,7 +192,7 @@ def match_histogram(
         ]
         title = alt.TitleParams(name, subtitle=note)
         panels.append(alt.layer(*layers).properties(width=500, height=105, title=title))
-    return _stack(panels, pd.concat(tables, ignore_index=True), gutter=48)
+    return _stack(panels, pd.concat(tables, ignore_index=True), gutter=56)
 
 
 def _percent_left() -> alt.Axis:
@@ -207,7 +211,7 @@ def _bins(values: np.ndarray, edges: np.ndarray) -> pd.DataFrame:
     )
 
 
-def fate_bars(pairs: pd.DataFrame) -> alt.LayerChart:
+def fate_bars(pairs: pd.DataFrame) -> Layered:
     """Share of testable features that persist, against the ceiling of two seeds.
 
     Columns: parent, child, persist, persist_low, persist_high, ceiling. The pale bar reaches to
@@ -222,7 +226,7 @@ def fate_bars(pairs: pd.DataFrame) -> alt.LayerChart:
         far=np.fmax(pairs["ceiling"], pairs["persist_high"]),
     )  # fmt: skip
     order = [name_pair(p, c) for p, c in list_pairs(pairs)]
-    tips = ["pair:N", *[alt.Tooltip(f"{c}:Q", format=".1%") for c in columns[2:]]]
+    tips: list[Any] = ["pair:N", *[alt.Tooltip(f"{c}:Q", format=".1%") for c in columns[2:]]]
     two_lines = "split(replace(datum.label, ' → ', '|→ '), '|')"
     y = alt.Y("pair:N", sort=order, title=None, axis=alt.Axis(labelExpr=two_lines, labelOffset=-7))
     x_axis = alt.Axis(format="%", values=[0, 0.2, 0.4, 0.6, 0.8, 1])
@@ -248,7 +252,7 @@ def fate_bars(pairs: pd.DataFrame) -> alt.LayerChart:
 
 def correlation_by_firings(
     features: pd.DataFrame, *, threshold: float = 0.8, min_firings: int = 30
-) -> alt.LayerChart:
+) -> Layered:
     """Best correlation against how often a feature fires: median and middle half, by pair.
 
     Columns: parent, child, firings, r. Features left of `min_firings` are untestable.
@@ -313,7 +317,7 @@ def _pair_colours(data: pd.DataFrame) -> list[str]:
     return [MODEL_COLORS[c if p == "base" else p] for p, c in list_pairs(data)]
 
 
-def chance_by_firings(chance: pd.DataFrame, *, min_firings: int) -> alt.LayerChart:
+def chance_by_firings(chance: pd.DataFrame, *, min_firings: int) -> Layered:
     """Probability of a spurious match against the tokens it rests on. Columns: firings, chance."""
     need(chance, ["firings", "chance"], "chance_by_firings")
     x = alt.X("firings:Q", title="tokens that the correlation rests on")

@@ -15,13 +15,15 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import altair as alt
 import pandas as pd
 import vl_convert
 
 from featlib.params import FeatlibError
+
+Layered: TypeAlias = alt.LayerChart | alt.FacetChart  # what Altair says alt.layer gives
 
 STATIC_WIDTH = 700  # pixels; the measure of a page of the book on a laptop
 CSV_BYTES = 100_000  # a page stays light: longer tables are cut, and the link says so
@@ -73,7 +75,7 @@ def theme(mode: Literal["light", "dark"], font: str = FONT) -> dict[str, Any]:
         "view": {"stroke": None},
         "axis": axis,
         "axisY": {"domain": False},
-        "axisX": {"grid": False, "tickCount": 6},
+        "axisX": {"grid": False, "tickCount": 6, "labelFlush": False},
         "legend": {
             **text,
             "labelColor": ink,

@@ -94,19 +94,26 @@ def visit(
         context.close()
 
 
-def draw_charts(page: Page, mode: str = "light", timeout: float = 120_000) -> int:
+DRAW = """async ([mode, seconds]) => {
+  const figures = [...document.querySelectorAll('figure.fl-figure:has(script.fl-spec)')];
+  const done = (figure) => ['failed', mode].includes(figure.dataset.drawn);
+  const end = performance.now() + 1000 * seconds;
+  for (const figure of figures) {
+    while (!done(figure) && performance.now() < end) {
+      // Again and again, since what is drawn above may move this one away.
+      figure.scrollIntoView({block: 'center', behavior: 'instant'});
+      await new Promise((resolve) => setTimeout(resolve, 50));
+    }
+  }
+  return [figures.length, figures.filter((figure) => !done(figure)).map((figure) => figure.id)];
+}"""
+
+
+def draw_charts(page: Page, mode: str = "light", seconds: float = 120) -> int:
     """Scroll through the page until each chart is drawn live in `mode`; how many there are."""
-    figures = page.locator("figure.fl-figure:has(script.fl-spec)")
-    for index in range(figures.count()):
-        figure = figures.nth(index)
-        figure.evaluate("node => node.scrollIntoView({block: 'center', behavior: 'instant'})")
-        name = figure.get_attribute("id")
-        page.wait_for_function(
-            "([id, mode]) => ['failed', mode].includes(document.getElementById(id).dataset.drawn)",
-            arg=[name, mode],
-            timeout=timeout,
-        )
-    return figures.count()
+    count, undrawn = page.evaluate(DRAW, [mode, seconds])
+    assert not undrawn, f"not drawn in {mode} within {seconds} s: {', '.join(undrawn)}"
+    return int(count)
 
 
 MARKS = """() => [...document.querySelectorAll('figure.fl-figure:has(script.fl-spec)')].map(f => ({
