@@ -59,7 +59,7 @@ class _HookReachedError(Exception):
     """Carries the activations out of a forward pass that need not go on."""
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def _read_hook(model: nn.Module, batch: Tensor, dtype: torch.dtype) -> Tensor:
     """Activations [batch, pos, d_in] at the hook, for token ids [batch, pos]."""
 

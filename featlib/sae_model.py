@@ -140,15 +140,13 @@ class SparseAutoencoder(nn.Module):
         pre = torch.nn.functional.linear(xc.to(rule_out), W.to(rule_out), self.b_enc.to(rule_out))
         mask = pre > floor.to(rule_out)[:, None]
         some = codes.pattern_at(np.flatnonzero(mask.numpy()), len(x), self.d_sae)
-        values = codes.sampled_product(some, xc, W) + self.b_enc.numpy()[some.cols]
+        values = codes.sampled_product(some, xc, W) + self.b_enc.detach().numpy()[some.cols]
         some = replace(some, values=values)
         return codes.keep(some, values > self.threshold)
 
     @torch.no_grad()
     def decode_sparse(self, f: codes.Codes) -> Tensor:
         """Scaled activations [tokens, d_in] rebuilt from sparse features."""
-        if self.W_dec.device.type != "cpu":
-            return self.decode(torch.from_numpy(f.to_csr().toarray()).to(self.W_dec.device))
         return codes.product(f, self.W_dec.detach()) + self.b_dec
 
 

@@ -104,7 +104,8 @@ def product(codes: Codes, dense: Tensor) -> Tensor:
 
     That is an embedding bag, whose kernel is nine times faster than CSR times dense here.
     """
-    crow, cols, values = map(torch.from_numpy, (codes.crow, codes.cols, codes.values))
+    parts = (codes.crow, codes.cols, codes.values)
+    crow, cols, values = (torch.from_numpy(part).to(dense.device) for part in parts)
     return embedding_bag(
         cols, dense, crow, mode="sum", per_sample_weights=values, include_last_offset=True
     )
