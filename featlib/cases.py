@@ -7,25 +7,25 @@ and `separation_within_tokens` say how much is not. Verdicts are in `featlib.ver
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 from scipy import sparse
 
+from featlib.baselines import best_neuron, residual_probe, similar_features, token_rule
 from featlib.detectors import (
     MEASURES,
     LabelledStream,
-    best_neuron,
     best_threshold,
     check_rows,
     evaluate_detector,
     feature_scores,
+    feature_set_scores,
     labelled_stream,
     rank_features,
-    residual_probe,
-    similar_features,
-    token_rule,
+    select_feature_set,
 )
 from featlib.features import FeatureActivations
 from featlib.runs import FeatlibError
@@ -38,8 +38,10 @@ __all__ = [
     "labelled_stream",
     "rank_context_features",
     "rank_features",
+    "select_feature_set",
     "separation_within_tokens",
     "similar_features",
+    "tally_tokens",
     "token_identity_share",
 ]
 
@@ -51,13 +53,14 @@ class LabelFit:
     feature: int
     threshold: float
     candidates: pd.DataFrame  # rank_features, selection half
+    members: pd.DataFrame  # select_feature_set, selection half
     test: pd.DataFrame  # a row per detector: detector, index, threshold, measures with intervals
     n_labelled: int  # labelled tokens of the test half
     token_share: float  # of the feature's variance, explained by the token's identity alone
     within_tokens: float  # AUROC among tokens of one id; 0.5: context adds nothing
 
     def row(self, detector: str = "feature") -> pd.Series:
-        """Numbers of one detector: feature, token rule, neuron, probe, random feature."""
+        """Numbers of one detector, by its name in `test`."""
         return self.test.set_index("detector").loc[detector]
 
 
@@ -74,17 +77,19 @@ def fit_label(
 ) -> LabelFit:
     """Find the feature that detects the label best, and compare it with what a sceptic would try.
 
-    Detectors: feature; token rule; neuron (best column of `neurons` [tokens, d_in]); probe
-    (logistic, on `residual` [tokens, d_model]); random feature, the mean over `n_random` features
-    of like density, their lowest and highest as its interval. Neuron and probe need their array.
+    Detectors: feature; feature set (`select_feature_set`; index: how many); token rule; neuron
+    (best column of `neurons` [tokens, d_in]); probe (logistic, on `residual` [tokens, d_model]);
+    random feature, the mean over `n_random` features of like density, their lowest and highest as
+    its interval. Neuron and probe need their array.
     """
     candidates = rank_features(f, stream, top)
     if candidates.empty:
         raise FeatlibError("no feature fires on the selection half: is this the model's own SAE?")
     feature, threshold = int(candidates["feature"][0]), float(candidates["threshold"][0])
-    by_token = token_rule(stream)
-    rows = [
+    members, by_token = select_feature_set(f, stream), token_rule(stream)
+    rows: list[tuple[str, int, float, np.ndarray]] = [
         ("feature", feature, threshold, feature_scores(f, feature)),
+        ("feature set", len(members), 1.0, feature_set_scores(f, members)),
         ("token rule", -1, best_threshold(by_token, stream), by_token),
     ]
     if neurons is not None:
@@ -93,11 +98,10 @@ def fit_label(
     if residual is not None:
         values, cut = residual_probe(residual, stream, seed=seed)
         rows.append(("probe", -1, cut, values))
-    table: list[dict[str, float | str]] = [
-        {"detector": name, "index": index, "threshold": cut}
-        | evaluate_detector(score, cut, stream, seed=seed, n_boot=n_boot)
-        for name, index, cut, score in rows
-    ]
+    table: list[dict[str, float | str]] = []
+    for name, index, cut, score in rows:
+        measured = evaluate_detector(score, cut, stream, seed=seed, n_boot=n_boot)
+        table.append({"detector": name, "index": index, "threshold": cut, **measured})
     if n_random:
         rng = np.random.default_rng(seed)
         table.append(_random_row(f, similar_features(f, feature, n_random, rng), stream, seed))
@@ -105,6 +109,7 @@ def fit_label(
         feature=feature,
         threshold=threshold,
         candidates=candidates,
+        members=members,
         test=pd.DataFrame(table),
         n_labelled=int(stream.mask[stream.test].sum()),
         token_share=float(token_identity_share(f, stream.ids, stream.selection)[feature]),
@@ -143,6 +148,29 @@ def _random_row(
         low, mean, high = found[name].min(), found[name].mean(), found[name].max()
         row |= {name: float(mean), f"{name}_low": float(low), f"{name}_high": float(high)}
     return row
+
+
+def tally_tokens(
+    said: np.ndarray, stream: LabelledStream, token_texts: Sequence[str], top: int = 20
+) -> pd.DataFrame:
+    """Which tokens a detector takes for the label, which it misses: the test half by token id.
+
+    `said` bool [tokens]; `token_texts` the text of each id. Columns token, hits (labelled, said),
+    misses, false_alarms (said, not labelled); commonest first.
+    """
+    table = pd.DataFrame(
+        {
+            "token": stream.ids,
+            "hits": said & stream.mask,
+            "misses": ~said & stream.mask,
+            "false_alarms": said & ~stream.mask,
+        }
+    )[stream.test]
+    counts = table.groupby("token").sum()
+    order = np.argsort(-counts.sum(axis=1).to_numpy(), kind="stable")[:top]
+    counts = counts.iloc[order].reset_index()
+    counts = counts[counts[["hits", "misses", "false_alarms"]].sum(axis=1) > 0]
+    return counts.assign(token=[token_texts[index] for index in counts["token"]])
 
 
 # ------------------------------------------------------------------------------ token or context

@@ -89,19 +89,26 @@ def rank_features(f: FeatureActivations, stream: LabelledStream, top: int = 20) 
     top = min(top, f.d_sae)
     worth = (bound >= np.partition(reached, -top)[-top]) & (firings > 0)
     rows = worth[feature]
-    table = _best_cuts(feature[rows], value[rows], positive[rows], n_positive, floor=0.0)
+    table = best_cuts(feature[rows], value[rows], positive[rows], n_positive, floor=0.0)
     table["firings"] = firings[table["feature"]]
     table = table.sort_values(["f1", "feature"], ascending=[False, True])
     return table.head(top).reset_index(drop=True)
 
 
-def _best_cuts(
-    group: np.ndarray, value: np.ndarray, positive: np.ndarray, n_positive: int, *, floor: float
+def best_cuts(
+    group: np.ndarray,
+    value: np.ndarray,
+    positive: np.ndarray,
+    n_positive: int,
+    *,
+    floor: float,
+    already: tuple[int, int] = (0, 0),
 ) -> pd.DataFrame:
     """For each group of entries [n], the threshold on `value` that gives the highest F1.
 
     Entries that are not listed count as lower than all others. The threshold lies half-way between
     the lowest value kept and the next (`floor` where there is none). Ties in F1: fewest tokens.
+    `already` (hits, tokens said yes to) counts what other detectors found beside these entries.
     """
     order = np.lexsort((-value, group))
     group, value, positive = group[order], value[order].astype(np.float64), positive[order]
@@ -112,8 +119,8 @@ def _best_cuts(
     lengths = np.diff(np.r_[starts, n])
     first = np.repeat(starts, lengths)
     hits = np.cumsum(positive)
-    hits = hits - np.repeat(hits[starts] - positive[starts], lengths)
-    said = np.arange(n) - first + 1
+    hits = already[0] + hits - np.repeat(hits[starts] - positive[starts], lengths)
+    said = already[1] + np.arange(n) - first + 1
     f1 = 2 * hits / (said + n_positive)
     following = np.append(value[1:], floor)
     following[last] = floor
@@ -134,12 +141,62 @@ def _best_cuts(
     )
 
 
+def select_feature_set(
+    f: FeatureActivations, stream: LabelledStream, *, most: int = 4, gain: float = 0.01
+) -> pd.DataFrame:
+    """Features that together detect the label: any of them above its threshold says yes.
+
+    An autoencoder may split one concept over several features (`raise` here, `try` there). Greedy:
+    each step adds the feature and threshold that raise F1 on the selection half most, until it
+    rises by less than `gain` or `most` are taken. Columns feature, threshold, f1 (of the set up
+    to here), in the order taken; the first is the best single feature.
+    """
+    check_rows(f.n_tokens, stream)
+    c = f.columns
+    here = stream.selection[c.indices]
+    feature = np.repeat(np.arange(f.d_sae), np.diff(c.indptr))[here]
+    token, value = c.indices[here], c.data[here]
+    n_positive = int(stream.mask[stream.selection].sum())
+    said = np.zeros(f.n_tokens, dtype=bool)
+    taken: list[tuple[int, float, float]] = []
+    while len(taken) < most:
+        rest = ~said[token]
+        # A feature without a hit among what is left cannot raise F1.
+        hits = np.bincount(feature[rest], weights=stream.mask[token[rest]], minlength=f.d_sae)
+        rest &= hits[feature] > 0
+        already = (int((said & stream.mask).sum()), int(said.sum()))
+        table = best_cuts(
+            feature[rest], value[rest], stream.mask[token[rest]], n_positive,
+            floor=0.0, already=already,
+        )  # fmt: skip
+        if table.empty:
+            break
+        best = table.loc[table["f1"].idxmax()]
+        if taken and best["f1"] < taken[-1][2] + gain:
+            break
+        taken.append((int(best["feature"]), float(best["threshold"]), float(best["f1"])))
+        mine = (feature == taken[-1][0]) & (value.astype(np.float64) > taken[-1][1])
+        said[token[mine]] = True
+    return pd.DataFrame(taken, columns=["feature", "threshold", "f1"])
+
+
+def feature_set_scores(f: FeatureActivations, members: pd.DataFrame) -> np.ndarray:
+    """Largest activation of a set's `members` in units of each one's threshold: [tokens].
+
+    Above 1 the set says yes.
+    """
+    score = np.zeros(f.n_tokens, dtype=np.float64)
+    for member in members.itertuples():
+        score = np.maximum(score, feature_scores(f, member.feature) / member.threshold)
+    return score
+
+
 def best_threshold(score: np.ndarray, stream: LabelledStream) -> float:
     """The threshold on `score` [tokens] with the highest F1 on the selection half."""
     score, mask = score[stream.selection], stream.mask[stream.selection]
     group = np.zeros(len(score), dtype=np.int64)
     floor = float(score.min()) - 1.0
-    return float(_best_cuts(group, score, mask, int(mask.sum()), floor=floor)["threshold"][0])
+    return float(best_cuts(group, score, mask, int(mask.sum()), floor=floor)["threshold"][0])
 
 
 def check_rows(n_tokens: int, stream: LabelledStream) -> None:
@@ -149,101 +206,6 @@ def check_rows(n_tokens: int, stream: LabelledStream) -> None:
             f"activations of {n_tokens} tokens, but labels of {len(stream.mask)}: encode the very "
             "blocks that the labels belong to"
         )
-
-
-# ------------------------------------------------------------------------------ baselines
-
-
-def best_neuron(neurons: np.ndarray, stream: LabelledStream) -> tuple[int, np.ndarray]:
-    """The column of `neurons` [tokens, d_in] with the highest F1 on selection, either sign.
-
-    Returns its index and its values [tokens], negated where low values mean the label.
-    """
-    check_rows(len(neurons), stream)
-    chosen = np.ascontiguousarray(neurons[stream.selection].T)  # [d_in, tokens]
-    mask = stream.mask[stream.selection]
-    total = np.arange(1, len(mask) + 1) + mask.sum()
-    best = (-1.0, 0, 1)
-    for index, values in enumerate(chosen):
-        order = np.argsort(values)
-        for sign in (1, -1):
-            down = order[::-1] if sign > 0 else order
-            f1 = 2 * np.cumsum(mask[down]) / total
-            ordered = values[down]
-            f1[:-1][ordered[1:] == ordered[:-1]] = -1.0
-            best = max(best, (float(f1.max()), index, sign))
-    _, index, sign = best
-    return index, np.asarray(neurons[:, index], dtype=np.float64) * sign
-
-
-def residual_probe(
-    residual: np.ndarray, stream: LabelledStream, *, seed: int, most: int = 20_000
-) -> tuple[np.ndarray, float]:
-    """Logistic regression on the residual stream [tokens, d_model]: the best single direction.
-
-    Fitted to the selection half (`most` unlabelled tokens at most, drawn at random). Returns the
-    score [tokens] and the threshold with the highest F1 on documents that the probe had not seen
-    (3 folds of the selection half): one chosen on its own training scores would be too strict.
-    """
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-
-    check_rows(len(residual), stream)
-    without = np.flatnonzero(stream.selection & ~stream.mask)
-    fitted = stream.selection.copy()
-    fitted[np.random.default_rng(seed).permutation(without)[most:]] = False
-    probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=300))
-
-    def fit_scores(rows: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-        return probe.fit(residual[rows], stream.mask[rows]).decision_function(residual[wanted])
-
-    held_out = np.zeros(len(residual))
-    chosen = np.flatnonzero(stream.selection)
-    folds = min(3, len(np.unique(stream.documents[fitted & stream.mask])))
-    if folds < 2:  # one labelled document: nothing can be held out
-        held_out[chosen] = fit_scores(np.flatnonzero(fitted), chosen)
-    else:
-        # Documents by labelled tokens, dealt out in turn: each fold has its share of the label.
-        labelled = np.bincount(stream.documents, weights=stream.mask & stream.selection)
-        fold = np.empty(len(labelled), dtype=np.int64)
-        fold[np.argsort(-labelled, kind="stable")] = np.arange(len(labelled)) % folds
-        for number in range(folds):
-            out = fold[stream.documents] == number
-            rows = np.flatnonzero(stream.selection & out)
-            held_out[rows] = fit_scores(np.flatnonzero(fitted & ~out), rows)
-    score = fit_scores(np.flatnonzero(fitted), np.arange(len(residual)))
-    return score, best_threshold(held_out, stream)
-
-
-def token_rule(stream: LabelledStream) -> np.ndarray:
-    """Score [tokens] of the best rule that sees the token's identity alone.
-
-    The share of the id's occurrences in the selection half that have the label, shrunk a little
-    (one unlabelled occurrence added, so that an id seen once does not count as certain); thresholds
-    on it give the sets of ids with the highest F1.
-    """
-    size = int(stream.ids.max()) + 1
-    chosen = stream.ids[stream.selection]
-    seen = np.bincount(chosen, minlength=size)
-    labelled = np.bincount(chosen, weights=stream.mask[stream.selection], minlength=size)
-    return (labelled / (seen + 1))[stream.ids]
-
-
-def similar_features(
-    f: FeatureActivations, feature: int, n: int, rng: np.random.Generator
-) -> np.ndarray:
-    """`n` random features that fire about as often as `feature`: the control of any effect.
-
-    Drawn without replacement from the 5 n others whose number of firings is nearest.
-    """
-    counts = np.bincount(f.matrix.indices, minlength=f.d_sae)
-    others = np.flatnonzero((counts > 0) & (np.arange(f.d_sae) != feature))
-    if len(others) < n:
-        raise FeatlibError(f"{n} random features asked for, but only {len(others)} others fire")
-    distance = np.abs(np.log(counts[others] / max(counts[feature], 1)))
-    near = others[np.argsort(distance, kind="stable")[: 5 * n]]
-    return np.sort(rng.choice(near, size=n, replace=False))
 
 
 # ------------------------------------------------------------------------------ measuring

@@ -16,12 +16,8 @@ from torch import Tensor
 from transformers import MistralForCausalLM
 
 from featlib.autoencoder import SparseAutoencoder
-from featlib.detectors import (
-    feature_scores,
-    percentile_interval,
-    resample_documents,
-    similar_features,
-)
+from featlib.baselines import similar_features
+from featlib.detectors import feature_scores, percentile_interval, resample_documents
 from featlib.features import FeatureActivations
 from featlib.interventions import Edit, Sites, feature_direction, loss_changes, read_predictions
 from featlib.runs import FeatlibError

@@ -90,6 +90,7 @@ _MEANINGS = (
     "the names of exception types in raise and except headers; Lua has none",
     "string literals that make up the message of a raised exception",
     "an exception's keyword, type or message",
+    "raise and except; in Lua calls of error and assert",
     "the = of an assignment statement, not of arguments, defaults, comparisons or table fields",
 )
 LABELS: dict[str, Label] = {

@@ -17,7 +17,8 @@ What counts as each of `NAMES`, where a choice had to be made:
   raised call, nested calls and formatting included (`"%s: %s" % (a, "b")`), but not an index
   (`names["key"]`), the condition of an `if` expression, or a lambda. In Lua the same for
   `error(...)`, and for the arguments of `assert(...)` behind its first.
-- *exception*: any of these three.
+- *exception*: any of these three. *exception header*: the keywords that a type follows, `raise`
+  and `except`; in Lua those that a message follows, `error` and `assert`.
 - *assignment*: the `=` of an assignment statement, annotated ones with a value and augmented ones
   (`+=`) included, one per target in `a = b = 0`. Not `:=`, which is an expression; not keyword
   arguments, defaults, comparisons, or the `=` of an f-string. In Lua the `=` of `x, y = 1, 2`,
@@ -42,7 +43,7 @@ Span = tuple[int, int]  # [start, end) in characters of the text
 Token = tuple[str, Span, str]  # kind, span, text
 
 PARTS = ("exception_keyword", "exception_type", "exception_message")
-NAMES = (*PARTS, "exception", "assignment")
+NAMES = (*PARTS, "exception", "exception_header", "assignment")
 PYTHON_KEYWORDS = frozenset(keyword.kwlist)
 LUA_KEYWORDS = frozenset(
     (
@@ -52,6 +53,7 @@ LUA_KEYWORDS = frozenset(
 )
 EXCEPTION_KEYWORDS = frozenset({"raise", "try", "except", "finally"})
 EXCEPTION_CALLS = frozenset({"error", "assert", "pcall", "xpcall"})
+HEADER_WORDS = frozenset({"raise", "except", "error", "assert"})
 
 
 def label_python(text: str) -> dict[str, list[Span]] | None:
@@ -162,6 +164,9 @@ def _label_python(text: str) -> dict[str, list[Span]] | None:
     # Reserved words: wherever one of them stands as a name, it is the statement's.
     found["exception_keyword"] = {
         span for kind, span, word in source.tokens if kind == "name" and word in EXCEPTION_KEYWORDS
+    }
+    found["exception_header"] = {
+        span for span in found["exception_keyword"] if text[slice(*span)] in HEADER_WORDS
     }
     types: list[ast.expr] = []
     for node in ast.walk(source.tree):
@@ -320,6 +325,8 @@ def _label_lua(text: str) -> dict[str, list[Span]] | None:
             and after in ("(", "{", '"')
         ):
             found["exception_keyword"].append(span)
+            if word in HEADER_WORDS:
+                found["exception_header"].append(span)
             found["exception_message"] += _lua_message(tokens[index + 1 :], word)
     if open_:
         return None

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics
 
-from featlib import cases, detectors
+from featlib import baselines, cases, detectors
 from featlib.cases import (
     evaluate_feature,
     fit_label,
@@ -136,11 +136,36 @@ def test_ranking_never_looks_at_the_test_half():
     assert a.equals(b)
     score = dense[:, 0]
     assert detectors.best_threshold(score, stream) == detectors.best_threshold(score, changed)
-    rule, other = detectors.token_rule(stream), detectors.token_rule(changed)
+    rule, other = baselines.token_rule(stream), baselines.token_rule(changed)
     np.testing.assert_array_equal(rule, other)
-    index, _ = detectors.best_neuron(f.matrix.toarray(), stream)
-    again, _ = detectors.best_neuron(dense, changed)
+    index, _ = baselines.best_neuron(f.matrix.toarray(), stream)
+    again, _ = baselines.best_neuron(dense, changed)
     assert index == again
+
+
+def test_a_concept_split_over_features_is_put_together_again():
+    rng = np.random.default_rng(20)
+    n = 4000
+    kind = rng.choice(4, n, p=[0.9, 0.06, 0.03, 0.01])  # the label has three faces
+    dense = (rng.random((n, 10)) < 0.02) * rng.uniform(1, 2, (n, 10))
+    for face, feature in ((1, 4), (2, 7), (3, 2)):
+        dense[:, feature] = np.where(kind == face, rng.uniform(3, 4, n), dense[:, feature])
+    stream = labelled_stream(kind > 0, kind, np.repeat(np.arange(40), 100), seed=0)
+    f = feature_activations(dense)
+    members = detectors.select_feature_set(f, stream)
+    assert members["feature"].tolist() == [4, 7, 2]  # the noise below 2 is cut off by thresholds
+    assert members["f1"].iloc[-1] == pytest.approx(1.0)
+    assert members["f1"][0] == rank_features(f, stream, 1)["f1"][0]
+    score = detectors.feature_set_scores(f, members)
+    np.testing.assert_array_equal(score > 1, kind > 0)
+    for step in (1, 2, 3):  # the F1 it claims is the F1 that it has
+        said = detectors.feature_set_scores(f, members.head(step)) > 1
+        here = stream.selection
+        assert members["f1"][step - 1] == pytest.approx(
+            metrics.f1_score(stream.mask[here], said[here])
+        )
+    assert len(detectors.select_feature_set(f, stream, most=2)) == 2
+    assert detectors.select_feature_set(f, stream, gain=0.1)["feature"].tolist() == [4, 7]
 
 
 # ------------------------------------------------------------------------------ measuring
@@ -215,7 +240,7 @@ def test_best_neuron_of_either_sign():
     stream = random_stream(rng)
     neurons = rng.normal(size=(len(stream.mask), 9)).astype(np.float32)
     neurons[:, 4] -= 4 * stream.mask
-    index, values = detectors.best_neuron(neurons, stream)
+    index, values = baselines.best_neuron(neurons, stream)
     assert index == 4
     np.testing.assert_array_equal(values, -neurons[:, 4].astype(np.float64))
     cut = detectors.best_threshold(values, stream)
@@ -235,14 +260,14 @@ def test_probe_finds_a_planted_direction(most):
     direction = rng.normal(size=4)
     direction /= np.linalg.norm(direction)
     residual = rng.normal(size=(6000, 4)) + 2.5 * np.outer(stream.mask, direction)
-    score, cut = detectors.residual_probe(residual, stream, seed=0, most=most)
+    score, cut = baselines.residual_probe(residual, stream, seed=0, most=most)
     found = evaluate_detector(score, cut, stream, seed=0, n_boot=0)
     ideal = residual @ direction  # by construction no score is better
     at_best = detectors.best_threshold(ideal, stream)
     best = evaluate_detector(ideal, at_best, stream, seed=0, n_boot=0)
     assert found["auroc"] == pytest.approx(best["auroc"], abs=0.02)
     assert found["f1"] == pytest.approx(best["f1"], abs=0.06)
-    noise, cut = detectors.residual_probe(rng.normal(size=(6000, 4)), stream, seed=0, most=most)
+    noise, cut = baselines.residual_probe(rng.normal(size=(6000, 4)), stream, seed=0, most=most)
     found = evaluate_detector(noise, cut, stream, seed=0, n_boot=0)
     assert found["auroc"] == pytest.approx(0.5, abs=0.08)
 
@@ -254,7 +279,7 @@ def test_token_rule_is_the_best_set_of_ids():
     ids = rng.integers(0, 6, n)
     mask = rng.random(n) < np.array([0.9, 0.6, 0.3, 0.2, 0.05, 0.0])[ids]
     stream = labelled_stream(mask, ids, np.repeat(np.arange(30), 100), seed=0)
-    score = detectors.token_rule(stream)
+    score = baselines.token_rule(stream)
     cut = detectors.best_threshold(score, stream)
     here = stream.selection
     best = max(
@@ -269,18 +294,30 @@ def test_token_rule_trusts_no_id_seen_once_and_none_of_the_test_half():
     mask = np.array([1, 1, 1, 0, 0, 0, 0, 0, 1, 1], dtype=bool)
     stream = LabelledStream(mask, ids, np.zeros(10, int), np.arange(10) < 6)
     by_id = {1: 1 / 2, 2: 2 / 4, 3: 0, 4: 0, 5: 0}
-    assert detectors.token_rule(stream).tolist() == [by_id[i] for i in ids.tolist()]
+    assert baselines.token_rule(stream).tolist() == [by_id[i] for i in ids.tolist()]
 
 
 def test_random_features_are_of_like_density():
     rng = np.random.default_rng(9)
     dense = rng.random((2000, 60)) < np.geomspace(0.002, 0.5, 60)
     f = feature_activations(dense.astype(float))
-    drawn = detectors.similar_features(f, 30, 4, rng)
+    drawn = baselines.similar_features(f, 30, 4, rng)
     assert len(set(drawn.tolist())) == 4 and 30 not in drawn
     assert all(abs(int(index) - 30) <= 12 for index in drawn)
     with pytest.raises(FeatlibError, match="60 random features asked for, but only 59"):
-        detectors.similar_features(f, 30, 60, rng)
+        baselines.similar_features(f, 30, 60, rng)
+
+
+def test_a_tally_says_which_tokens():
+    ids = np.array([1, 1, 1, 2, 2, 3, 0, 0])
+    mask = np.array([1, 1, 0, 0, 0, 1, 0, 1], dtype=bool)
+    said = np.array([1, 0, 1, 1, 0, 0, 0, 1], dtype=bool)
+    stream = LabelledStream(mask, ids, np.zeros(8, int), np.arange(8) >= 6)
+    table = cases.tally_tokens(said, stream, ["a", " raise", "b", "c"]).set_index("token")
+    assert table.loc[" raise"].tolist() == [1, 1, 1]
+    assert table.loc["b"].tolist() == [0, 0, 1] and table.loc["c"].tolist() == [0, 1, 0]
+    assert "a" not in table.index  # in the selection half only
+    assert table.index[0] == " raise"
 
 
 # ------------------------------------------------------------------------------ token or context
@@ -360,9 +397,10 @@ def test_a_planted_feature_is_found_and_beats_its_rivals():
     fit = fit_label(f, stream, seed=0, neurons=neurons, residual=neurons, n_random=4)
     assert fit.feature == 5
     assert fit.row()["f1"] == fit.row()["auroc"] == 1.0
+    assert fit.members["feature"].tolist() == [5] and fit.row("feature set")["f1"] == 1.0
     assert fit.n_labelled == stream.mask[stream.test].sum()
     assert fit.test["detector"].tolist() == [
-        *("feature", "token rule", "neuron", "probe", "random feature"),
+        *("feature", "feature set", "token rule", "neuron", "probe", "random feature"),
     ]
     # The token alone is right every other time and misses nothing: F1 2/3.
     assert fit.row("token rule")["f1"] == pytest.approx(2 / 3, abs=0.05)
@@ -389,7 +427,7 @@ def test_activations_of_other_tokens_are_refused():
         lambda: fit_label(fewer, stream, seed=0),
         lambda: evaluate_feature(fewer, 0, stream, seed=0),
         lambda: cases.separation_within_tokens(fewer, stream, stream.test),
-        lambda: detectors.best_neuron(np.zeros((100, 3)), stream),
+        lambda: baselines.best_neuron(np.zeros((100, 3)), stream),
     ):
         with pytest.raises(FeatlibError, match="activations of 100 tokens, but labels of 6000"):
             attempt()

@@ -193,6 +193,10 @@ def check(label_all, marked: str) -> None:
         shown = [text[start:end] for start, end in found[name]]
         assert found[name] == spans, f"{name}: found {shown} in {text!r}"
     assert found["exception"] == sorted({s for part in syntax.PARTS for s in expected[part]})
+    header = {"raise", "except", "error", "assert"}
+    assert found["exception_header"] == [
+        span for span in expected["exception_keyword"] if text[slice(*span)] in header
+    ]
     assert set(found) == set(syntax.NAMES)
 
 
