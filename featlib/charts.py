@@ -13,7 +13,7 @@ import altair as alt
 import numpy as np
 import pandas as pd
 
-from featlib.diagrams import design_diagram, flow
+from featlib.diagrams import design_diagram
 from featlib.feature_charts import (
     autoencoder_cards,
     chance_by_firings,
@@ -35,6 +35,7 @@ from featlib.figures import (
     figure,
     table,
 )
+from featlib.flow_diagram import flow
 from featlib.params import DOMAIN_NAMES, DOMAINS, MODELS, PRINT_NAMES, FeatlibError
 from featlib.strips import excerpts, token_strip, token_strips
 

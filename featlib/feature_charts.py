@@ -231,7 +231,7 @@ def fate_bars(pairs: pd.DataFrame) -> Layered:
     y = alt.Y("pair:N", sort=order, title=None, axis=alt.Axis(labelExpr=two_lines, labelOffset=-7))
     x_axis = alt.Axis(format="%", values=[0, 0.2, 0.4, 0.6, 0.8, 1])
     # Room at the right for the numbers, which stand beyond the ceiling on a telephone too.
-    scale = alt.Scale(domain=[0, float(np.nanmax(data["far"])) + 0.5], nice=False)
+    scale = alt.Scale(domain=[0, 2 * float(np.nanmax(data["far"]))], nice=False)
 
     def x(column: str) -> alt.X:
         return alt.X(f"{column}:Q", title="share of testable features", axis=x_axis, scale=scale)
