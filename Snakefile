@@ -24,6 +24,11 @@ if not config:
 
 ROOT = Path(workflow.basedir)
 PYTHON = shlex.quote(sys.executable)
+# glibc gives large blocks back to the system and faults them in again at every training step;
+# told to keep them, a step of the base model takes a fifth less time. Elsewhere it has no effect.
+KEEP_MEMORY = (
+    "MALLOC_TOP_PAD_=268435456 MALLOC_MMAP_THRESHOLD_=268435456 MALLOC_TRIM_THRESHOLD_=1073741824 "
+)
 # What each chapter leaves in the run's folder, besides its executed notebook.
 MAKES = {
     "01_corpora": ["tokens/"],
@@ -129,7 +134,7 @@ for chapter in MAKES:
         shell:
             # A chapter that fails leaves its half-executed notebook as <chapter>.failed.ipynb.
             PYTHON + " -m jupytext --quiet --to ipynb --output {params.plain:q} {params.source}"
-            " && PYTHONHASHSEED=0 " + PYTHON + " -m papermill --kernel python3 --log-output"
+            " && PYTHONHASHSEED=0 " + KEEP_MEMORY + PYTHON + " -m papermill --kernel python3 --log-output"
             " --no-progress-bar {params.plain:q} {params.working:q} {params.papermill}"
             " && rm {params.plain:q} && mv {params.working:q} {output.notebook:q}"
 
