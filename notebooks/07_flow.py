@@ -25,6 +25,7 @@
 
 # %% tags=["parameters", "remove-cell"]
 run: str = "mini"  # the run's name: its files lie in runs/<run>
+d_sae: int = 2048  # features of an autoencoder
 threshold: float = 0.8  # correlation from which two features count as one
 min_firings: int = 30  # tokens a feature must fire on to be testable
 
@@ -50,7 +51,7 @@ flows = pd.read_parquet(run_folder.table("flows"))
 flows = flows[[pair in family for pair in zip(flows["parent"], flows["child"], strict=True)]]
 step = pairs.set_index(["parent", "child"])
 charts.figure(
-    charts.flow(flows),
+    charts.flow(flows.assign(children=p.d_sae)),
     name="flow",
     made_by=chapter.made_by,
     caption="Features from BabyPython (left) through its two children into LuaStories (right). "
