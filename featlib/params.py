@@ -118,7 +118,10 @@ class Params(BaseModel):
     )
     d_sae: int = _field(2048, "Features of an autoencoder.", ge=2)
     k: int = _field(16, "Features active per token, on average (batchtopk).", ge=1)
-    l1: float = _field(3e-4, "Weight of the L1 penalty (relu).", ge=0)
+    l1: float = _field(
+        4.0, "Weight of the L1 penalty (relu), on scaled activations; the paper's 3e-4 is about 1 "
+        "here.", ge=0,
+    )  # fmt: skip
     sae_lr: float = _field(3e-3, "Learning rate of the autoencoders.", gt=0)
     sae_tokens: int = _field(1_000_000, "Activations each autoencoder is trained on.", ge=1)
     sae_batch_size: int = _field(2048, "Activations in one batch.", ge=2)
