@@ -14,7 +14,8 @@ import sys
 from pathlib import Path
 
 from featlib.chapters import declared_parameters
-from featlib.params import FeatlibError, check_params
+from featlib.corpora import check_corpus, find_domain
+from featlib.params import DOMAINS, FeatlibError, check_params
 from featlib.runs import Run, prepare_run
 
 if not config:
@@ -56,6 +57,9 @@ try:
     PARAMS = check_params(config, where="parameters of this run")
     RUN = Run(PARAMS.run_name)
     prepare_run(RUN, PARAMS)
+    for domain in DOMAINS:
+        path = find_domain(PARAMS.corpora_folder, domain) if PARAMS.source == "files" else ""
+        check_corpus(domain, source=PARAMS.source, path=path)
 except FeatlibError as error:
     sys.exit(f"\n{error}\n")
 R = RUN.folder

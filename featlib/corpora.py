@@ -24,7 +24,7 @@ from featlib.documents import (
 )
 from featlib.embedded import sample_embedded
 from featlib.runs import DOMAINS, FeatlibError
-from featlib.textfiles import check_files, sample_files
+from featlib.textfiles import check_files, find_domain, sample_files
 
 __all__ = [
     "Corpus",
@@ -34,6 +34,7 @@ __all__ = [
     "deduplicate",
     "describe",
     "fetch_embedded",
+    "find_domain",
     "load_documents",
     "read_corpus",
     "split_documents",

@@ -59,6 +59,28 @@ def list_files(domain: str, path: str | Path) -> list[Path]:
     return files
 
 
+def find_domain(folder: str | Path, domain: str) -> Path:
+    """The file or folder of a domain inside the folder that holds all four: lua, lua.jsonl.zst ...
+
+    Raises:
+        FeatlibError: no such folder, nothing of that name in it, or more than one.
+    """
+    root = Path(folder).expanduser()
+    if not root.is_dir():
+        raise FeatlibError(
+            f"corpora_folder {root} is no folder: give one that holds babylm, python, lua and "
+            "tinystories, each a folder or a file (lua/, lua.jsonl.zst, ...)."
+        )
+    found = [p for p in sorted(root.iterdir()) if p.name.partition(".")[0] == domain]
+    if len(found) != 1:
+        names = ", ".join(p.name for p in found) or "nothing of that name"
+        raise FeatlibError(
+            f"corpora_folder {root} must hold one file or folder for domain {domain}, named "
+            f"{domain} or {domain}.<ending>; it holds {names}."
+        )
+    return found[0]
+
+
 def check_files(domain: str, path: str | Path) -> None:
     """Refuse a corpus that is missing, empty or unreadable, before work starts."""
     files = list_files(domain, path)

@@ -90,7 +90,7 @@ for domain in DOMAINS:
     corpus = corpora.read_corpus(
         domain,
         source=p.source,
-        path=p.corpora_folder,
+        path=corpora.find_domain(p.corpora_folder, domain) if p.source == "files" else "",
         megabytes=getattr(p, f"{domain}_mb"),
         seed=derive_seed(p.seed, "documents", domain),
     )

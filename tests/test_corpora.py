@@ -27,6 +27,7 @@ from featlib.corpora import (
     corpus_hash,
     deduplicate,
     describe,
+    find_domain,
     load_documents,
     read_corpus,
     split_documents,
@@ -656,3 +657,20 @@ def test_describe_counts(tmp_path) -> None:
         ["python", "test", 0, 0, 0.0, 0, ""],
         ["lua", "all", 1, 2, 2e-6, 1, "ISC"],
     ]
+
+
+def test_a_domain_is_found_by_its_name(tmp_path):
+    (tmp_path / "lua").mkdir()
+    (tmp_path / "python.jsonl.zst").touch()
+    (tmp_path / "tinystories.jsonl.zst").touch()
+    (tmp_path / "tinystories-sampled.jsonl.zst").touch()
+    assert find_domain(tmp_path, "lua").name == "lua"
+    assert find_domain(tmp_path, "python").name == "python.jsonl.zst"
+    assert find_domain(tmp_path, "tinystories").name == "tinystories.jsonl.zst"
+    with pytest.raises(FeatlibError, match="domain babylm.*nothing of that name"):
+        find_domain(tmp_path, "babylm")
+    (tmp_path / "lua.jsonl").touch()
+    with pytest.raises(FeatlibError, match=r"holds lua, lua\.jsonl"):
+        find_domain(tmp_path, "lua")
+    with pytest.raises(FeatlibError, match="is no folder"):
+        find_domain(tmp_path / "none", "lua")
