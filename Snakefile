@@ -39,6 +39,9 @@ MAKES = {
     "05_autoencoders": ["autoencoders/", "tables/autoencoder_cards.parquet"],
     "06_matching": ["features/", "tables/matches.parquet", "tables/pairs.parquet", "tables/flows.parquet"],
     "07_flow": [],
+    "11_controls": [
+        "tables/control_shares.parquet", "tables/recovered.parquet", "tables/claims.parquet"
+    ],
 }
 # The chapters whose files it reads.
 READS = {
@@ -51,6 +54,9 @@ READS = {
         "01_corpora", "02_base_model", "03_fine_tuning", "04_merging", "05_autoencoders"
     ],
     "07_flow": ["06_matching"],
+    "11_controls": [
+        "01_corpora", "02_base_model", "03_fine_tuning", "04_merging", "05_autoencoders", "06_matching"
+    ],
 }
 
 try:

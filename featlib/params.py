@@ -125,7 +125,7 @@ class Params(BaseModel):
     sae_lr: float = _field(3e-3, "Learning rate of the autoencoders.", gt=0)
     sae_tokens: int = _field(1_000_000, "Activations each autoencoder is trained on.", ge=1)
     sae_batch_size: int = _field(2048, "Activations in one batch.", ge=2)
-    sae_seeds: int = _field(2, "Autoencoders per model, differing in their seed only.", ge=2)
+    sae_seeds: int = _field(3, "Autoencoders per model, differing in their seed only.", ge=2)
     card_tokens: int = _field(20_000, "Validation tokens per domain for an SAE's card.", ge=1)
 
     # 06 and 07: matching
@@ -137,6 +137,23 @@ class Params(BaseModel):
         30, "Tokens a feature must fire on to be testable; below, chance alone matches.", ge=2
     )
     bootstrap: int = _field(200, "Bootstrap resamples of documents for an interval.", ge=20)
+
+    # 11: controls
+    control_step: float = _field(
+        0.25, "Step of t at which features are followed through the merge.", gt=0, le=1
+    )
+    control_model: bool = _field(
+        False, "Train BabyPython a second time, from another seed, for the ceiling of one recipe."
+    )
+    control_warm_start: bool = _field(
+        False, "Train each child's autoencoder once more, starting from its parent's."
+    )
+    control_crosscoder: bool = _field(
+        False, "Train one crosscoder over all four models, as a second opinion."
+    )
+    crosscoder_tokens: int = _field(
+        500_000, "Tokens the crosscoder is trained on; each is read by all four models.", ge=1
+    )
 
     @model_validator(mode="after")
     def _fits_together(self) -> Params:
@@ -173,6 +190,10 @@ class Params(BaseModel):
         _require(
             self.sae_tokens >= self.sae_batch_size, "sae_tokens", self.sae_tokens,
             f"at least one batch ({self.sae_batch_size})",
+        )  # fmt: skip
+        _require(
+            self.crosscoder_tokens >= self.sae_batch_size, "crosscoder_tokens",
+            self.crosscoder_tokens, f"at least one batch ({self.sae_batch_size})",
         )  # fmt: skip
         _require(
             (self.source == "files") == bool(self.corpora_folder), "corpora_folder",

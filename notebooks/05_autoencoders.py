@@ -34,7 +34,7 @@ l1: float = 4.0  # weight of the L1 penalty (relu), on scaled activations
 sae_lr: float = 0.003  # learning rate
 sae_tokens: int = 1_000_000  # activations each autoencoder is trained on
 sae_batch_size: int = 2048  # activations in one batch
-sae_seeds: int = 2  # autoencoders per model that differ in their seed only
+sae_seeds: int = 3  # autoencoders per model that differ in their seed only
 card_tokens: int = 20_000  # validation tokens per domain for the scores
 
 # %%

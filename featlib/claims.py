@@ -1,0 +1,185 @@
+"""From the numbers of the controls to words: what stands of each claim, and how sure that is.
+
+Every rule is stated here, so that a run with other numbers gets other words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from featlib.params import PRINT_NAMES
+
+MOST = 0.5  # "most" and "mostly": more than this share
+FALSE_ALARMS = 0.01  # a null that passes for more than this share puts matches in doubt
+FORMATTING = ("punctuation", "whitespace", "special")  # classes of punctuation and layout
+SURE, LIKELY, OPEN = "sure, in this run", "likely", "open"
+
+
+@dataclass(frozen=True)
+class Share:
+    """A share with its 95 % interval."""
+
+    value: float
+    low: float = float("nan")
+    high: float = float("nan")
+
+    def __str__(self) -> str:
+        if np.isfinite(self.low) and np.isfinite(self.high):
+            return f"{self.value:.0%} ({self.low:.0%} to {self.high:.0%})"
+        return f"{self.value:.0%}"
+
+
+@dataclass(frozen=True)
+class StepShares:
+    """One step from a parent to a child, measured in three ways."""
+
+    matching: Share
+    ceiling: Share
+    ratio: Share  # matching / ceiling, the calibrated share
+    transfer: Share
+
+
+def judge_persistence(steps: Mapping[str, StepShares]) -> tuple[str, str]:
+    """Few features persist through fine-tuning. `steps`: children of the base by their print name.
+
+    Sure only if it holds both against the ceiling (ratio's interval below 1) and with the
+    dictionary held fixed (transfer's interval below `MOST`); likely if by one of the two.
+    """
+    shares = "; ".join(
+        f"{name}: {s.matching} by matching, where a second seed of the parent finds "
+        f"{s.ceiling.value:.0%}, so {s.ratio} of what could be found; {s.transfer} by transfer"
+        for name, s in steps.items()
+    )
+    below_ceiling = [s.ratio.high < 1 for s in steps.values()]
+    few_by_transfer = [s.transfer.high < MOST for s in steps.values()]
+    if all(below_ceiling) and all(few_by_transfer):
+        return f"It holds, though the bare share overstates the loss. {shares}.", SURE
+    if all(few_by_transfer):
+        said = "It holds by transfer; matching cannot tell the child from a second seed"
+        return f"{said}. {shares}.", LIKELY
+    if all(below_ceiling):
+        said = "Features are lost, but not most of them once the dictionary is held fixed"
+        return f"{said}. {shares}.", LIKELY
+    return f"Not settled: the measures disagree. {shares}.", OPEN
+
+
+def judge_loss(steps: Mapping[str, StepShares]) -> tuple[str, str]:
+    """Features without a match have disappeared. How much of that is the instrument's own loss."""
+    parts, sures = [], []
+    for name, s in steps.items():
+        lost, own = 1 - s.matching.value, 1 - s.ceiling.value
+        noise = min(own / lost, 1.0) if lost > 0 else float("nan")
+        drift = 1 - s.transfer.value
+        parts.append(
+            f"{name}: {lost:.0%} find no match, and {own:.0%} find none in a second seed of the "
+            f"parent ({noise:.0%} of the loss); with one dictionary {drift:.0%} change"
+        )
+        sures.append(own > s.transfer.value * lost)
+    said = (
+        "A missing match alone shows no disappearance: most would be missing anyway"
+        if all(own > MOST for own in (1 - s.ceiling.value for s in steps.values()))
+        else "Part of it: the instrument loses some by itself"
+    )
+    return f"{said}. {'; '.join(parts)}.", SURE if all(sures) else LIKELY
+
+
+def judge_formatting(
+    everything: Share, survivors: Share, found_again: Share, kept_by_transfer: Share
+) -> tuple[str, str]:
+    """Survivors are mostly punctuation and formatting: the share of `FORMATTING` among features.
+
+    Of all testable features, of those matched in a child, of those that a second seed of the parent
+    finds again, and of those that transfer keeps.
+    """
+    numbers = (
+        f"{everything.value:.0%} of all testable features are of that kind, {survivors} of those "
+        f"matched in a child, {found_again.value:.0%} of those that a second seed of the parent "
+        f"finds again, {kept_by_transfer.value:.0%} of those kept by transfer"
+    )
+    if not np.isfinite(survivors.value) or not np.isfinite(everything.value):
+        return "No feature was matched, so nothing can be said.", OPEN
+    mostly = survivors.value > MOST
+    enriched = np.isfinite(survivors.low) and survivors.low > everything.value
+    if mostly and enriched:
+        said = "It holds here too"
+    elif enriched:
+        said = "Such features are over-represented among the survivors, but they are no majority"
+    elif mostly:
+        said = "A majority, but no larger than among all features"
+    else:
+        said = "Not seen here"
+    if enriched and found_again.value > everything.value:
+        said += ", and partly because they are the easiest to find again in any model"
+    return f"{said}. {numbers[0].upper()}{numbers[1:]}.", LIKELY if enriched or mostly else OPEN
+
+
+def judge_matches(highest_null: float, n_nulls: int) -> tuple[str, str]:
+    """Two features with r of at least the threshold are the same. Rests on the nulls."""
+    numbers = (
+        f"of {n_nulls} comparisons with nothing to find, the worst passes for "
+        f"{highest_null:.2%} of the features"
+    )
+    if highest_null <= FALSE_ALARMS:
+        said = "A match is no accident"
+        return f"{said}: {numbers}. What errs is the other side, matches that are missed.", SURE
+    return f"Some matches are accidents: {numbers}.", OPEN
+
+
+def judge_index(equal: float, different: float, chance: float) -> tuple[str, str]:
+    """One seed for all autoencoders is harmless: shares of matches with equal index."""
+    numbers = (
+        f"{equal:.0%} of matches carry the same index with equal seeds, {different:.1%} with "
+        f"different ones; chance gives {chance:.2%}"
+    )
+    if not (np.isfinite(equal) and np.isfinite(different)):
+        return "Too few matches to tell.", OPEN
+    if equal > 5 * max(different, chance):
+        said = "A shared start makes dictionaries agree beyond what the models share"
+        return f"{said}: {numbers}. Our shares come from different seeds.", SURE
+    return f"No effect seen: {numbers}.", LIKELY
+
+
+def judge_merge(
+    into: Mapping[str, StepShares], merged: float, children: Mapping[str, float], recovered: int,
+    testable: int,
+) -> tuple[str, str]:
+    """Merging dilutes features. `into`: the two steps into the merge; the rest is by transfer.
+
+    `merged`, `children`: shares of the base's features that are themselves in the merge and in each
+    child; `recovered`: how many that a child lost are themselves in the merge.
+    """  # fmt: skip
+    steps = "; ".join(
+        f"from {name} {s.matching} persist by matching (ceiling {s.ceiling.value:.0%}), "
+        f"{s.transfer} by transfer"
+        for name, s in into.items()
+    )
+    kept = ", ".join(f"{share:.0%} in {name}" for name, share in children.items())
+    back = (
+        f"Of the base's features {merged:.0%} are themselves in {PRINT_NAMES['merged']}, "
+        f"{kept}; {recovered:,} of {testable:,} that at least one child lost are there"
+    )
+    if merged > max(children.values()):
+        said = "It also brings features back: the merge is closer to the base than either child"
+        return f"{said}. {back}. {steps[0].upper()}{steps[1:]}.", SURE
+    return f"No sign of features coming back. {back}. {steps[0].upper()}{steps[1:]}.", LIKELY
+
+
+def claims_table(rows: Mapping[str, tuple[str, str]]) -> pd.DataFrame:
+    """Columns: claim in the paper, what our controls say, how sure."""
+    return pd.DataFrame(
+        [(claim, said, sure) for claim, (said, sure) in rows.items()],
+        columns=["claim in the paper", "what our controls say", "how sure"],
+    )
+
+
+def proportion(k: int, n: int, level: float = 0.95) -> Share:
+    """k of n features, with Wilson's interval (features taken as independent); NaN of none."""
+    if not n:
+        return Share(float("nan"))
+    ci = stats.binomtest(k, n).proportion_ci(level, method="wilson")
+    return Share(k / n, float(ci.low), float(ci.high))
