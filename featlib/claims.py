@@ -118,16 +118,25 @@ def judge_formatting(
     return f"{said}. {numbers[0].upper()}{numbers[1:]}.", LIKELY if enriched or mostly else OPEN
 
 
-def judge_matches(highest_null: float, n_nulls: int) -> tuple[str, str]:
-    """Two features with r of at least the threshold are the same. Rests on the nulls."""
+def judge_matches(shuffled: float, random: float, matched: float) -> tuple[str, str]:
+    """Two features with r of at least the threshold are the same. Shares of features that pass.
+
+    `shuffled`: the most in any comparison whose tokens were shifted or permuted; `random`: the most
+    against random directions of the same densities; `matched`: in the real children, on average.
+    """
     numbers = (
-        f"of {n_nulls} comparisons with nothing to find, the worst passes for "
-        f"{highest_null:.2%} of the features"
+        f"with the tokens out of step {shuffled:.2%} pass at most; against random directions that "
+        f"fire as often {random:.1%} do, and {matched:.1%} against the child's own features"
     )
-    if highest_null <= FALSE_ALARMS:
-        said = "A match is no accident"
-        return f"{said}: {numbers}. What errs is the other side, matches that are missed.", SURE
-    return f"Some matches are accidents: {numbers}.", OPEN
+    if shuffled > FALSE_ALARMS:
+        return f"Some matches are accidents: {numbers}.", OPEN
+    if random > FALSE_ALARMS and random > matched / 4:
+        said = (
+            "A match is no coincidence of tokens, but some need no learned feature: the tokens "
+            "they fire on stand out in any direction"
+        )
+        return f"{said}. {numbers[0].upper()}{numbers[1:]}.", LIKELY
+    return f"A match is no accident: {numbers}. What errs is the other side.", SURE
 
 
 def judge_index(equal: float, different: float, chance: float) -> tuple[str, str]:
@@ -145,7 +154,10 @@ def judge_index(equal: float, different: float, chance: float) -> tuple[str, str
 
 
 def judge_merge(
-    into: Mapping[str, StepShares], merged: float, children: Mapping[str, float], recovered: int,
+    into: Mapping[str, StepShares],
+    merged: float,
+    children: Mapping[str, float],
+    recovered: int,
     testable: int,
 ) -> tuple[str, str]:
     """Merging dilutes features. `into`: the two steps into the merge; the rest is by transfer.

@@ -38,7 +38,9 @@ def _known(names: Iterable[str], colours: dict[str, str]) -> list[str]:
     return [name for name in colours if name in present]
 
 
-def share_dots(shares: pd.DataFrame, *, title: str = "share of testable features") -> alt.LayerChart:
+def share_dots(
+    shares: pd.DataFrame, *, title: str = "share of testable features"
+) -> alt.LayerChart:
     """Shares of features by group and by way of measuring, with 95 % intervals.
 
     Columns: label (a row of the chart, in the order given), way (one of `WAY_COLORS`), share, low,
@@ -77,9 +79,7 @@ def share_dots(shares: pd.DataFrame, *, title: str = "share of testable features
         ),
         base.mark_point(size=65, opacity=1).encode(
             x=x,
-            shape=alt.Shape(
-                "way:N", scale=alt.Scale(domain=ways, range=_WAY_SHAPES[: len(ways)])
-            ),
+            shape=alt.Shape("way:N", scale=alt.Scale(domain=ways, range=_WAY_SHAPES[: len(ways)])),
             tooltip=tips,
         ),
         data=data,
@@ -197,7 +197,11 @@ def kept_along_t(kept: pd.DataFrame, *, t: float) -> alt.LayerChart:
                 legend=alt.Legend(symbolType="square", symbolOpacity=1, columns=3),
             ),
             order=alt.Order("rank:Q"),
-            tooltip=["by:N", alt.Tooltip("t:Q", format=".2f"), alt.Tooltip("share:Q", format=".1%")],
+            tooltip=[
+                "by:N",
+                alt.Tooltip("t:Q", format=".2f"),
+                alt.Tooltip("share:Q", format=".1%"),
+            ],
         )
     )
     rule = alt.Chart(pd.DataFrame({"t": [t], "text": [f"used: t = {t:g}"]})).encode(x=x)
@@ -219,8 +223,7 @@ def norm_histogram(norms: pd.DataFrame, step: float = 0.05) -> alt.Chart:
     for label, part in norms.groupby("label", sort=False):
         counts, _ = np.histogram(part["relative"], edges)
         rows += [
-            (label, left, n, n / len(part))
-            for left, n in zip(edges, [*counts, 0], strict=True)
+            (label, left, n, n / len(part)) for left, n in zip(edges, [*counts, 0], strict=True)
         ]
     data = pd.DataFrame(rows, columns=["label", "relative", "features", "share"])
     labels = list(dict.fromkeys(data["label"]))

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from featlib.activations import activation_stats
+from featlib.activations import activation_stats, harvest
 from featlib.controls import transfer_correlation, transfer_fates
 from featlib.features import FeatureActivations, encode_stream
 from featlib.matching import (
@@ -29,6 +29,16 @@ from featlib.sae_model import SparseAutoencoder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+
+def read_neurons(model: PreTrainedModel, ids: np.ndarray) -> np.ndarray:
+    """Activations [tokens, d_in] float32 over blocks `ids`, with no copy beside the result."""
+    out = np.empty((ids.size, model.config.intermediate_size), dtype=np.float32)
+    start = 0
+    for rows in harvest(model, ids):
+        out[start : start + len(rows)] = rows.cpu().numpy()
+        start += len(rows)
+    return out
 
 
 def read_with(

@@ -29,7 +29,9 @@ def test_few_persist_is_sure_only_by_both_measures():
     assert sure == SURE and said.startswith("It holds")
     assert "Lua: 5% by matching" in said and "12%" in said and "45% (40% to 50%)" in said
     assert "30% (28% to 32%) by transfer" in said
-    assert judge_persistence({"Lua": step(), "TinyStories": step(ratio=(0.9, 0.8, 1.1))})[1] == LIKELY
+    assert (
+        judge_persistence({"Lua": step(), "TinyStories": step(ratio=(0.9, 0.8, 1.1))})[1] == LIKELY
+    )
     said, sure = judge_persistence({"Lua": step(transfer=(0.7, 0.6, 0.8))})
     assert sure == LIKELY and "not most of them" in said
     both = step(ratio=(0.9, 0.8, 1.1), transfer=(0.7, 0.6, 0.8))
@@ -66,9 +68,12 @@ def test_mostly_formatting_needs_a_majority_and_an_excess():
 
 
 def test_a_null_that_passes_puts_matches_in_doubt():
-    said, sure = judge_matches(0.0004, 12)
-    assert sure == SURE and "0.04%" in said and "12 comparisons" in said
-    assert judge_matches(0.2, 12)[1] == OPEN
+    said, sure = judge_matches(0.0004, 0.002, 0.3)
+    assert sure == SURE and said.startswith("A match is no accident") and "0.04%" in said
+    said, sure = judge_matches(0.0004, 0.045, 0.08)
+    assert sure == LIKELY and "need no learned feature" in said and "4.5%" in said
+    assert judge_matches(0.0004, 0.045, 0.5)[1] == SURE, "few beside the real matches"
+    assert judge_matches(0.2, 0.3, 0.5)[1] == OPEN
 
 
 def test_equal_seeds_are_found_out():
