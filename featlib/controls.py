@@ -201,22 +201,6 @@ def compare_sparsity(matrices: Mapping[str, sp.csr_array], tolerance: float = 0.
     )
 
 
-def trim_to_l0(matrix: sp.csr_array, l0: float) -> sp.csr_array:
-    """The largest `l0` activations per token, on average over the stream; all if there are fewer.
-
-    For a dictionary with one threshold this is what a higher threshold would have kept: shares can
-    be compared at equal sparsity without training anew.
-    """
-    keep = round(l0 * matrix.shape[0])
-    if matrix.nnz <= keep:
-        return matrix
-    limit = np.partition(matrix.data, matrix.nnz - keep)[matrix.nnz - keep] if keep else np.inf
-    trimmed = matrix.copy()
-    trimmed.data[trimmed.data < limit] = 0
-    trimmed.eliminate_zeros()
-    return trimmed
-
-
 # --- transfer: one dictionary, two models ---------------------------------------------------------
 
 

@@ -20,7 +20,6 @@ from featlib.controls import (
     seed_ceiling,
     transfer_correlation,
     transfer_fates,
-    trim_to_l0,
 )
 from featlib.intervals import document_weights
 from featlib.matching import assign_fates, pearson, persistence_interval
@@ -189,15 +188,6 @@ def test_unequal_sparsity_is_told():
     assert table["l0"].tolist() == [8, 0.8, 8]
     assert table["equal"].tolist() == [False, True, False]
     assert compare_sparsity({"a": csr(np.ones((11, 1))), "b": csr(np.ones((11, 1)))})["equal"].all()
-
-
-def test_trimming_keeps_the_largest_activations():
-    x = csr(np.array([[5, 1, 0], [4, 3, 2], [0, 6, 0]], "f4"))
-    np.testing.assert_array_equal(trim_to_l0(x, 4 / 3).toarray(), [[5, 0, 0], [4, 3, 0], [0, 6, 0]])
-    assert trim_to_l0(x, 4 / 3).nnz == 4
-    assert trim_to_l0(x, 2) is x
-    assert trim_to_l0(x, 0).nnz == 0
-    assert x.nnz == 6, "the matrix given is left as it was"
 
 
 def test_transfer_gives_each_feature_s_correlation_with_itself():
