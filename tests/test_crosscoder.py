@@ -139,9 +139,15 @@ def test_every_row_is_one_token_in_all_models():
         )
     )
     assert batches.shape == (192, reference.shape[1])
-    distance = torch.cdist(batches.double(), reference.double())
-    assert distance.min(1).values.max() < 1e-6, "a row mixes the tokens of two models"
-    assert (distance.argmin(1) != torch.arange(192)).any(), "rows are not shuffled"
+    d = reference.shape[1] // 2
+    token = [
+        torch.cdist(batches[:, half].double(), reference[:, half].double()).argmin(1)
+        for half in (slice(None, d), slice(d, None))
+    ]
+    assert torch.equal(*token), "a row mixes the tokens of two models"
+    assert sorted(token[0].tolist()) == list(range(192)), "every token once"
+    assert token[0].tolist() != list(range(192)), "rows are not shuffled"
+    torch.testing.assert_close(batches, reference[token[0]], rtol=0.01, atol=1e-4)
 
 
 def test_the_stream_is_read_in_order():
