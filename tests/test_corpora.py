@@ -667,7 +667,7 @@ def test_a_domain_is_found_by_its_name(tmp_path):
     assert find_domain(tmp_path, "lua").name == "lua"
     assert find_domain(tmp_path, "python").name == "python.jsonl.zst"
     assert find_domain(tmp_path, "tinystories").name == "tinystories.jsonl.zst"
-    with pytest.raises(FeatlibError, match="domain babylm.*nothing of that name"):
+    with pytest.raises(FeatlibError, match=r"domain babylm.*nothing of that name"):
         find_domain(tmp_path, "babylm")
     (tmp_path / "lua.jsonl").touch()
     with pytest.raises(FeatlibError, match=r"holds lua, lua\.jsonl"):

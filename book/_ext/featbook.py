@@ -30,6 +30,7 @@ from sphinx.util.math import get_node_equation_number
 from sphinx.writers.html5 import HTML5Translator
 
 from featlib.figures import theme
+from featlib.params import Params
 
 LOGGER = logging.getLogger(__name__)
 STATIC = Path(__file__).resolve().parent.parent / "_static"
@@ -101,6 +102,15 @@ class FigureFinder:
         return f"``````{{raw}} html\n{figures[name]}\n``````"
 
 
+def tabulate_parameters(values: Mapping[str, Any]) -> str:
+    """Every parameter, what it does and what this run has, as a Markdown table."""
+    rows = ["| parameter | this run | what it does |", "|---|---|---|"]
+    for key, field in Params.model_fields.items():
+        shown = json.dumps(values.get(key, field.default)).strip('"') or "(none)"
+        rows.append(f"| `{key}` | {shown} | {field.description} |")
+    return "\n".join(rows)
+
+
 def load_substitutions(source: Path) -> dict[str, Any]:
     """What pages may use between double braces, read from `book/_data` below `source`."""
     folder = source / DATA
@@ -116,6 +126,7 @@ def load_substitutions(source: Path) -> dict[str, Any]:
         "provenance": Numbers("provenance", where, provenance),
         "commit": provenance.get("commit", "unknown"),
         "hardware": Numbers("hardware", where, provenance.get("hardware", {})),
+        "parameter_table": tabulate_parameters(read("params.yaml", yaml.safe_load)),
         "figure": FigureFinder(str(source / "notebooks")),
         "pct": pct,
         "points": points,
