@@ -39,6 +39,7 @@ MAKES = {
     "05_autoencoders": ["autoencoders/", "tables/autoencoder_cards.parquet"],
     "06_matching": ["features/", "tables/matches.parquet", "tables/pairs.parquet", "tables/flows.parquet"],
     "07_flow": [],
+    "10_explanations": ["tables/explanations.parquet"],
     "11_controls": [
         "tables/control_shares.parquet", "tables/recovered.parquet", "tables/claims.parquet"
     ],
@@ -54,6 +55,10 @@ READS = {
         "01_corpora", "02_base_model", "03_fine_tuning", "04_merging", "05_autoencoders"
     ],
     "07_flow": ["06_matching"],
+    "10_explanations": [
+        "01_corpora", "02_base_model", "03_fine_tuning", "04_merging", "05_autoencoders",
+        "06_matching",
+    ],
     "11_controls": [
         "01_corpora", "02_base_model", "03_fine_tuning", "04_merging", "05_autoencoders", "06_matching"
     ],

@@ -138,6 +138,21 @@ class Params(BaseModel):
     )
     bootstrap: int = _field(200, "Bootstrap resamples of documents for an interval.", ge=20)
 
+    # 10: explanations
+    explain_features: int = _field(
+        500, "Features of each model that are explained, drawn at random.", ge=2
+    )
+    explain_cues: int = _field(10, "Cues that an explanation may name at most.", ge=1)
+    explain_window: int = _field(16, "Tokens in a window on which explanations are tested.", ge=2)
+    explain_windows: int = _field(
+        20, "Windows with the feature, and as many without it, on which each is scored.", ge=4
+    )
+    chat_features: int = _field(
+        0, "Features of each group that a chat model explains too; 0 asks none.", ge=0
+    )
+    chat_requests: int = _field(500, "Requests that the chat model may cost at most.", ge=1)
+    chat_tokens: int = _field(500_000, "Tokens that the chat model may cost at most.", ge=1)
+
     # 11: controls
     control_step: float = _field(
         0.25, "Step of t at which features are followed through the merge.", gt=0, le=1
@@ -182,6 +197,10 @@ class Params(BaseModel):
         for key in ("evaluation_tokens", "sweep_tokens", "card_tokens", "stream_tokens"):
             value = getattr(self, key)
             _require(value >= self.context, key, value, f"at least one block ({self.context})")
+        _require(
+            self.explain_window <= self.context, "explain_window", self.explain_window,
+            f"at most one block ({self.context})",
+        )  # fmt: skip
         shares = self.validation_share + self.test_share
         _require(
             shares < 0.6, "test_share", self.test_share, "with validation_share, less than 0.6 "
