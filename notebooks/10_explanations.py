@@ -44,10 +44,20 @@ import pandas as pd
 from IPython.display import Markdown
 
 from featlib import autoencoder as sae_lib
-from featlib import charts, explanation_charts, explanation_scores, explanations, features, tokens
+from featlib import (
+    charts,
+    chat,
+    chat_explanations,
+    explanation_charts,
+    explanation_scores,
+    explanations,
+    features,
+    tokens,
+)
 from featlib import language_model as lm
+from featlib.archives import cache_folder
 from featlib.chapters import needed, start_chapter
-from featlib.params import DOMAINS, MODELS, PRINT_NAMES, derive_seed
+from featlib.params import DOMAINS, MODELS, PRINT_NAMES, FeatlibError, derive_seed
 from featlib.runs import atomic_path
 from featlib.stream_marks import mark_stream
 
@@ -285,11 +295,90 @@ charts.figure(
     ],
 )
 
+# %% [markdown]
+# ## A chat model as writer and reader
+#
+# The same protocol works with any chat model behind an OpenAI-compatible address. The writer sees
+# windows of the first half with activations from 0 to 9, the strongest and some of every quarter;
+# the reader sees the sentence and the scoring windows alone. Set `FEATLIB_CHAT_URL`,
+# `FEATLIB_CHAT_MODEL` and, where one is needed, `FEATLIB_CHAT_KEY`, and give `chat_features`. What
+# it may cost is said before the first request and never exceeded; answers are kept, so that
+# nothing is paid twice.
+
+# %% tags=["hide-input"]
+asked: dict[str, tuple[str, np.ndarray]] = {
+    group: (table["model"].iloc[0], table["feature"].to_numpy()[: p.chat_features])
+    for group, table in groups.items()
+    if p.chat_features
+}
+by_chat, trouble = [], ""
+if asked:
+    endpoint = chat.endpoint_from_environment()
+    if endpoint is None:
+        raise FeatlibError(
+            f"chat_features is {p.chat_features}, but no chat model is named: set "
+            f"{' and '.join(chat.VARIABLES[:2])}, or chat_features to 0"
+        )
+    budget = chat.Budget(p.chat_requests, p.chat_tokens)
+    client = chat.Chat(endpoint, budget, cache_folder() / "chat")
+    n_asked = sum(len(own) for _, own in asked.values())
+    print(chat_explanations.plan_cost(n_asked, p.explain_windows, p.explain_window))
+    print(f"The cap: {budget.requests:,} requests and {budget.tokens:,} tokens.")
+    said = [words[i] for i in stream.ids.reshape(-1)]
+    for group, (name, own) in asked.items():
+        table, trouble = chat_explanations.explain_by_chat(
+            client,
+            acts[name],
+            own,
+            said,
+            windows,
+            n_windows=p.explain_windows,
+            seed=derive_seed(p.seed, "scoring", name),
+        )
+        by_chat.append(table.assign(model=name, group=group, explainer="chat"))
+        if trouble:
+            break
+chat_table = pd.concat(by_chat, ignore_index=True) if by_chat else pd.DataFrame()
+if len(chat_table):
+    offline = found.set_index(["model", "feature"])["correlation"].rename("offline")
+    chat_table = chat_table.join(offline, on=["model", "feature"])
+    chat_medians = pd.DataFrame(
+        [
+            (group, len(own), *explanation_scores.median_interval(own["correlation"], rng))
+            for group, own in chat_table.groupby("group", sort=False)
+        ],
+        columns=["group", "features", "median", "low", "high"],
+    )
+    page = charts.figure(
+        explanation_charts.score_histograms(chat_table, chat_medians),
+        name="chat-scores",
+        caption="How well a chat model's explanations let it predict activations, on the windows "
+        "of the figure above.",
+        alt=f"Median correlation {chat_table['correlation'].median():.2f} by the chat model, "
+        f"{chat_table['offline'].median():.2f} offline for the same features.",
+        data=chat_table[["group", "feature", "correlation", "offline", "detection", "explanation"]],
+    )
+else:
+    page = Markdown("No chat model was asked in this run.")
+page
+
+# %% tags=["remove-input"]
+Markdown(
+    f"The chat model, {len(chat_table)} features: median correlation "
+    f"{chat_table['correlation'].median():.2f}, and {chat_table['offline'].median():.2f} for the "
+    f"offline explanations of the same features. It took {budget.spent_requests:,} requests and "
+    f"{budget.spent_tokens:,} tokens; {client.hits:,} answers were known. {trouble}"
+    if len(chat_table)
+    else trouble
+)
+
 # %%
 columns = [c for c in found.columns if c not in ("model", "feature", "explainer", "explanation")]
 kept = ["model", "feature", "explainer", "explanation", *columns]
+of_chat = chat_table.drop(columns=["group", "offline"], errors="ignore")
+of_chat = of_chat.drop_duplicates(["model", "feature"]) if len(of_chat) else of_chat
 with atomic_path(run_folder.table("explanations")) as path:
-    found[kept].to_parquet(path)
+    pd.concat([found[kept], of_chat], ignore_index=True).to_parquet(path)
 
 # %% [markdown]
 # ## What was found, and what could be wrong
