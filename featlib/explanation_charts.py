@@ -23,8 +23,8 @@ GROUP_COLORS = {
     "Lua, equally common": DOMAIN_COLORS["babylm"],
 }
 _BASELINES = {
-    "other_correlation": "another feature's explanation",
-    "frequency_correlation": "how common the token is",
+    "other_correlation": "another's explanation",
+    "frequency_correlation": "token frequency",
 }
 
 
@@ -59,7 +59,7 @@ def score_histograms(
             alt.Chart(bins[bins["group"] == row.group])
             .mark_bar(color=colour, opacity=0.85)
             .encode(
-                x=alt.X("from:Q", scale=x, axis=axis, title=column if last else None),
+                x=alt.X("from:Q", bin="binned", scale=x, axis=axis, title=column if last else None),
                 x2="to:Q",
                 y=alt.Y("share:Q", scale=y, title=None, axis=alt.Axis(format="%", tickCount=3)),
                 tooltip=[
@@ -129,15 +129,17 @@ def explained_feature(
     tokens: Sequence[str],
     rows: Mapping[str, Sequence[float]],
     scores: Mapping[str, float],
+    peaks: Mapping[str, float] | None = None,
 ) -> Markup:
     """One feature: its explanation as text, its scores, and strips of true and predicted values.
 
-    `rows` is label -> activation of each of `tokens`; each strip is shaded up to its own peak.
+    `rows` is label -> activation of each of `tokens`; each strip is shaded up to its own largest
+    value unless `peaks` gives one for its label.
     """
-    peaks = {name: max([float(v) for v in row if v > 0], default=1.0) for name, row in rows.items()}
+    own = {name: max([float(v) for v in row if v > 0], default=1.0) for name, row in rows.items()}
     told = ", ".join(f"{name} {value:.2f}" for name, value in scores.items())
     return Markup(
         f'<section class="fl-explained"><p class="fl-strip-label">{html.escape(label)} '
         f"({html.escape(told)})</p><p>{html.escape(explanation)}</p>"
-        f"{token_strips(tokens, rows, peak=peaks)}</section>"
+        f"{token_strips(tokens, rows, peak={**own, **(peaks or {})})}</section>"
     )

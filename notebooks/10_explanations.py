@@ -173,8 +173,8 @@ charts.figure(
     caption="Correlation between predicted and true activation, by a feature's own explanation "
     "(up) and by each of two baselines (right). Above the dashed line, the explanation is better.",
     alt=f"Over all four models the explanation predicts better than another feature's for "
-    f"{share_other:.0%} of the features, and better than token frequency for "
-    f"{share_frequency:.0%}.",
+    f"{share_other:.1%} of the features, and better than token frequency for "
+    f"{share_frequency:.1%}.",
     data=lua[["feature", "correlation", "other_correlation", "frequency_correlation"]],
 )
 
@@ -271,6 +271,7 @@ def show(row: pd.Series, place: str) -> str:
             "predicted": explanations.simulate([rule], text, here)[:, 0],
         },
         {"correlation": row["correlation"], "detection": row["detection"]},
+        peaks={"predicted": explanations.STRONGEST},
     )
 
 
@@ -311,7 +312,7 @@ asked: dict[str, tuple[str, np.ndarray]] = {
     for group, table in groups.items()
     if p.chat_features
 }
-by_chat, trouble = [], ""
+by_chat, page, trouble = [], None, ""
 if asked:
     endpoint = chat.endpoint_from_environment()
     if endpoint is None:
@@ -358,8 +359,6 @@ if len(chat_table):
         f"{chat_table['offline'].median():.2f} offline for the same features.",
         data=chat_table[["group", "feature", "correlation", "offline", "detection", "explanation"]],
     )
-else:
-    page = Markdown("No chat model was asked in this run.")
 page
 
 # %% tags=["remove-input"]
@@ -369,7 +368,7 @@ Markdown(
     f"offline explanations of the same features. It took {budget.spent_requests:,} requests and "
     f"{budget.spent_tokens:,} tokens; {client.hits:,} answers were known. {trouble}"
     if len(chat_table)
-    else trouble
+    else f"No chat model was asked in this run. {trouble}"
 )
 
 # %%
@@ -408,8 +407,8 @@ Markdown(
 A sentence of at most {p.explain_cues} cues predicts a Lua feature with a median correlation of
 {by_group.loc["Lua", "median"]:.2f} on text that it was not written from. Another feature's
 sentence gives {lua["other_correlation"].median():.2f}. Per feature, over all four models, the own
-sentence wins in {share_other:.0%} of the cases, and against token frequency in
-{share_frequency:.0%}. The sentence has {of_table:.0%} of what a table of all tokens has.
+sentence wins in {share_other:.1%} of the cases, and against token frequency in
+{share_frequency:.1%}. The sentence has {of_table:.0%} of what a table of all tokens has.
 {compared}
 
 Detection is harder: {lua["detection"].median():.2f} in the median where guessing gives 0.5. A cue

@@ -1,0 +1,69 @@
+"""Charts of explanations: bars stand on zero, groups keep their order, text is escaped."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from featlib import explanation_charts as charts
+from featlib.figures import chart_spec, figure
+from featlib.params import FeatlibError
+
+
+def tables() -> tuple[pd.DataFrame, pd.DataFrame]:
+    rng = np.random.default_rng(0)
+    scores = pd.DataFrame({"group": ["Lua"] * 60 + ["LuaStories"] * 40})
+    scores["correlation"] = np.clip(rng.normal(0.6, 0.3, 100), -0.3, 1)
+    medians = pd.DataFrame(
+        [("LuaStories", 0.6, 0.5, 0.7), ("Lua", 0.5, 0.4, 0.6)],
+        columns=["group", "median", "low", "high"],
+    )
+    return scores, medians
+
+
+def test_every_feature_is_in_one_bar() -> None:
+    scores, medians = tables()
+    spec = chart_spec(charts.score_histograms(scores, medians))
+    titles = [panel["title"].split(":")[0] for panel in spec["vconcat"]]
+    assert titles == ["LuaStories", "Lua"]
+    for panel, n in zip(spec["vconcat"], (40, 60), strict=True):
+        bars = panel["layer"][0]
+        rows = spec["datasets"][bars["data"]["name"]]
+        assert sum(row["features"] for row in rows) == n
+        assert sum(row["share"] for row in rows) == pytest.approx(1, abs=1e-4)
+        assert bars["encoding"]["x"]["bin"] == "binned"  # else bars float at their tops
+
+
+def test_figures_can_be_drawn() -> None:
+    scores, medians = tables()
+    some = pd.DataFrame(
+        {
+            "feature": [1, 2],
+            "correlation": [0.5, 0.6],
+            "other_correlation": [-0.1, 0.0],
+            "frequency_correlation": [0.1, 0.2],
+        }
+    )
+    for chart in (
+        charts.score_histograms(scores, medians),
+        charts.explained_against_baselines(some),
+    ):
+        assert "<svg" in figure(chart, name="x", caption="a b c", alt="a b c").html()
+
+
+def test_scores_that_are_not_finite_are_refused() -> None:
+    bad = pd.DataFrame({"feature": [1], "correlation": [np.nan]})
+    with pytest.raises(FeatlibError):
+        charts.explained_against_baselines(
+            bad.assign(other_correlation=0.0, frequency_correlation=0.0)
+        )
+
+
+def test_an_explanation_is_text() -> None:
+    shown = charts.explained_feature(
+        "Lua 7", "<b>bold</b> & more", ["<i>"], {"activation": [1.0]}, {"correlation": 0.5}
+    )
+    assert "<b>" not in shown
+    assert "<i>" not in shown
+    assert "correlation 0.50" in shown
