@@ -48,20 +48,20 @@ class AutoencoderConfig:
     # relu: weight of the L1 norm, against a squared error summed over d_in. The paper's 3e-4 is
     # summed over a batch of 3,072 raw activations: here that is 0.92 * scale.
     l1: float = 4.0
-    lr: float = 1e-3  # peak learning rate of Adam
+    lr: float = 2e-3  # peak learning rate of Adam
     beta1: float = 0.9  # Adam
     beta2: float = 0.9999  # Adam; the paper's value
     warmup: float = 0.02  # share of the steps over which lr rises from 0
     decay: float = 0.3  # share of the steps, at the end, over which lr falls to 0
-    n_tokens: int = 1_000_000  # activations to train on
+    n_tokens: int = 600_000  # activations to train on
     batch_size: int = 2048  # activations per step
     bias: Literal["mean", "geometric_median"] = "mean"  # where b_dec starts, from the first batch
-    aux_weight: float = 1 / 32  # weight of the auxiliary loss on dead features; 0 turns it off
-    aux_k: int = 192  # dead features that may rebuild one token's error; Gao et al.: d_in / 2
-    dead_after: int = 100_000  # a feature is dead once silent for this many activations
+    aux_weight: float = 1 / 4  # weight of the auxiliary loss on dead features; 0 turns it off
+    aux_k: int | None = None  # dead features that may rebuild one token's error; None: d_in / 2
+    dead_after: int = 20_000  # a feature is dead once silent for this many activations
 
     def __post_init__(self) -> None:
-        for name in ("d_in", "d_sae", "k", "n_tokens", "batch_size", "aux_k", "dead_after"):
+        for name in ("d_in", "d_sae", "k", "n_tokens", "batch_size", "dead_after"):
             if getattr(self, name) < 1:
                 raise FeatlibError(f"{name} must be at least 1, not {getattr(self, name)}.")
         if self.architecture not in ("batchtopk", "relu"):
@@ -72,6 +72,8 @@ class AutoencoderConfig:
             raise FeatlibError(f"k = {self.k} is more than the d_sae = {self.d_sae} features.")
         if self.warmup < 0 or self.decay < 0 or self.warmup + self.decay > 1:
             raise FeatlibError("warmup and decay are shares of the steps; their sum is at most 1.")
+        if self.aux_k is not None and self.aux_k < 1:
+            raise FeatlibError(f"aux_k must be at least 1, or None for d_in / 2, not {self.aux_k}.")
         if self.lr <= 0 or self.l1 < 0 or self.aux_weight < 0:
             raise FeatlibError("lr must be positive; l1 and aux_weight must not be negative.")
 

@@ -110,7 +110,8 @@ class _Trainee:
         self.silent = torch.where(step.counts > 0, 0, self.silent + len(x))
         dead = (self.silent >= c.dead_after).nonzero().flatten()
         if len(dead) and c.aux_weight:
-            sae.add_dead_gradients(w, x, step, dead, aux_k=c.aux_k, aux_weight=c.aux_weight)
+            aux_k = c.aux_k or max(1, c.d_in // 2)
+            sae.add_dead_gradients(w, x, step, dead, aux_k=aux_k, aux_weight=c.aux_weight)
         g = step.gradients
         # Rows of W_dec live on the unit sphere: a gradient along the row would only change its
         # length, and would still enter Adam's moments.

@@ -442,8 +442,12 @@ def identity(d_in):
     )
 
 
-def test_an_identity_loses_nothing(model):
-    card, densities = score_autoencoder(identity(D_IN), model, IDS)
+@pytest.mark.parametrize("scale", [1.0, 2.5])
+def test_an_identity_loses_nothing(model, scale):
+    sae = identity(D_IN)
+    sae.scale = scale
+    sae.b_dec.data += 0.3  # any centre will do
+    card, densities = score_autoencoder(sae, model, IDS)
     assert card["fvu"] == pytest.approx(0, abs=1e-12)
     assert card["ce_recovered"] == pytest.approx(1, abs=1e-3)
     assert card["ce_delta"] == pytest.approx(0, abs=1e-5)
