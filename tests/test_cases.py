@@ -272,6 +272,14 @@ def test_probe_finds_a_planted_direction(most):
     assert found["auroc"] == pytest.approx(0.5, abs=0.08)
 
 
+def test_probe_does_not_choose_its_threshold_on_what_it_learnt_by_heart():
+    """Noise in more directions than tokens: on new text saying yes to all is the best there is."""
+    rng = np.random.default_rng(21)
+    stream = random_stream(rng, n=240, n_documents=12, rate=0.3)
+    score, cut = baselines.residual_probe(rng.normal(size=(240, 400)), stream, seed=0)
+    assert evaluate_detector(score, cut, stream, seed=0, n_boot=0)["recall"] > 0.8
+
+
 def test_token_rule_is_the_best_set_of_ids():
     """Against all 2^6 sets of ids."""
     rng = np.random.default_rng(8)
