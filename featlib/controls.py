@@ -37,7 +37,7 @@ class Ceiling:
     `pairs`, one row per ordered pair: parent_seed, child_seed, the keys of
     `matching.summarize_pair` and the numbers of `Fates.counts`. `draws` [n_boot] are the
     bootstrap's shares; the interval is over documents and, with three seeds or more, over pairs of
-    seeds.
+    seeds. `fates` holds every pair's fates, by (parent_seed, child_seed).
     """
 
     share: float
@@ -45,6 +45,7 @@ class Ceiling:
     high: float
     pairs: pd.DataFrame
     draws: np.ndarray
+    fates: dict[tuple[int, int], Fates]
 
 
 def seed_ceiling(
@@ -288,10 +289,12 @@ def _over_pairs(
         weights = document_weights(documents, n_boot, rng)
     groups: list[list[np.ndarray]] = []  # draws that are resampled together
     rows = []
+    fates_by_pair: dict[tuple[int, int], Fates] = {}
 
     def add(i: int, j: int, r: np.ndarray, a: sp.csr_array, b: sp.csr_array) -> np.ndarray:
         counts = [np.bincount(m.indices, minlength=m.shape[1]) for m in (a, b)]
         fates = assign_fates(r, *counts, threshold=threshold, min_firings=min_firings)
+        fates_by_pair[i, j] = fates
         draws = persistence_draws(a, b, documents, fates, weights)
         interval = bootstrap_interval(fates.persist, draws, level)
         rows.append(
@@ -315,4 +318,4 @@ def _over_pairs(
     picked = rng.integers(0, len(groups), size=(len(groups), draws.shape[1]))
     draws = np.take_along_axis(draws, picked, axis=0).mean(0)
     low, high = bootstrap_interval(share, draws, level)
-    return Ceiling(share, low, high, table, draws)
+    return Ceiling(share, low, high, table, draws, fates_by_pair)

@@ -184,14 +184,19 @@ def persistence_draws(
 
     `documents` one entry per token (any shape), `weights` from `intervals.document_weights`. The
     testable features stay the same; each one's best correlation is taken anew among its
-    `fates.candidates`. NaN throughout if no parent is testable.
+    `fates.candidates`. A parent whose best correlation is below half the threshold is not
+    resampled: it stays lost. NaN throughout if no parent is testable.
     """
-    parents = np.flatnonzero(fates.parents["fate"] != "untestable")
-    if not len(parents):
+    testable = (fates.parents["fate"] != "untestable").to_numpy()
+    if not testable.any():
         return np.full(len(weights), np.nan)
+    near = testable & (fates.parents["r"].to_numpy() >= fates.threshold / 2)
+    if not near.any():
+        return np.zeros(len(weights))
+    parents = np.flatnonzero(near)
     best = resampled_best(a, b, documents, parents, fates.candidates[parents], weights)
     # Rounding leaves r of two equal features a hair below 1, which a threshold of 1 must pass.
-    return (best >= fates.threshold - 1e-9).mean(1)
+    return (best >= fates.threshold - 1e-9).sum(1) / testable.sum()
 
 
 def persistence_interval(

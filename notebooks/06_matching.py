@@ -160,8 +160,20 @@ def fates_of(parent: str, i: int, child: str, j: int) -> matching.Fates:
     )
 
 
-fates = {(parent, child): fates_of(parent, 0, child, 1) for parent, child in PAIRS}
-itself = {model: fates_of(model, 0, model, 1) for model in MODELS}
+rng = np.random.default_rng(derive_seed(p.seed, "bootstrap"))
+weights = matching.document_weights(stream.documents, p.bootstrap, rng)
+rule = {"threshold": p.threshold, "min_firings": p.min_firings}
+draw = {"weights": weights, "n_boot": p.bootstrap, "rng": rng, **rule}
+matrices = {model: [f.matrix for f in acts[model]] for model in MODELS}
+ceilings = {m: controls.seed_ceiling(matrices[m], stream.documents, **draw) for m in MODELS}
+crossed = {
+    (parent, child): controls.cross_share(
+        matrices[parent], matrices[child], stream.documents, **draw
+    )
+    for parent, child in PAIRS
+}
+fates = {pair: share.fates[0, 1] for pair, share in crossed.items()}
+itself = {model: ceiling.fates[0, 1] for model, ceiling in ceilings.items()}
 
 
 SKIPPED = ("base", "merged")  # the grandchild: in the table below, not in this figure
@@ -196,15 +208,9 @@ charts.figure(
 # are shifted within each document, shows what is left when nothing real can match.
 
 # %% tags=["hide-input"]
-rng = np.random.default_rng(derive_seed(p.seed, "bootstrap"))
-weights = matching.document_weights(stream.documents, p.bootstrap, rng)
-rule = {"threshold": p.threshold, "min_firings": p.min_firings}
-draw = {"weights": weights, "n_boot": p.bootstrap, "rng": rng, **rule}
-matrices = {model: [f.matrix for f in acts[model]] for model in MODELS}
-ceilings = {m: controls.seed_ceiling(matrices[m], stream.documents, **draw) for m in MODELS}
 rows, flows, metrics = [], [], {}
 for parent, child in PAIRS:
-    share = controls.cross_share(matrices[parent], matrices[child], stream.documents, **draw)
+    share = crossed[parent, child]
     counted = share.pairs[["persists", "disappears", "emerges", "untestable"]].mean()
     flows.append(
         counted.rename_axis("fate")

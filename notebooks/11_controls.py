@@ -165,6 +165,7 @@ shown = pd.DataFrame(
 charts.figure(
     control_charts.share_dots(shown),
     name="ceilings",
+    made_by=chapter.made_by,
     caption="Share of the parent's testable features that persist in the child, and the share that "
     "a second autoencoder of the parent itself finds again. Means over all pairs of different "
     f"seeds of {p.sae_seeds} autoencoders per model; 95 % intervals over documents and pairs.",
@@ -280,6 +281,7 @@ by_firings = by_firings[by_firings["features"] >= 20].sort_values(["null", "firi
 charts.figure(
     control_charts.null_by_firings(by_firings, min_firings=p.min_firings),
     name="nulls-by-firings",
+    made_by=chapter.made_by,
     caption="Share of features whose best correlation passes the threshold though nothing real can "
     "match, by the number of tokens on which the feature fires (bins of a factor of two; the rare "
     "end comes from an eighth and a sixty-fourth of the text). The rule is where features become "
@@ -374,6 +376,7 @@ save_table("control_shares", shares)
 charts.figure(
     control_charts.share_dots(shares),
     name="transfer",
+    made_by=chapter.made_by,
     caption="Persisting shares measured in four ways. Transfer reads both models with the parent's "
     "own dictionary; the dot for neurons uses no dictionary.",
     alt="; ".join(
@@ -439,6 +442,7 @@ ends = kept.set_index("t")["kept"]
 charts.figure(
     control_charts.kept_along_t(kept, t=p.merge_t),
     name="kept-along-t",
+    made_by=chapter.made_by,
     caption="Share of BabyPython's testable features that are themselves in the merge at t, by how "
     "many of the two children had kept them. What both children lost and the merge has again is "
     "marked as kept by neither end.",
@@ -544,6 +548,7 @@ curves = pd.concat(curves, ignore_index=True).rename(columns={"persist": "share"
 charts.figure(
     control_charts.threshold_curves(curves, threshold=p.threshold),
     name="thresholds",
+    made_by=chapter.made_by,
     caption="Share of BabyPython's testable features that persist, for thresholds from 0.5 to "
     "0.95, with the ceiling of two seeds beside it. One pair of seeds.",
     alt="Share that persists at 0.5 and at 0.95: "
@@ -588,6 +593,7 @@ by_class = by_class[by_class["testable"] >= 5].sort_values("testable", ascending
 charts.figure(
     control_charts.share_dots(by_class.rename(columns={"group": "label"})),
     name="persistence-by-class",
+    made_by=chapter.made_by,
     caption="Share of BabyPython's testable features that persist in Lua, by the class of token "
     "they are about, with the share that a second autoencoder of BabyPython finds again. One pair "
     "of seeds; 95 % intervals take features as independent.",
@@ -611,6 +617,7 @@ charts.figure(
         by_density.assign(label=by_density["group"].astype(str) + " per token")
     ),
     name="persistence-by-density",
+    made_by=chapter.made_by,
     caption="The same by how often a feature fires, in firings per token.",
     alt="Persist in Lua by matching: "
     + "; ".join(
@@ -823,6 +830,7 @@ if extra:
     shown = charts.figure(
         control_charts.share_dots(extra),
         name="trained-controls",
+        made_by=chapter.made_by,
         caption="Shares by the controls that train a model or an autoencoder of their own, beside "
         "those from above.",
         alt="; ".join(f"{x.label}, {x.way}: {x.share:.0%}" for x in extra.itertuples()),
@@ -887,6 +895,7 @@ if p.control_crosscoder:
     crosscoder_figure = charts.figure(
         control_charts.norm_histogram(norms),
         name="crosscoder",
+        made_by=chapter.made_by,
         caption="How the crosscoder's features divide their length between a parent and its child: "
         "0 is written in the parent only, 1 in the child only, a half in both alike.",
         alt="Shared by parent and child: "
