@@ -189,8 +189,9 @@ def test_a_changed_page_only_renders_the_book(smoke, runs):
 
 def test_killed_in_the_middle_it_completes_with_the_same_numbers(smoke, runs):
     words = [*SMOKE, "--config", "run_name=killed"]
+    # Chapters 08 and later only read what these leave; their own randomness is tested with them.
     target = Run("killed", runs).notebook("07_flow")
-    command = [sys.executable, "-m", "snakemake", *words, str(target)]
+    command = [sys.executable, "-m", "snakemake", str(target), *words]
     environment = {**os.environ, "FEATLIB_RUNS": str(runs)}
     first = subprocess.Popen(
         command, cwd=ROOT, env=environment, start_new_session=True,
@@ -206,9 +207,10 @@ def test_killed_in_the_middle_it_completes_with_the_same_numbers(smoke, runs):
     time.sleep(1)  # its kernel notices that its parent is gone
     assert not target.exists()
 
-    done = call("snakemake", *words, str(target), runs=runs)
+    done = call("snakemake", str(target), *words, runs=runs)
     assert done.returncode == 0, said(done)[-5000:]
-    assert Run("killed", runs).metrics() == smoke.metrics()
+    again = Run("killed", runs).metrics()
+    assert len(again) > 80 and again.items() <= smoke.metrics().items()
     rest = list((runs / "killed").rglob(".*tmp-*"))
     assert not rest, f"left behind: {rest}"
 
