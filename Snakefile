@@ -43,6 +43,7 @@ MAKES = {
     "11_controls": [
         "tables/control_shares.parquet", "tables/recovered.parquet", "tables/claims.parquet"
     ],
+    "12_atlas": ["atlas/"],
 }
 # The chapters whose files it reads.
 READS = {
@@ -60,6 +61,9 @@ READS = {
         "06_matching",
     ],
     "11_controls": [
+        "01_corpora", "02_base_model", "03_fine_tuning", "04_merging", "05_autoencoders", "06_matching"
+    ],
+    "12_atlas": [
         "01_corpora", "02_base_model", "03_fine_tuning", "04_merging", "05_autoencoders", "06_matching"
     ],
 }

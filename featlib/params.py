@@ -170,6 +170,12 @@ class Params(BaseModel):
         500_000, "Tokens the crosscoder is trained on; each is read by all four models.", ge=1
     )
 
+    # 12 atlas
+    atlas_top: int = _field(8, "Strongest examples that the atlas shows of a feature.", ge=1)
+    atlas_per_quantile: int = _field(
+        2, "Random examples it shows from each quarter of a feature's firings.", ge=1
+    )
+
     @model_validator(mode="after")
     def _fits_together(self) -> Params:
         _require(

@@ -110,7 +110,7 @@ def _visible(token: str) -> str:
             brk = "<br>" if character == "\n" else ""
             out.append(f'<span class="fl-ws">{mark}</span>{brk}')
         elif not character.isprintable():  # controls, bidirectional overrides, zero-width marks
-            out.append(f'<span class="fl-ws">\\u{ord(character):04x}</span>')
+            out.append(f'<span class="fl-escape">\\u{ord(character):04x}</span>')
         else:
             out.append(html.escape(character, quote=True))
     return "".join(out) or '<span class="fl-ws">∅</span>'

@@ -61,6 +61,8 @@ def stage(run: Path, project: Path, folder: Path) -> None:
         if not (run / name).exists():
             raise FeatlibError(f"{run / name} is missing: is {run} the folder of a finished run?")
         shutil.copyfile(run / name, folder / "book" / "_data" / name)
+    if (run / "atlas").is_dir():
+        shutil.copytree(run / "atlas", folder / "book" / "_static" / "atlas")
     (folder / "notebooks").mkdir()
     for notebook in sorted((run / "notebooks").glob("[0-9]*.ipynb")):
         if not notebook.stem.endswith(".failed"):

@@ -115,41 +115,40 @@
   }
 
   /* Token strips: hovering a token, or walking with the arrow keys, reads it out below. */
-  function startStrips() {
-    for (const strip of document.querySelectorAll(".fl-strip")) {
-      const group = strip.querySelector(".fl-tokens");
-      const readout = strip.querySelector(".fl-readout");
-      const tokens = [...group.querySelectorAll(".fl-tok")];
-      if (tokens.length === 0) continue;
-      let current = -1;
-      const show = (index) => {
-        tokens[current]?.classList.remove("fl-current");
-        current = index;
-        tokens[current]?.classList.add("fl-current");
-        readout.textContent = tokens[current]?.title ?? "";
-      };
-      const strongest = tokens.reduce((best, token, index) => {
-        const value = (t) => Number(t.style.getPropertyValue("--a") || 0);
-        return value(token) > value(tokens[best]) ? index : best;
-      }, 0);
-      const moves = { ArrowRight: 1, ArrowLeft: -1, Home: -tokens.length, End: tokens.length };
-      group.addEventListener("keydown", (event) => {
-        const step = moves[event.key];
-        if (!step || event.ctrlKey || event.altKey || event.metaKey) return;
-        event.preventDefault();
-        event.stopPropagation(); // the theme turns pages with the arrow keys
-        show(Math.min(Math.max(current + step, 0), tokens.length - 1));
-        tokens[current].scrollIntoView({ block: "nearest" });
-      });
-      group.addEventListener("focus", () => current < 0 && show(strongest));
-      group.addEventListener("pointerover", (event) => {
-        const index = tokens.indexOf(event.target.closest(".fl-tok"));
-        if (index >= 0) show(index);
-      });
-    }
+  function startStrip(strip) {
+    const group = strip.querySelector(".fl-tokens");
+    const readout = strip.querySelector(".fl-readout");
+    const tokens = [...group.querySelectorAll(".fl-tok")];
+    if (tokens.length === 0) return;
+    let current = -1;
+    const show = (index) => {
+      tokens[current]?.classList.remove("fl-current");
+      current = index;
+      tokens[current]?.classList.add("fl-current");
+      readout.textContent = tokens[current]?.title ?? "";
+    };
+    const strongest = tokens.reduce((best, token, index) => {
+      const value = (t) => Number(t.style.getPropertyValue("--a") || 0);
+      return value(token) > value(tokens[best]) ? index : best;
+    }, 0);
+    const moves = { ArrowRight: 1, ArrowLeft: -1, Home: -tokens.length, End: tokens.length };
+    group.addEventListener("keydown", (event) => {
+      const step = moves[event.key];
+      if (!step || event.ctrlKey || event.altKey || event.metaKey) return;
+      event.preventDefault();
+      event.stopPropagation(); // the theme turns pages with the arrow keys
+      show(Math.min(Math.max(current + step, 0), tokens.length - 1));
+      tokens[current].scrollIntoView({ block: "nearest" });
+    });
+    group.addEventListener("focus", () => current < 0 && show(strongest));
+    group.addEventListener("pointerover", (event) => {
+      const index = tokens.indexOf(event.target.closest(".fl-tok"));
+      if (index >= 0) show(index);
+    });
   }
+  window.featlib = { startStrip }; // for strips that a page makes itself
 
-  const start = () => (startCharts(), startStrips());
+  const start = () => (startCharts(), document.querySelectorAll(".fl-strip").forEach(startStrip));
   if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", start);
   else start();
 })();

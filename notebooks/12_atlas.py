@@ -1,0 +1,218 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#       format_version: '1.3'
+#       jupytext_version: 1.19.6
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Every feature, one by one
+#
+# The chapters so far counted features. Counting says little about what a feature *is*; for that one
+# has to look at it. This chapter gathers what is known of every feature of the four models, and
+# [the feature atlas](../book/atlas) shows it.
+#
+# *What we ask here:* what are the features about, and how many of them does a simple label explain?
+
+# %% tags=["parameters", "remove-cell"]
+run: str = "mini"  # the run's name: its files lie in runs/<run>
+seed: int = 0  # every random choice follows from it
+stream_tokens: int = 40_000  # test tokens per domain in the common stream
+threshold: float = 0.8  # correlation from which two features count as one
+min_firings: int = 30  # tokens a feature must fire on to be testable
+atlas_top: int = 8  # strongest examples shown of a feature
+atlas_per_quantile: int = 2  # random examples shown from each quarter of its firings
+
+# %%
+import numpy as np
+import pandas as pd
+from IPython.display import Markdown
+
+from featlib import atlas, atlas_charts, atlas_labels, charts, features, matching, tokens
+from featlib import autoencoder as sae_lib
+from featlib import language_model as lm
+from featlib.atlas_files import write_atlas
+from featlib.chapters import needed, start_chapter
+from featlib.params import DOMAIN_NAMES, DOMAINS, MODELS, PAIRS, PRINT_NAMES, derive_seed
+
+chapter = start_chapter("12_atlas", globals())
+p, run_folder = chapter.params, chapter.run
+tokenizer = lm.load_tokenizer(run_folder.tokenizer)
+needed(run_folder.table("matches"), "06_matching")
+stream = tokens.load_blocks(run_folder.folder / "features", "stream")
+acts = {m: [features.load_features(run_folder.features(m, n)) for n in (0, 1)] for m in MODELS}
+
+# %% [markdown]
+# ## What each token is
+#
+# The case studies decide from the source text which tokens belong to an exception or an assignment.
+# The same is done here for the common stream. Its tokens are first traced back to their documents:
+# the stream is shuffled again, with numbers in place of the text.
+
+# %%
+parts = [
+    tokens.take_tokens(tokens.load_blocks(run_folder.tokens, f"{d}.test"), p.stream_tokens)
+    for d in DOMAINS
+]
+origin = atlas_labels.trace_stream(parts, stream, seed=derive_seed(p.seed, "stream"))
+held_out = pd.read_parquet(run_folder.tokens / "documents.parquet")
+held_out = held_out[held_out["split"] == "test"].sort_values("document")
+texts = {d: held_out.loc[held_out["domain"] == d, "text"].tolist() for d in DOMAINS}
+masks = atlas_labels.label_stream(tokenizer, stream, origin, texts)
+pd.DataFrame({"label": list(masks), "share of tokens": [m.mean() for m in masks.values()]})
+
+# %% [markdown]
+# ## What a feature writes
+#
+# A feature's direction $d_j$ (row $j$ of $W_{\text{dec}}$) leaves the MLP through its last matrix
+# and, as there is one layer only, goes straight to the unembedding:
+#
+# $$e_j = W_U \left( \gamma \odot W_{\text{down}}\, d_j \right) .$$
+#
+# $\gamma$ is the gain of the final norm. What the norm does besides, dividing by the length of the
+# residual stream, is left out: it is a positive number that differs from token to token and changes
+# no order. The tokens with the largest $e_j$ are those that the feature promotes, the smallest
+# those that it suppresses.
+
+# %%
+effects, fits = {}, {}
+for m in MODELS:
+    model = lm.load_checkpoint(run_folder.model(m))
+    sae = sae_lib.load_autoencoder(needed(run_folder.autoencoder(m, 0), "05_autoencoders"))
+    effects[m] = atlas.token_effects(model, sae)[:, : len(tokenizer)]
+    fits[m] = atlas_labels.best_fits(acts[m][0], masks)
+
+# %% [markdown]
+# ## Relatives
+#
+# The atlas shows the features of the first autoencoder of each model (seed 0). Whether a feature
+# persists or emerges is decided, as in the chapter on matching, against the other model's *second*
+# autoencoder, so that a shared start proves nothing. The matches shown side by side are between
+# first autoencoders, so that each has a page of its own.
+
+# %%
+rule = {"threshold": p.threshold, "min_firings": p.min_firings}
+counts = {m: [features.firing_counts(f) for f in acts[m]] for m in MODELS}
+chosen = pd.read_parquet(run_folder.table("matches"))
+chosen = chosen[chosen["side"] == "parent"].set_index(["parent", "child"])
+fates: dict[str, dict[str, pd.DataFrame]] = {m: {} for m in MODELS}
+for parent, child in PAIRS:
+    back = matching.pearson(acts[parent][1].matrix, acts[child][0].matrix)
+    found = matching.assign_fates(back, counts[parent][1], counts[child][0], **rule)
+    fates[parent][f"{parent}>{child}"] = chosen.loc[(parent, child)].sort_values("feature")
+    fates[child][f"{parent}>{child}"] = found.children
+twins = {m: matching.pearson(acts[m][0].matrix, acts[m][1].matrix).max(axis=1) for m in MODELS}
+matches: dict[str, dict[str, tuple]] = {m: {} for m in MODELS}
+for i, a in enumerate(MODELS):
+    for b in MODELS[i + 1 :]:
+        r = matching.pearson(acts[a][0].matrix, acts[b][0].matrix)
+        matches[a][b], matches[b][a] = atlas.nearest(r), atlas.nearest(r.T)
+matches = {m: {b: matches[m][b] for b in MODELS if b != m} for m in MODELS}
+
+# %% [markdown]
+# ## The atlas
+
+# %%
+explanations: dict[str, dict[int, dict]] = {m: {} for m in MODELS}
+if run_folder.table("explanations").exists():
+    told = pd.read_parquet(run_folder.table("explanations"))
+    for row in told.replace({np.nan: None}).to_dict("records"):
+        explanations[row.pop("model")][int(row.pop("feature"))] = row
+levels = {m: atlas.Levels(acts[m][0]) for m in MODELS}
+pages = {
+    m: atlas.describe_features(
+        acts[m][0],
+        stream.ids,
+        stream.documents,
+        effects[m],
+        matches=matches[m],
+        others=levels,
+        domains=origin[0],
+        fits=fits[m],
+        top=p.atlas_top,
+        per_quantile=p.atlas_per_quantile,
+        rng=np.random.default_rng(derive_seed(p.seed, "atlas", m)),
+    )
+    for m in MODELS
+}
+size = write_atlas(
+    run_folder.folder / "atlas",
+    about={
+        "run": run_folder.name,
+        "tokens": stream.n_tokens,
+        "vocabulary": tokens.token_strings(tokenizer, range(len(tokenizer))),
+        "domains": [DOMAIN_NAMES[d] for d in DOMAINS],
+        "labels": list(masks),
+        **rule,
+    },
+    ids=stream.ids,
+    models=pages,
+    fates={m: {step: t.to_dict("list") for step, t in fates[m].items()} for m in MODELS},
+    twins=twins,
+    explanations=explanations,
+)
+
+# %% [markdown]
+# ## What they are about
+#
+# A label fits a feature if "the feature fires above a share of its maximum" and "the token has the
+# label" agree, with an F1 of 0.5 or more. Most features are narrower than any of these labels:
+# one that fires on half of all commas has no chance here, and is a feature all the same.
+
+# %% tags=["hide-input"]
+names = list(masks)
+first = pd.DataFrame(
+    [
+        {"model": m, "label": names[fit[0][0]], "f1": fit[0][3] / 100}
+        for m in MODELS
+        for fit in fits[m]
+        if fit
+    ],
+    columns=["model", "label", "f1"],
+)
+fitting = first[first["f1"] >= 0.5].groupby(["model", "label"]).size().rename("features")
+fitting = fitting.reset_index()
+share = {m: float((first.loc[first["model"] == m, "f1"] >= 0.5).sum()) for m in MODELS}
+share = {m: n / acts[m][0].d_sae for m, n in share.items()}
+charts.figure(
+    atlas_charts.label_counts(fitting),
+    name="labels",
+    caption="Features whose best label fits with an F1 of 0.5 or more, by label and model.",
+    alt="Share of features that a simple label fits: "
+    + ", ".join(f"{PRINT_NAMES[m]} {s:.1%}" for m, s in share.items())
+    + ".",
+    data=fitting,
+)
+
+# %% [markdown]
+# ## What was found, and what could be wrong
+
+# %% tags=["remove-input"]
+dead = {m: int((counts[m][0] == 0).sum()) for m in MODELS}
+twin_share = {
+    m: float((twins[m] >= p.threshold)[counts[m][0] >= p.min_firings].mean()) for m in MODELS
+}
+Markdown(
+    f"""\
+A simple label fits {min(share.values()):.1%} to {max(share.values()):.1%} of the features of a
+model, and {sum(dead.values()):,} of {sum(f[0].d_sae for f in acts.values()):,} never fire on the
+common stream. The rest is narrower than our labels, or about several things at once. Looking is the
+only way to know, and [the atlas](../book/atlas) is made for it.
+
+Beware of its examples. The strongest ones make nearly every feature look clean; the random ones
+from the weaker quarters show what it mostly does. And a single feature is one autoencoder's
+account: of BabyPython's testable features only {twin_share["base"]:.0%} are found again, at
+$r \\ge {p.threshold:g}$, by the second autoencoder of the same model. Each page says whether its
+feature is one of them."""
+)
+
+# %% tags=["remove-input"]
+chapter.finish(atlas_bytes=size)

@@ -1,0 +1,80 @@
+"""Every link of a built book leads somewhere: files, and anchors inside them."""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from bs4 import BeautifulSoup
+
+OUTSIDE = re.compile(r"^(?:https?:|mailto:|data:|javascript:|//)")
+# Where an address can stand, by tag.
+ADDRESSES = {
+    "a": ("href",),
+    "link": ("href",),
+    "script": ("src",),
+    "img": ("src", "srcset"),
+    "iframe": ("src",),
+    "source": ("src", "srcset"),
+    "video": ("src", "poster"),
+    "object": ("data",),
+    "form": ("action",),
+}
+
+
+def broken_links(html: Path) -> list[str]:
+    """Faults of all pages below `html`: internal addresses and #anchors that lead nowhere.
+
+    A page that makes its anchors itself says so with `data-deep-links`, a regular expression.
+    """
+    html = html.resolve()
+
+    @cache
+    def page(path: Path) -> BeautifulSoup:
+        return BeautifulSoup(path.read_text(encoding="utf-8"), "html.parser")
+
+    @cache
+    def anchors(path: Path) -> frozenset[str]:
+        named = {tag["id"] for tag in page(path).find_all(id=True)}
+        return frozenset(named | {tag["name"] for tag in page(path).select("a[name]")})
+
+    @cache
+    def patterns(path: Path) -> tuple[str, ...]:
+        return tuple(t["data-deep-links"] for t in page(path).select("[data-deep-links]"))
+
+    faults = []
+    for path in sorted(html.rglob("*.html")):
+        for address in _addresses(page(path)):
+            if not address or OUTSIDE.match(address):
+                continue
+            parts = urlsplit(address)
+            where = f"{path.relative_to(html)}: {address}"
+            target = (path.parent / unquote(parts.path)).resolve() if parts.path else path
+            if not target.is_relative_to(html):
+                faults.append(f"{where} leaves the book")
+            elif not target.is_file():
+                faults.append(f"{where} is no file")
+            elif parts.fragment and target.suffix == ".html":
+                anchor = unquote(parts.fragment)
+                known = anchor in anchors(target)
+                if not known and not any(re.search(p, anchor) for p in patterns(target)):
+                    faults.append(f"{where} has no such anchor")
+    for path in sorted(html.rglob("*.css")):
+        for address in re.findall(r"url\(\s*['\"]?([^'\")]+)", path.read_text(encoding="utf-8")):
+            target = (path.parent / unquote(urlsplit(address).path)).resolve()
+            if not OUTSIDE.match(address) and address[0] != "#" and not target.is_file():
+                faults.append(f"{path.relative_to(html)}: {address} is no file")
+    return list(dict.fromkeys(faults))
+
+
+def _addresses(page: BeautifulSoup) -> list[str]:
+    found = []
+    for tag, attributes in ADDRESSES.items():
+        for node in page.find_all(tag):
+            for attribute in attributes:
+                value = (node.get(attribute) or "").strip()
+                many = value.split(",") if attribute == "srcset" else [value]
+                found += [one.split()[0] if one.split() else "" for one in many]
+    return found
