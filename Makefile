@@ -1,6 +1,7 @@
 # make book            everything, from an empty folder to a rendered book
 # make book RUN=smoke  another run: any file in params/
 # make test            the whole test suite
+# make compare RUNS="mini again"   a page with the numbers of two runs or more, side by side
 # make publish         give the committed notebooks the outputs of runs/$(RUN)
 PYTHON ?= python3
 RUN ?= mini
@@ -8,12 +9,15 @@ CORES ?= 2
 BIN := .venv/bin
 TORCH := torch==2.13.0
 
-.PHONY: book test env corpora publish lock notebooks clean
+.PHONY: book compare test env corpora publish lock notebooks clean
 
 book: env corpora
 	@$(BIN)/snakemake --cores $(CORES) --configfile params/$(RUN).yaml
 	@echo "The book: $(CURDIR)/runs/$(RUN)/book/html/index.html"
 	@if [ -z "$$CI" ] && [ -n "$$DISPLAY$$WAYLAND_DISPLAY$$(uname | grep Darwin)" ]; then $(BIN)/python -m webbrowser "file://$(CURDIR)/runs/$(RUN)/book/html/index.html" >/dev/null 2>&1 || true; fi
+
+compare: env
+	@$(BIN)/python book/_ext/compare.py $(RUNS)
 
 test: env corpora
 	@$(BIN)/python -m pytest

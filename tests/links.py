@@ -45,7 +45,7 @@ def broken_links(html: Path) -> list[str]:
         return tuple(t["data-deep-links"] for t in page(path).select("[data-deep-links]"))
 
     faults = []
-    for path in sorted(html.rglob("*.html")):
+    for path in sorted(p for p in html.rglob("*.html") if "_static" not in p.parts):
         for address in _addresses(page(path)):
             if not address or OUTSIDE.match(address):
                 continue

@@ -8,6 +8,7 @@
   /* The chart library is large, so a page without figures never asks for it. */
   let library = null;
   function loadLibrary() {
+    if (window.vegaEmbed) return Promise.resolve(window.vegaEmbed); // the page holds it itself
     library ??= new Promise((resolve, reject) => {
       const script = document.createElement("script");
       script.src = base + "featlib-vega.js";
@@ -59,6 +60,7 @@
         loader: { http: { credentials: "omit" } },
       });
       if (turn !== this.turn) return result.finalize();
+      place.querySelector("svg").setAttribute("aria-hidden", "true"); // the slot says what it shows
       this.result?.finalize();
       this.result = result;
       this.width = width;
