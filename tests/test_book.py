@@ -227,6 +227,18 @@ def test_the_checks_see_faults(tmp_path: Path, browser: Any) -> None:
     assert "request left: https://example.org/x.js" in found and "console: oh" in found
 
 
+@pytest.mark.browser
+@pytest.mark.parametrize("mode", ["light", "dark"])
+@pytest.mark.parametrize("page", [*PAGE_FILES, "book/references"])
+def test_page_is_accessible(html: Path, browser: Any, page: str, mode: str) -> None:
+    from axe import check_axe
+    from browser import draw_charts, visit
+
+    with visit(browser, html / f"{page}.html", mode=mode) as seen:
+        draw_charts(seen.page, mode)
+        assert check_axe(seen.page) == []
+
+
 # --- the files --------------------------------------------------------------------------------
 
 
@@ -236,6 +248,12 @@ def test_numbers_of_the_run_stand_in_the_prose(html: Path) -> None:
     assert "<strong>28.6\u00a0%</strong>" in text
     assert "2,048 features, on Abacus 3000, at abc1234." in words
     assert 'id="fig-flow"' in text, "the chapter's figure stands on the front page too"
+
+
+def test_every_link_leads_somewhere(html: Path) -> None:
+    from links import broken_links
+
+    assert broken_links(html) == []
 
 
 def test_pages_name_no_address_outside(html: Path) -> None:

@@ -155,6 +155,19 @@ def fill_code(app: Sphinx, doctree: nodes.document) -> None:
                 node.children = [nodes.Text(text)]
 
 
+def plain_citations(
+    app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: Any
+) -> None:
+    """Leave out the roles that docutils gives a bibliography: its list has entries, no items."""
+    if "body" in context:
+        context["body"] = re.sub(
+            r' role="(?:list|doc-biblioentry)"(?= class="citation)|'
+            r'(?<=<div class="citation") (id="[^"]*") role="doc-biblioentry"',
+            lambda m: f" {m[1]}" if m[1] else "",
+            context["body"],
+        )
+
+
 # --- maths ------------------------------------------------------------------------------------
 
 
@@ -226,6 +239,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.add_config_value("comments_config", {}, "", [dict])
     app.connect("config-inited", configure, priority=400)
     app.connect("doctree-read", fill_code)
+    app.connect("html-page-context", plain_citations)
     app.add_html_math_renderer(
         "mathml",
         inline_renderers=(visit_inline_math, None),
