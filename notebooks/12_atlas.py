@@ -124,8 +124,10 @@ matches = {m: {b: matches[m][b] for b in MODELS if b != m} for m in MODELS}
 explanations: dict[str, dict[int, dict]] = {m: {} for m in MODELS}
 if run_folder.table("explanations").exists():
     told = pd.read_parquet(run_folder.table("explanations"))
-    for row in told.replace({np.nan: None}).to_dict("records"):
-        explanations[row.pop("model")][int(row.pop("feature"))] = row
+    told = told.drop_duplicates(["model", "feature"], keep="last").set_index(["model", "feature"])
+    told = told[["explanation", "correlation", "detection"]]
+    for (m, n), row in zip(told.index, told.to_dict("records"), strict=True):
+        explanations[m][int(n)] = {k: v for k, v in row.items() if v == v}  # a score may be NaN
 levels = {m: atlas.Levels(acts[m][0]) for m in MODELS}
 pages = {
     m: atlas.describe_features(
