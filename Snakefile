@@ -64,7 +64,8 @@ READS = {
         "01_corpora", "02_base_model", "03_fine_tuning", "04_merging", "05_autoencoders", "06_matching"
     ],
     "12_atlas": [
-        "01_corpora", "02_base_model", "03_fine_tuning", "04_merging", "05_autoencoders", "06_matching"
+        "01_corpora", "02_base_model", "03_fine_tuning", "04_merging", "05_autoencoders",
+        "06_matching", "10_explanations",
     ],
 }
 
