@@ -31,13 +31,15 @@ sae_architecture: str = "batchtopk"  # batchtopk, or relu with an L1 penalty as 
 d_sae: int = 2048  # features of an autoencoder
 k: int = 16  # features active per token, on average (batchtopk)
 l1: float = 4.0  # weight of the L1 penalty (relu), on scaled activations
-sae_lr: float = 0.003  # learning rate
-sae_tokens: int = 1_000_000  # activations each autoencoder is trained on
+sae_lr: float = 0.002  # learning rate
+sae_tokens: int = 600_000  # activations each autoencoder is trained on
 sae_batch_size: int = 2048  # activations in one batch
 sae_seeds: int = 3  # autoencoders per model that differ in their seed only
 card_tokens: int = 20_000  # validation tokens per domain for the scores
 
 # %%
+from dataclasses import asdict
+
 import numpy as np
 import pandas as pd
 from IPython.display import Markdown
@@ -107,9 +109,11 @@ for name in MODELS:
         p.card_tokens * len(mix),
         seed=0,
     )
+    baselines = sae_lib.score_baselines(model, scored.ids)
     for n, sae in enumerate(saes):
-        sae_lib.save_autoencoder(sae, run_folder.autoencoder(name, n), {"model_name": name})
-        card, density = sae_lib.score_autoencoder(sae, model, scored.ids)
+        made = {"model_name": name, "seed": n, "training": asdict(config)}
+        sae_lib.save_autoencoder(sae, run_folder.autoencoder(name, n), made)
+        card, density = sae_lib.score_autoencoder(sae, model, scored.ids, baselines=baselines)
         cards.append({"model": name, "seed": n, **card})
         densities.append(pd.DataFrame({"model": name, "seed": n, "density": density}))
 cards = pd.DataFrame(cards)
