@@ -7,10 +7,10 @@ reverse (a test holds them to it).
 2. archives, documents, textfiles, grammar, stories, embedded, corpora, tokens: text, and text as
    token ids.
 3. next_token, training, language_model, merging: the four models.
-4. activations, sparse_codes, sae_model, sae_gradients, sae_training, autoencoder, crosscoder: what
-   goes on in their MLP, and dictionaries for it.
-5. features, correlation, intervals, matching, nulls, controls, transfer, claims: features of two
-   models as one, and how much of that is noise.
+4. activations, sparse_codes, sae_model, sae_gradients, sae_training, autoencoder: what goes on in
+   their MLP, and dictionaries for it.
+5. features, correlation, intervals, matching, nulls, controls, transfer, crosscoder, claims:
+   features of two models as one, and how much of that is noise.
 6. syntax, labels, detectors, baselines, cases, interventions, effects, verdicts: what a feature
    detects, what it causes, and whether it survives.
 7. explanations, explanation_scores, chat, chat_explanations, atlas: features in words.

@@ -83,7 +83,7 @@ def share_dots(
             tooltip=tips,
         ),
         data=data,
-    ).properties(width="container", height=alt.Step(12))
+    ).properties(width="container", height=alt.Step(max(12, 40 // len(ways))))
 
 
 def threshold_curves(curves: pd.DataFrame, *, threshold: float) -> alt.LayerChart:

@@ -58,7 +58,7 @@ p, run_folder = chapter.params, chapter.run
 # model reads it; what is kept is which features fire on which token, and how strongly.
 
 # %%
-CALIBRATION = 2_000  # validation tokens per domain that set the thresholds
+CALIBRATION = 12_000  # tokens of the stream, drawn at random, that set the thresholds
 stream = tokens.mix_blocks(
     [
         tokens.take_tokens(tokens.load_blocks(run_folder.tokens, f"{d}.test"), p.stream_tokens)
@@ -67,12 +67,8 @@ stream = tokens.mix_blocks(
     seed=derive_seed(p.seed, "stream"),
 )
 tokens.save_blocks(stream, run_folder.folder / "features", "stream")
-calibration = tokens.mix_blocks(
-    [
-        tokens.take_tokens(tokens.load_blocks(run_folder.tokens, f"{d}.validation"), CALIBRATION)
-        for d in DOMAINS
-    ],
-    seed=derive_seed(p.seed, "calibration"),
+calibration = tokens.take_tokens(
+    stream, min(CALIBRATION, stream.n_tokens), seed=derive_seed(p.seed, "calibration")
 )
 acts: dict[str, list[features.FeatureActivations]] = {}
 thresholds: dict[str, list[float]] = {}
@@ -102,7 +98,7 @@ charts.table(table)
 # Each autoencoder decides by a threshold which features are active, and that threshold fits the
 # text of its own model. On the common text an autoencoder meets what its model was not adapted to,
 # and would describe it with more features than elsewhere. A longer description matches a shorter
-# one less well, so the thresholds are set anew, on validation text of all four kinds, such that
+# one less well, so the thresholds are set anew, on a random part of the common text, such that
 # every autoencoder uses the same number of features per token here.
 
 # %% [markdown]

@@ -696,12 +696,8 @@ config = sae_lib.AutoencoderConfig(
 )
 
 
-calibration = tokens.mix_blocks(  # sets the thresholds for the common text, as in chapter 06
-    [
-        tokens.take_tokens(tokens.load_blocks(run_folder.tokens, f"{d}.validation"), 2_000)
-        for d in DOMAINS
-    ],
-    seed=derive_seed(p.seed, "calibration"),
+calibration = tokens.take_tokens(  # sets the thresholds for the common text, as in chapter 06
+    stream, min(12_000, stream.n_tokens), seed=derive_seed(p.seed, "calibration")
 )
 
 
