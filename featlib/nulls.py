@@ -76,7 +76,8 @@ def random_dictionary(
         for j, k in enumerate(firings[start : start + block]):
             k = min(int(k), n - 1)
             if k > 0:
-                order = np.argpartition(along[j], n - k - 1)[n - k - 1 :]  # k + 1 largest
+                # The k + 1 largest; a copy, for a view would keep all n indices of every feature.
+                order = np.argpartition(along[j], n - k - 1)[n - k - 1 :].copy()
                 value = along[j, order[1:]] - along[j, order[0]]  # the first is the smallest
                 rows.append(order[1:])
                 columns.append(np.full(k, start + j))
