@@ -953,7 +953,7 @@ table = claims.claims_table(
             len(recovered),
             len(followed),
         ),
-        "All autoencoders may start from one seed.": claims.judge_index(
+        "One seed serves all autoencoders (a choice, not a claim).": claims.judge_index(
             mean_index["equal"], mean_index["different"], 1 / acts["base"][0].d_sae
         ),
     }
@@ -983,8 +983,8 @@ training of the models themselves, of which there is one each{
         " and, for BabyPython, one twin" if p.control_model else ""
     }. All of it was measured on one small family of models, and the paper's own models are larger.
 
-The authors asked which features live through adaptation before anyone had a way to answer, and
-built the pipeline that this book repeats. What the controls add is a scale to read it by."""
+The authors asked early which features live through adaptation, and built the pipeline that this
+book repeats. What the controls add is a scale to read it by."""
 )
 
 # %% tags=["remove-input"]
