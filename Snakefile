@@ -34,11 +34,13 @@ KEEP_MEMORY = (
 MAKES = {
     "01_corpora": ["tokens/"],
     "02_base_model": ["models/base/"],
-    "03_fine_tuning": ["models/lua/", "models/tinystories/"],
+    "03_fine_tuning": ["models/lua/", "models/tinystories/", "checkpoints/"],
     "04_merging": ["models/merged/", "tables/merge_sweep.parquet"],
     "05_autoencoders": ["autoencoders/", "tables/autoencoder_cards.parquet"],
     "06_matching": ["features/", "tables/matches.parquet", "tables/pairs.parquet", "tables/flows.parquet"],
     "07_flow": [],
+    "08_assignment": [],
+    "09_exception": [],
     "10_explanations": ["tables/explanations.parquet"],
     "11_controls": [
         "tables/control_shares.parquet", "tables/recovered.parquet", "tables/claims.parquet"
@@ -56,6 +58,12 @@ READS = {
         "01_corpora", "02_base_model", "03_fine_tuning", "04_merging", "05_autoencoders"
     ],
     "07_flow": ["06_matching"],
+    "08_assignment": [
+        "01_corpora", "02_base_model", "03_fine_tuning", "04_merging", "05_autoencoders", "06_matching"
+    ],
+    "09_exception": [
+        "01_corpora", "02_base_model", "03_fine_tuning", "04_merging", "05_autoencoders", "06_matching"
+    ],
     "10_explanations": [
         "01_corpora", "02_base_model", "03_fine_tuning", "04_merging", "05_autoencoders",
         "06_matching",

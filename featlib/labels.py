@@ -40,6 +40,7 @@ __all__ = [
     "LabelledBlocks",
     "classify_text",
     "feature_classes",
+    "find_headers",
     "find_vocabulary",
     "label_documents",
     "label_lua",
@@ -96,6 +97,25 @@ _MEANINGS = (
 LABELS: dict[str, Label] = {
     name: Label(meaning, _builtin(name)) for name, meaning in zip(NAMES, _MEANINGS, strict=True)
 }
+
+
+def find_headers(
+    label_all: Callable[[str], dict[str, list[Span]] | None], words: frozenset[str], text: str
+) -> list[Span] | None:
+    """Exception keywords that are one of `words`: a label made out of another."""
+    found = label_all(text)
+    if found is None:
+        return None
+    return [(start, end) for start, end in found["exception_keyword"] if text[start:end] in words]
+
+
+LABELS["exception_header"] = Label(
+    "raise and except, the keywords after which an exception is named; in Lua error and assert",
+    {
+        "python": partial(find_headers, label_python, frozenset({"raise", "except"})),
+        "lua": partial(find_headers, label_lua, frozenset({"error", "assert"})),
+    },
+)
 
 
 def label_tokens(spans: Sequence[Span], offsets: Sequence[Span]) -> np.ndarray:

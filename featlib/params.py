@@ -102,6 +102,7 @@ class Params(BaseModel):
     fine_tune_lr: float = _field(3e-4, "Highest learning rate of a fine-tune.", gt=0)
     fine_tune_warmup_steps: int = _field(40, "Steps of linear warm-up for a fine-tune.", ge=0)
     fine_tune_weight_decay: float = _field(0.01, "Weight decay of a fine-tune.", ge=0)
+    snapshots: int = _field(8, "Checkpoints kept along each fine-tune.", ge=1)
     evaluation_tokens: int = _field(30_000, "Validation tokens scored per model and domain.", ge=1)
 
     # 04 merging
@@ -137,6 +138,25 @@ class Params(BaseModel):
         30, "Tokens a feature must fire on to be testable; below, chance alone matches.", ge=2
     )
     bootstrap: int = _field(200, "Bootstrap resamples of documents for an interval.", ge=20)
+
+    # 08 and 09: case studies
+    label: str = _field(
+        "exception_header", "What the feature of chapter 09 detects; a name in featlib.labels."
+    )
+    model: Literal["base", "lua", "tinystories", "merged"] = _field(
+        "base", "The model in which the feature of chapter 09 is found; the others are searched."
+    )
+    case_tokens: int = _field(
+        80_000, "Held-out tokens of code on which a case is judged; other domains: a fifth each.",
+        ge=1,
+    )  # fmt: skip
+    case_sweep_tokens: int = _field(
+        30_000, "Tokens of code read in each model of a dose-response curve.", ge=1
+    )
+    case_step: float = _field(0.05, "Step of t in the dose-response curve.", gt=0, le=1)
+    case_random: int = _field(
+        5, "Random features of like density beside each feature that is ablated.", ge=1
+    )
 
     # 10: explanations
     explain_features: int = _field(

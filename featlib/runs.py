@@ -110,6 +110,10 @@ class Run:
     def model(self, model: str) -> Path:
         return self.folder / "models" / model
 
+    def checkpoints(self, model: str) -> Path:
+        """Folder of the weights kept along a fine-tune."""
+        return self.folder / "checkpoints" / model
+
     def autoencoder(self, model: str, seed: int) -> Path:
         return self.folder / "autoencoders" / model / f"seed-{seed}"
 

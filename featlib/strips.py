@@ -17,13 +17,18 @@ def token_strip(
     label: str | None = None,
     peak: float | None = None,
     legend: bool = True,
+    notes: Sequence[str] | None = None,
 ) -> Markup:
     """Tokens of one text, shaded by how strongly a feature fires on each.
 
     `peak` is the activation of the deepest shade (default: the largest here, so give one peak to
     strips that a reader compares). Whitespace is shown as marks. The strip is one stop of the tab
     key; arrow keys walk along its tokens, and the token's activation is read out beneath.
+    `notes` says more about tokens, such as their label ("" where there is nothing to say): it is
+    read out with the activation, and the token is underlined.
     """
+    if notes is not None and len(notes) != len(tokens):
+        raise FeatlibError(f"{len(tokens)} tokens but {len(notes)} notes; give one each")
     if len(tokens) != len(activations):
         raise FeatlibError(
             f"{len(tokens)} tokens but {len(activations)} activations; give one each"
@@ -34,7 +39,8 @@ def token_strip(
     peak = max([v for v in values if v > 0], default=1.0) if peak is None else float(peak)
     if not peak > 0:
         raise FeatlibError(f"token strip: peak must be above 0, not {peak}")
-    spans = "".join(_token(t, v, peak) for t, v in zip(tokens, values, strict=True))
+    said = [""] * len(tokens) if notes is None else notes
+    spans = "".join(_token(t, v, peak, n) for t, v, n in zip(tokens, values, said, strict=True))
     best = max(range(len(values)), key=values.__getitem__) if values else None
     finding = "no token fires"
     if best is not None and values[best] > 0:
@@ -56,6 +62,7 @@ def token_strips(
     rows: Mapping[str, Sequence[float]],
     *,
     peak: float | Mapping[str, float] | None = None,
+    notes: Sequence[str] | None = None,
 ) -> Markup:
     """The same text under several features, one strip each: `rows` is label -> activations.
 
@@ -68,19 +75,23 @@ def token_strips(
     peaks = dict(peak) if isinstance(peak, Mapping) else dict.fromkeys(rows, peak or shared)
     one_scale = len(set(peaks.values())) == 1
     strips = "".join(
-        token_strip(tokens, row, label=label, peak=peaks[label], legend=not one_scale)
+        token_strip(tokens, row, label=label, peak=peaks[label], legend=not one_scale, notes=notes)
         for label, row in rows.items()
     )
     legend = _legend(next(iter(peaks.values()))) if one_scale else ""
     return Markup(f'<div class="fl-strips">{strips}{legend}</div>')
 
 
-def _token(token: str, value: float, peak: float) -> str:
+def _token(token: str, value: float, peak: float, note: str = "") -> str:
     strength = round(min(max(value / peak, 0.0), 1.0), 3)
     # A code host shows notebooks without our style sheet, hence the fallback colour.
     shade = f"--a:{strength};background:rgb(var(--fl-heat,240 140 20)/{strength * 0.85:.3g})"
-    style = f' style="{shade}"' if strength > 0 else ""
-    title = html.escape(f"{token!r} · {value:.3g}", quote=True)
+    line = "text-decoration:underline" if note else ""
+    styles = ";".join(part for part in (shade if strength > 0 else "", line) if part)
+    style = f' style="{styles}"' if styles else ""
+    title = html.escape(
+        " · ".join([repr(token), f"{value:.3g}", *([note] * bool(note))]), quote=True
+    )
     # A line may break before a word; a mark for the space would otherwise glue words together.
     wrap = "<wbr>" if token[:1].isspace() else ""
     return f'{wrap}<span class="fl-tok"{style} title="{title}">{_visible(token)}</span>'

@@ -32,13 +32,14 @@ fine_tune_tokens: int = 700_000  # tokens each fine-tune sees
 fine_tune_lr: float = 0.0003  # highest learning rate
 fine_tune_warmup_steps: int = 40  # steps of linear warm-up
 fine_tune_weight_decay: float = 0.01  # weight decay
+snapshots: int = 8  # checkpoints kept along each fine-tune
 evaluation_tokens: int = 30_000  # validation tokens scored per domain
 
 # %%
 import pandas as pd
 from IPython.display import Markdown
 
-from featlib import charts, tokens
+from featlib import charts, checkpoints, tokens
 from featlib import language_model as lm
 from featlib.chapters import needed, start_chapter
 from featlib.params import DOMAINS, PRINT_NAMES, derive_seed
@@ -52,9 +53,12 @@ tokenizer = lm.load_tokenizer(needed(run_folder.tokenizer, "01_corpora"))
 # ## Training
 #
 # All weights are free to move; nothing is frozen. The learning rate is a tenth of the base model's,
-# with a short warm-up, so that the first steps do not destroy what is there.
+# with a short warm-up, so that the first steps do not destroy what is there. Some checkpoints are
+# kept on the way, closer together at the beginning, where most happens: the case studies ask when
+# a feature fades.
 
 # %% tags=["hide-input"]
+fractions = [round((n / p.snapshots) ** 2, 6) for n in range(1, p.snapshots + 1)]
 children, curves = {}, []
 for child in ("lua", "tinystories"):
     model = lm.load_checkpoint(needed(run_folder.model("base"), "02_base_model"))
@@ -70,6 +74,8 @@ for child in ("lua", "tinystories"):
         betas=(0.9, p.adam_beta2),
         seed=derive_seed(p.seed, "order", child),
         label=PRINT_NAMES[child],
+        snapshots=fractions,
+        on_snapshot=checkpoints.keep_snapshots(run_folder.checkpoints(child)),
     )
     lm.save_checkpoint(model, tokenizer, run_folder.model(child))
     children[child] = model

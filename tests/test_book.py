@@ -90,6 +90,19 @@ def write_notebook(path: Path, title: str, cells: list[Any]) -> None:
     nbformat.write(notebook, path)
 
 
+def test_a_page_prints_what_a_tagged_cell_says(tmp_path: Path) -> None:
+    said = nbformat.v4.new_code_cell("Markdown(answer)", metadata={"tags": ["answer"]})
+    data = {"text/markdown": "Yes: it *survives*.", "text/plain": "<Markdown object>"}
+    said.outputs = [nbformat.v4.new_output("execute_result", data=data, execution_count=1)]
+    write_notebook(tmp_path / "09_case.ipynb", "A case", [said])
+    output = featbook.OutputFinder(str(tmp_path))
+    assert output("09_case", "answer") == "Yes: it *survives*."
+    with pytest.raises(featbook.UnknownKey, match="no cell tagged 'reply'"):
+        output("09_case", "reply")
+    with pytest.raises(featbook.UnknownKey, match="no chapter '10_case'"):
+        output("10_case", "answer")
+
+
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project as small as can be, with the real configuration, and a finished run in it."""

@@ -64,3 +64,13 @@ def test_strips_refuse_what_does_not_fit() -> None:
         token_strip(["a"], [1], peak=0)
     with pytest.raises(FeatlibError, match="no rows"):
         token_strips(["a"], {})
+
+
+def test_notes_are_read_out_and_underlined():
+    strip = token_strip(["try", ":"], [0.5, 0.0], notes=["keyword <1>", ""])
+    assert "&#x27;try&#x27; · 0.5 · keyword &lt;1&gt;" in strip
+    assert strip.count("text-decoration:underline") == 1
+    plain = token_strip(["try", ":"], [0.5, 0.0])
+    assert plain == token_strip(["try", ":"], [0.5, 0.0], notes=["", ""])
+    with pytest.raises(FeatlibError, match="2 tokens but 1 notes"):
+        token_strip(["try", ":"], [0.5, 0.0], notes=[""])

@@ -111,6 +111,25 @@ def tabulate_parameters(values: Mapping[str, Any]) -> str:
     return "\n".join(rows)
 
 
+class OutputFinder:
+    """`{{ output("09_exception", "answer") }}` prints what a tagged cell of a chapter says."""
+
+    def __init__(self, notebooks: str) -> None:
+        self.notebooks = notebooks
+
+    def __call__(self, chapter: str, tag: str) -> str:
+        path = Path(self.notebooks) / f"{chapter}.ipynb"
+        if not path.exists():
+            raise UnknownKey(f"no chapter {chapter!r} to take {tag!r} from ({path})")
+        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+        for cell in cells:
+            if tag in cell.get("metadata", {}).get("tags", ()):
+                for output in cell.get("outputs", ()):
+                    if "text/markdown" in output.get("data", {}):
+                        return "".join(output["data"]["text/markdown"])
+        raise UnknownKey(f"chapter {chapter} has no cell tagged {tag!r} that says something")
+
+
 def load_substitutions(source: Path) -> dict[str, Any]:
     """What pages may use between double braces, read from `book/_data` below `source`."""
     folder = source / DATA
@@ -128,6 +147,7 @@ def load_substitutions(source: Path) -> dict[str, Any]:
         "hardware": Numbers("hardware", where, provenance.get("hardware", {})),
         "parameter_table": tabulate_parameters(read("params.yaml", yaml.safe_load)),
         "figure": FigureFinder(str(source / "notebooks")),
+        "output": OutputFinder(str(source / "notebooks")),
         "pct": pct,
         "points": points,
         "num": num,

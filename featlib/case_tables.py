@@ -1,0 +1,107 @@
+"""What a case study shows: token strips, and the sentences that follow from its numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from featlib.case_run import Case
+from featlib.case_study import Found
+from featlib.case_text import busiest_block
+from featlib.detectors import feature_scores
+from featlib.figures import Markup
+from featlib.interventions import Edit, edited_losses, loss_changes
+from featlib.runs import PRINT_NAMES, Run
+from featlib.strips import token_strips
+
+
+def feature_name(label: str) -> str:
+    """What a label's feature is called in a sentence."""
+    return f"{label.replace('_', ' ')} feature"
+
+
+def case_strips(case: Case, route: str, token_texts: Sequence[str], *, most: int = 96) -> Markup:
+    """One held-out text, read by the feature and by its counterparts, on one scale.
+
+    The text is the block of the test half with most labelled tokens. Each strip names its
+    model, feature, and the correlation with the first. A token's label is read out with it.
+    """
+    test = case.stream.test.reshape(case.text.ids.shape)
+    block = busiest_block(case.text, case.label, test)
+    most = min(most, case.text.ids.shape[1])
+    at = np.flatnonzero(case.text.masks[case.label][block])
+    start = max(0, min(int(at[0]) - 8 if len(at) else 0, case.text.ids.shape[1] - most))
+    rows = slice(block * case.text.ids.shape[1] + start, None)
+    words = [token_texts[i] for i in case.text.ids[block, start : start + most]]
+    marked = case.text.masks[case.label][block, start : start + most]
+    strips = {
+        _strip_name(case, item): feature_scores(item.subject.features, item.feature)[rows][:most]
+        for item in case.counterparts(route)
+    }
+    return token_strips(
+        words, strips, notes=[case.label.replace("_", " ") if m else "" for m in marked]
+    )
+
+
+def _strip_name(case: Case, item: Found) -> str:
+    name = PRINT_NAMES[item.subject.name]
+    if item.route == "labels" and item.subject.name == case.reference:
+        return f"{name}, feature {item.feature}"
+    row = case.fates.query("model == @item.subject.name and route == @item.route").iloc[0]
+    which = (
+        "the same feature, transferred" if item.route == "transfer" else f"feature {item.feature}"
+    )
+    return f"{name}, {which}: r = {row['r']:.2f}"
+
+
+def context_table(case: Case) -> pd.DataFrame:
+    """How much of each label's best feature in the reference the token alone explains."""
+    rows = []
+    for (label, model), fit in case.fits.items():
+        if model != case.reference:
+            continue
+        rows.append(
+            {
+                "label": label.replace("_", " "),
+                "feature": fit.feature,
+                "F1": float(fit.row()["f1"]),
+                "token rule's F1": float(fit.row("token rule")["f1"]),
+                "explained by token": fit.token_share,
+                "AUROC within tokens": fit.within_tokens,
+                "labelled tokens (test)": fit.n_labelled,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def check_by_bridge(case: Case, run: Run, *, blocks: int = 4) -> float:
+    """Largest difference between two ways to the change of loss under ablation [nats].
+
+    One is the short way that all numbers here take (only the residual stream at tokens where the
+    feature fires); the other runs the whole model through TransformerBridge with a hook.
+    """
+    from featlib.language_model import open_bridge  # slow to import
+
+    subject = case.subjects[case.reference]
+    counts = case.text.masks[case.label].sum(axis=1)
+    chosen = np.sort(np.argsort(-counts, kind="stable")[:blocks])
+    ids = case.text.ids[chosen]
+    edit = Edit(case.feature)
+    short = loss_changes(subject.model, subject.sae, subject.sites, subject.features, edit)[chosen]
+    bridge = open_bridge(run.model(case.reference), device=str(subject.sites.residual.device))
+    long = edited_losses(bridge, ids, subject.sae, edit) - edited_losses(bridge, ids, subject.sae)
+    return float(np.abs(long - short).max())
+
+
+def describe_half_life(lives: pd.DataFrame, route: str, measure: str, unit: str) -> str:
+    """A clause on where a measure has halved: "halves at t = 0.35" or how far it changes."""
+    row = lives.set_index(["route", "measure"]).loc[(route, measure)]
+    what = {"f1": "F1", "effect": "the effect"}[measure]
+    ends = f"from {row['start']:.2f} to {row['end']:.2f}"
+    if not row["start"] > 0:
+        return f"{what} goes {ends} and has nothing to halve"
+    if np.isfinite(row["half_life"]):
+        return f"{what} goes {ends} and is halved at {unit} = {row['half_life']:.2f}"
+    return f"{what} goes {ends} and is nowhere halved"

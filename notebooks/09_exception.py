@@ -1,0 +1,427 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#       format_version: '1.3'
+#       jupytext_version: 1.19.6
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Case study: does the Python exception feature survive?
+#
+# Shares and flows say how many features persist. The question on the paper's front page is about
+# one: BabyPython has a feature for Python's exceptions; what becomes of it when the model is tuned
+# on Lua, tuned on stories, and when the two are merged?
+#
+# A feature picked by eye can be made to tell any story. So here nothing is: what an exception is,
+# Python itself decides, token by token; the feature is chosen on one half of the documents and
+# judged on the other; it stands beside what a sceptic would try instead; and it is switched off,
+# to see whether the model misses it.
+
+# %% tags=["parameters", "remove-cell"]
+run: str = "mini"  # the run's name: its files lie in runs/<run>
+seed: int = 0  # every random choice follows from it
+label: str = "exception_header"  # what the feature detects; a name in featlib.labels
+model: str = "base"  # the model in which the feature is found; the others are searched
+case_tokens: int = 80_000  # held-out tokens of code; other domains a fifth each
+case_sweep_tokens: int = 30_000  # tokens of code read in each model of a dose-response curve
+case_step: float = 0.05  # step of t in the dose-response curve
+case_random: int = 5  # random features of like density beside each feature that is ablated
+merge_method: str = "slerp"  # slerp (the paper's), linear, or slerp_rows
+merge_t: float = 0.58  # where the merge lies: 0 is Lua, 1 is TinyStories
+threshold: float = 0.8  # correlation from which two features count as one
+bootstrap: int = 200  # resamples of documents for an interval
+
+# %%
+import numpy as np
+import pandas as pd
+from IPython.display import Markdown
+
+from featlib import case_charts, case_run, case_study, case_sweeps, case_tables, charts
+from featlib import cases as case_lib
+from featlib import language_model as lm
+from featlib import tokens as token_lib
+from featlib.case_text import check_label
+from featlib.chapters import needed, start_chapter
+from featlib.labels import LABELS
+from featlib.params import MODELS, PRINT_NAMES
+from featlib.verdicts import Thresholds
+
+chapter = start_chapter("09_exception", globals())
+p, run_folder = chapter.params, chapter.run
+tokenizer = lm.load_tokenizer(needed(run_folder.tokenizer, "01_corpora"))
+token_texts = token_lib.token_strings(tokenizer, range(len(tokenizer)))
+
+# %% [markdown]
+# ## What counts as an exception
+#
+# A label is a function from a source text to spans of its characters. For Python they come from
+# `tokenize` and `ast`, so that `raise` in a comment, in a string or in a name is not one. A token
+# has the label if it shares a character with a span.
+
+# %%
+defined = dict(LABELS)  # a label of your own: defined["import"] = Label(..., {"python": find})
+check_label(p.label, defined)
+together = p.label.startswith("exception")  # the exception labels are fitted side by side
+labels = {
+    name: what
+    for name, what in defined.items()
+    if name == p.label or (together and name.startswith("exception"))
+}
+charts.table(pd.DataFrame([{"label": n, "a token is": w.meaning} for n, w in labels.items()]))
+
+# %% [markdown]
+# To study something else, name another label of `featlib.labels` (`-p label assignment`), or write
+# one in the cell above: `Label("the word import", {"python": find_imports})`, where `find_imports`
+# takes a text and returns the spans `[(start, end), ...]`. And `-p model lua` finds the feature in
+# another model first.
+#
+# The text is held out: documents of the validation and test splits, which no model and no
+# autoencoder was trained on. A file that does not parse is left out and counted.
+
+# %% tags=["hide-input"]
+case = case_run.study_label(
+    run_folder, p, p.label, labels, languages=("python",), reference=p.model
+)
+name = case_tables.feature_name(p.label)
+parent = PRINT_NAMES[case.reference]
+halves = {"selection": case.stream.selection, "test": case.stream.test}
+charts.table(
+    pd.DataFrame(
+        [
+            {
+                "half": half,
+                "documents": len(np.unique(case.text.documents.reshape(-1)[rows])),
+                "tokens": int(rows.sum()),
+                **{
+                    key.replace("_", " "): int(stream.mask[stream_rows].sum())
+                    for key, stream in case.streams.items()
+                    for stream_rows in [stream.selection if half == "selection" else stream.test]
+                },
+            }
+            for half, rows in halves.items()
+        ]
+    )
+)
+
+# %% [markdown]
+# ## Finding the feature
+#
+# Every feature of a model's autoencoder is tried as a detector: it says yes where its activation
+# exceeds a threshold. Feature and threshold with the highest F1 on the selection half are kept;
+# everything reported comes from the other half, whose documents had no say. Intervals (95 %)
+# resample whole documents.
+
+# %% tags=["hide-input"]
+detectors = case_study.detector_table(case.fits)
+best = detectors[detectors["detector"] == "feature"]
+own = case.fits[p.label, case.reference]
+charts.figure(
+    case_charts.label_dots(best),
+    name="labels",
+    caption="F1 of the best feature for each label, in each model.",
+    alt=f"F1 of the best feature in {parent}: "
+    + "; ".join(
+        f"{row.label.replace('_', ' ')} {row.f1:.2f}"
+        for row in best[best["model"] == case.reference].itertuples()
+    ),
+    data=best,
+)
+
+# %% [markdown]
+# The rivals: the best rule that sees nothing but which token it is; the best single neuron, in
+# either sign; a logistic probe, which may use every direction of the residual stream; and random
+# features that fire about as often.
+
+# %% tags=["hide-input"]
+rivals = detectors[detectors["label"] == p.label]
+charts.figure(
+    case_charts.detector_dots(rivals),
+    name="detectors",
+    caption=f"Detectors of the label *{p.label.replace('_', ' ')}*, chosen on one half of the "
+    "documents and judged on the other.",
+    alt=f"In {parent} the feature reaches F1 {own.row()['f1']:.2f}, the token rule "
+    f"{own.row('token rule')['f1']:.2f}, the best neuron {own.row('neuron')['f1']:.2f}, the probe "
+    f"{own.row('probe')['f1']:.2f}, random features {own.row('random feature')['f1']:.2f}.",
+    data=rivals,
+)
+
+# %% [markdown]
+# ## Token or context?
+#
+# A model of one layer knows the token and, through one round of attention, a little of what stands
+# before it. It cannot parse. A feature that fires on every ` raise` knows a word; that is worth
+# having, but it is not understanding. The table gives the share of a feature's variance that the
+# token's identity explains, and how well the feature separates labelled from unlabelled tokens *of
+# the same identity* (0.5: not at all). A label with one token of its own says nothing about
+# context; the labels *type* and *message* cannot be told from the token.
+
+# %% tags=["hide-input"]
+about_tokens = case_tables.context_table(case)
+charts.table(about_tokens, digits=2)
+
+# %% [markdown]
+# These features, of all that detect the label somewhat, need most of the context:
+
+# %% tags=["hide-input"]
+needing = case_lib.rank_context_features(
+    case.subjects[case.reference].features, case.stream, among=60, top=5
+)
+charts.table(needing, digits=2)
+
+# %% [markdown]
+# ## Its fate in the other models
+#
+# There are several ways to look for the feature in another model, and they can disagree.
+#
+# - *By labels*: the best detector of the same label in the other model's own dictionary.
+# - *By correlation*: the feature that goes best with it on the common stream of
+#   [chapter 6](06_matching), which is the paper's way.
+# - *By transfer*: the parent's autoencoder is kept and reads the other model's activations. No new
+#   dictionary, so no noise of one; but a child that moved the feature elsewhere is not followed.
+# - *By crosscoder*, one dictionary for two models, where a run has trained one; this run has not.
+#
+# A second autoencoder of the same model gives the ceiling: what the search finds when nothing at
+# all has happened to the model.
+
+# %% tags=["hide-input"]
+fates = case.fates
+again = fates[fates["again"]].set_index("route")
+fates = fates[~fates["again"]]
+labelled = fates[(fates["route"] == "labels") & (fates["model"] != case.reference)]
+charts.figure(
+    case_charts.route_dots(case.fates),
+    name="routes",
+    caption=f"The {name} of {parent} and its counterparts: how well each detects the label "
+    "(above), and what ablating it costs at labelled tokens, beyond random features (below). "
+    f"*{parent}, again* is a second autoencoder of the same model.",
+    alt="Best feature by labels: "
+    + "; ".join(
+        f"{PRINT_NAMES[row.model]} F1 {row.f1:.2f}, effect {row.effect:.2f}"
+        for row in labelled.itertuples()
+    )
+    + f". Second autoencoder of {parent}: F1 {again.loc['labels', 'f1']:.2f}, best r "
+    f"{again.loc['correlation', 'r_stream']:.2f}.",
+    data=case.fates,
+)
+
+# %% tags=["hide-input"]
+verdict_table = case.fates.assign(
+    model=case.fates["model"].map(PRINT_NAMES) + np.where(case.fates["again"], ", again", ""),
+    route=case.fates["route"].map(case_charts.ROUTE_NAMES),
+)[["model", "route", "feature", "r", "r_stream", "f1", "precision", "recall", "effect"]]
+charts.table(verdict_table.rename(columns={"r_stream": "r, common stream"}), digits=2)
+
+# %% [markdown]
+# ## The same text, four models
+#
+# The paper's Figure 4, with what it left to the eye printed: one held-out text, the feature and, in
+# each other model, the feature that correlates best with it. All strips share one scale. Labelled
+# tokens are underlined; point at a token, or walk with the arrow keys, to read its activation.
+
+# %% tags=["hide-input"]
+matched = fates[fates["route"] == "correlation"]
+charts.figure(
+    case_tables.case_strips(case, "correlation", token_texts),
+    name="strips",
+    caption=f"The {name} of {parent} and its best match by correlation in the other models.",
+    alt="Correlation with the feature: "
+    + "; ".join(f"{PRINT_NAMES[row.model]} {row.r:.2f}" for row in matched.itertuples()),
+)
+
+# %% [markdown]
+# And the features that detect the label best in each model, whether they correlate or not:
+
+# %% tags=["hide-input"]
+charts.figure(
+    case_tables.case_strips(case, "labels", token_texts),
+    name="strips-labels",
+    caption="The same text under each model's own best feature for the label.",
+    alt="F1 of these features: "
+    + "; ".join(f"{PRINT_NAMES[row.model]} {row.f1:.2f}" for row in labelled.itertuples()),
+)
+
+# %% [markdown]
+# ## Cause: what happens without it
+#
+# A detector may be a bystander. To see whether a model uses the feature, its contribution is taken
+# out of the MLP's activations (at `blocks.0.mlp.hook_post`, along its decoder direction) and the
+# loss of the next token is measured again. An edit at a token changes the prediction made *there*,
+# of the token that follows: a feature on `raise` cannot change how well `raise` was predicted.
+# Random features that fire as often are ablated beside it.
+
+# %% tags=["hide-input"]
+effects = pd.concat(
+    [
+        case.effects[(case.effects["model"] == case.reference) & ~case.effects["again"]],
+        case.effects[case.effects["route"] == "transfer"],
+    ]
+)
+at = effects[effects["region"] == "at"].set_index(["model", "who"])["delta"]
+charts.figure(
+    case_charts.ablation_dots(effects),
+    name="ablation",
+    caption=f"Change of loss when the {name} of {parent} is ablated in each model, in nats a "
+    "token.",
+    alt="Ablating the feature costs at labelled tokens: "
+    + "; ".join(
+        f"{PRINT_NAMES[m]} {at[m, 'feature']:.2f} nats (random {at[m, 'random']:.2f})"
+        for m in effects["model"].unique()
+    ),
+    data=effects,
+)
+
+# %% [markdown]
+# These numbers take a short cut: in a model of one layer an ablation changes the residual stream of
+# that one token only. Against the whole model, run through TransformerBridge with a hook:
+
+# %% tags=["hide-input"]
+gap = case_tables.check_by_bridge(case, run_folder)
+Markdown(f"The two ways differ by at most {gap:.1e} nats on any token of four blocks.")
+
+# %% [markdown]
+# ## Steering
+#
+# The converse: at random tokens of the text the feature is switched on, at doses that occur, and
+# the probability is read off which the model then gives to related tokens: those that most often
+# follow the label in the selection half, and for exceptions `raise`, `except`, `ValueError` and
+# their like.
+
+# %% tags=["hide-input"]
+vocabulary = case_study.related_vocabulary(p.label, token_texts, case.stream)
+steered = case_study.steer_subjects(
+    case.counterparts("transfer"),
+    vocabulary,
+    case.text.documents,
+    doses=(0.0, 1.0, 2.0, 4.0),
+    seed=p.seed,
+)
+pull = steered[steered["dose"] == 2.0].set_index(["model", "who"])["probability"]
+rest = steered[steered["dose"] == 0.0].set_index(["model", "who"])["probability"]
+charts.figure(
+    case_charts.steering_lines(steered),
+    name="steering",
+    caption=f"Probability of {len(vocabulary)} related tokens at random places of the text as the "
+    "feature is added (solid), or random features by the same amount (dashed).",
+    alt="Probability of related tokens without the feature and at twice its usual strength: "
+    + "; ".join(
+        f"{PRINT_NAMES[m]} {rest[m, 'feature']:.2%} to {pull[m, 'feature']:.2%}"
+        for m in steered["model"].unique()
+    ),
+    data=steered,
+)
+
+# %% [markdown]
+# ## Dilution
+#
+# Now the merge, as a dose: $t$ goes from Lua (0) to TinyStories (1), and at every step the feature
+# is read in the merged model. *By transfer* it is the same feature of the parent's autoencoder
+# throughout; *by labels* the best of a few dozen features that the four autoencoders offer for the
+# label, chosen anew at every $t$ on the selection half.
+
+# %% tags=["hide-input"]
+series = case_run.code_series(case, p)
+diluted = case_run.follow_merge(case, series, run_folder, p)
+lives = case_sweeps.half_lives(diluted)
+sweep = pd.read_parquet(needed(run_folder.table("merge_sweep"), "04_merging"))
+accuracy = sweep[(sweep["method"] == p.merge_method) & (sweep["domain"] != "babylm")]
+
+
+def say(table: pd.DataFrame, measure: str, unit: str, route: str = "transfer") -> str:
+    return case_tables.describe_half_life(table, route, measure, unit)
+
+
+charts.figure(
+    case_charts.dose_response(diluted, accuracy, t=p.merge_t),
+    name="dose-response",
+    caption="F1 of the feature and what ablating it costs at labelled tokens as the merge goes "
+    "from Lua to TinyStories, with 95 % intervals; below, next-token accuracy. The rule marks the "
+    "merge of this run.",
+    alt=f"By transfer {say(lives, 'f1', 't')}; {say(lives, 'effect', 't')}.",
+    data=diluted,
+)
+
+# %% [markdown]
+# ## When it fades
+#
+# The same along each fine-tune, from BabyPython on: does the feature fade at once, or slowly?
+
+# %% tags=["hide-input"]
+along = case_run.follow_fine_tunes(case, series, run_folder, p)
+fade = {child: case_sweeps.half_lives(part) for child, part in along.groupby("model", sort=False)}
+charts.figure(
+    case_charts.fading(along),
+    name="fading",
+    caption="F1 and causal effect, by transfer, at checkpoints of both fine-tunes.",
+    alt="; ".join(
+        f"{PRINT_NAMES[child]}: {say(table, 'f1', 'share of steps')}"
+        for child, table in fade.items()
+    ),
+    data=along,
+)
+
+# %% [markdown]
+# ## The answer
+
+# %% tags=["remove-input", "answer"]
+verdicts = case_study.judge_models(case.fates, reference=case.reference, feature=name)
+Markdown(case_study.write_answer(case.fates, reference=case.reference, feature=name))
+
+# %% [markdown]
+# ## What was found, and what could be wrong
+
+# %% tags=["remove-input"]
+limit = Thresholds()
+by = fates.set_index(["route", "model"])
+moved = [m for m in MODELS if ("transfer", m) in by.index]
+low_r = [m for m in moved if by.loc[("correlation", m), "r_stream"] < p.threshold]
+Markdown(
+    f"""\
+Feature {case.feature} of {parent} detects the label with F1 {own.row()["f1"]:.2f}
+({own.row()["f1_low"]:.2f} to {own.row()["f1_high"]:.2f}). The token's identity explains
+{own.token_share:.0%} of its variance, and a rule that sees the token alone reaches F1
+{own.row("token rule")["f1"]:.2f}. {
+        "The rule is as good, so this is a feature that recognises words"
+        if own.row("token rule")["f1"] >= own.row()["f1_low"]
+        else "The feature is better than the rule, so it uses the context"
+    };
+calling it an understanding of exceptions would say more than was shown.
+
+By correlation, {len(low_r)} of {len(moved)} models have no feature that passes {p.threshold:g}; a
+second autoencoder of {parent} itself has one with r = {again.loc["correlation", "r_stream"]:.2f},
+and no more than that can be asked of another model. Transferred, the very same feature detects the
+label with F1 """
+    + ", ".join(f"{by.loc[('transfer', m), 'f1']:.2f} in {PRINT_NAMES[m]}" for m in moved)
+    + f""".
+In the merge, by transfer, {say(lives, "f1", "t")}, and {say(lives, "effect", "t")}; by labels
+{say(lives, "f1", "t", "labels")}. Along the fine-tunes """
+    + "; ".join(
+        f"({PRINT_NAMES[child]}) {say(table, 'f1', 'share of steps')}"
+        for child, table in fade.items()
+    )
+    + f""".
+
+What could be wrong: the labelled tokens are few ({own.n_labelled} in the test half), and the
+documents fewer, so the intervals are wide. Transfer asks whether the child still computes what
+the parent's feature reads, in the parent's units; it cannot see a feature that moved elsewhere. A
+child's own autoencoder was trained on the child's own text, in which Python is rare, and may give
+the feature no place although the model has it. And thresholds are thresholds: {limit.keep_f1:.0%}
+and {limit.lost_f1:.0%} are stated, not derived."""
+)
+
+# %% tags=["remove-input"]
+metrics = {}
+if p.label.startswith("exception"):
+    for key in labels:
+        short = key.removeprefix("exception").strip("_") or "any"
+        metrics |= case_run.case_metrics(case, key, f"case.exception.{short}")
+else:
+    metrics |= case_run.case_metrics(case, p.label, f"case.{p.label}")
+chapter.finish(metrics, verdicts={model: v.word for model, v in verdicts.items()})

@@ -1,0 +1,214 @@
+"""The four routes, the answer that follows from them, and one feature along a series of models."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from featlib.autoencoder import SparseAutoencoder
+from featlib.case_study import (
+    Found,
+    best_correlated,
+    judge_models,
+    pick_features,
+    read_subject,
+    related_vocabulary,
+    trace_feature,
+    transfer_subject,
+    write_answer,
+)
+from featlib.case_sweeps import Candidates, follow_feature, half_lives
+from featlib.checkpoints import keep_snapshots, read_snapshots
+from featlib.detectors import labelled_stream
+from featlib.features import feature_activations
+from featlib.interventions import feature_direction
+from featlib.language_model import build_model
+from featlib.runs import FeatlibError
+
+D_IN, D_SAE, WORD = 24, 12, 7
+
+
+@pytest.fixture(scope="module")
+def model():
+    model = build_model(
+        vocab_size=40, hidden_size=16, intermediate_size=D_IN, heads=2, kv_heads=1, context=16,
+        seed=0,
+    )  # fmt: skip
+    with torch.no_grad():
+        for weight in model.parameters():
+            if weight.ndim > 1:
+                weight.mul_(6)
+    return model.eval()
+
+
+@pytest.fixture(scope="module")
+def ids():
+    return np.random.default_rng(0).integers(3, 40, (60, 16)).astype(np.int64)
+
+
+@pytest.fixture(scope="module")
+def documents():
+    return np.repeat(np.arange(30), 2)[:, None] * np.ones((1, 16), dtype=np.int64)
+
+
+@pytest.fixture(scope="module")
+def sae(model, ids):
+    """Feature 0 is planted: it fires on the token WORD, since its direction tells that token."""
+    plain = SparseAutoencoder(
+        torch.eye(D_IN)[:, :D_SAE].clone(), torch.zeros(D_SAE), torch.eye(D_IN)[:D_SAE].clone(),
+        torch.zeros(D_IN), architecture="relu",
+    )  # fmt: skip
+    neurons = read_subject("base", model, plain, ids).sites.neurons
+    here = torch.from_numpy(ids.reshape(-1) == WORD)
+    x, y = neurons.double(), here.double() * 2 - 1
+    ridge = torch.linalg.solve(x.T @ x + 1e-3 * torch.eye(D_IN).double(), x.T @ y).float()
+    W = torch.randn(D_IN, D_SAE, generator=torch.Generator().manual_seed(0)) / D_IN**0.5
+    W[:, 0] = ridge / ridge.norm() * 3
+    bias = torch.full((D_SAE,), -0.1)
+    scores = neurons @ W[:, 0]
+    bias[0] = -(scores[here].mean() + scores[~here].mean()) / 2
+    return SparseAutoencoder(
+        W, bias, torch.nn.functional.normalize(W.T, dim=1), torch.zeros(D_IN), architecture="relu"
+    )
+
+
+@pytest.fixture(scope="module")
+def stream(ids, documents):
+    return labelled_stream(ids == WORD, ids, documents, seed=0)
+
+
+def test_picked_features_are_the_same_features(model, sae, ids):
+    whole = read_subject("base", model, sae, ids)
+    few = pick_features(sae, [5, 0])
+    found = few.encode(whole.sites.neurons).detach().numpy()
+    assert np.allclose(found, whole.features.matrix.toarray()[:, [5, 0]], atol=1e-5)
+    assert torch.equal(feature_direction(model, few, 1), feature_direction(model, sae, 0)), (
+        "ablating it in the small autoencoder is ablating it in the large one"
+    )
+
+
+def test_best_correlated_finds_a_copy():
+    rng = np.random.default_rng(1)
+    dense = rng.random((500, 6)) * (rng.random((500, 6)) < 0.2)
+    other = np.roll(dense, 2, axis=1)
+    best, r = best_correlated(feature_activations(dense), 3, feature_activations(other))
+    assert best == 5
+    assert r == pytest.approx(1, abs=1e-5)
+
+
+def test_transfer_to_the_same_model_changes_nothing(model, sae, ids, stream, documents):
+    own = read_subject("base", model, sae, ids)
+    moved = transfer_subject(own, 0, own, n_random=3, seed=0)
+    fates, effects = trace_feature(
+        own, 0, [Found(own, "labels", 0), Found(moved, "transfer", 0)], stream, documents,
+        seed=0, n_random=3, n_boot=20,
+    )  # fmt: skip
+    first, second = fates.iloc[0], fates.iloc[1]
+    assert first["r"] == pytest.approx(1) == pytest.approx(second["r"])
+    assert first["f1"] == second["f1"] > 0.6
+    for region in ("at", "elsewhere"):  # noqa: B007 (used by query)
+        at = effects.query("who == 'feature' and region == @region")["delta"]
+        assert at.iloc[0] == pytest.approx(at.iloc[1], abs=1e-5)
+
+
+def fates(f1=0.9, effect=0.4, r=0.3, labels=0.4) -> pd.DataFrame:
+    rows = [("base", "labels", False, 0.9, 0.4, float("nan"))]
+    rows += [("base", "labels", True, 0.55, 0.2, float("nan"))]
+    for model in ("lua", "tinystories", "merged"):
+        rows.append((model, "labels", False, labels, 0.01, float("nan")))
+        rows.append((model, "correlation", False, 0.2, 0.0, r))
+        rows.append((model, "transfer", False, f1, effect, float("nan")))
+    table = pd.DataFrame(rows, columns=["model", "route", "again", "f1", "effect", "r_stream"])
+    for key in ("f1", "effect"):
+        table[f"{key}_low"], table[f"{key}_high"] = table[key] - 0.05, table[key] + 0.05
+    return table
+
+
+@pytest.mark.parametrize(
+    ("given", "word", "opening"),
+    [
+        ({}, "survives", "Yes: the exception feature survives in"),
+        ({"f1": 0.6}, "weakened", "In part: the exception feature is weakened in"),
+        ({"effect": 0.1}, "weakened", "In part: the exception feature is weakened in"),
+        ({"f1": 0.2}, "lost", "No: the exception feature is lost in"),
+        ({"f1": 0.6, "effect": 0.01}, "lost", "No: the exception feature is lost in"),
+    ],
+)
+def test_another_run_gives_another_answer(given, word, opening):
+    table = fates(**given)
+    verdicts = judge_models(table, reference="base", feature="exception feature")
+    assert {v.word for v in verdicts.values()} == {word}
+    assert list(verdicts) == ["Lua", "TinyStories", "LuaStories"]
+    answer = write_answer(table, reference="base", feature="exception feature")
+    assert answer.startswith(opening)
+    assert "does not count as the same feature" in answer
+    assert "it is lost in Lua (F1 0.40)" in answer
+    assert "a second autoencoder of BabyPython itself reaches 0.55" in answer
+
+
+def test_no_feature_no_question():
+    table = fates()
+    table.loc[(table["model"] == "base") & ~table["again"], ["f1", "f1_low", "f1_high"]] = 0.2
+    answer = write_answer(table, reference="base", feature="exception feature")
+    assert answer.startswith("The question does not arise.")
+    assert "autoencoder" not in answer
+
+
+def test_answers_differ_by_model():
+    table = fates()
+    lost = (table["model"] == "tinystories") & (table["route"] == "transfer")
+    table.loc[lost, ["f1", "f1_low", "f1_high"]] = [0.1, 0.05, 0.15]
+    answer = write_answer(table, reference="base", feature="feature")
+    assert answer.startswith("In part: the feature survives in Lua and LuaStories and is lost in T")
+
+
+def test_vocabulary_follows_the_label(ids, documents):
+    ids = ids.copy()
+    ids[:, 5], ids[:, 6] = WORD, 11
+    stream = labelled_stream(ids == WORD, ids, documents, seed=0)
+    words = related_vocabulary("any", [str(i) for i in range(40)], stream, most=1)
+    assert words.tolist() == [11]
+    named = [*(str(i) for i in range(38)), " raise", "except"]
+    assert {38, 39} <= set(related_vocabulary("exception", named, stream, most=1).tolist())
+
+
+def test_a_feature_fades_as_its_direction_leaves_the_model(model, sae, ids, documents, stream):
+    """Along a series in which the MLP's input is turned down, the feature ends up silent."""
+    import copy
+
+    def series():
+        for x in (0.0, 0.5, 1.0):
+            changed = copy.deepcopy(model)
+            with torch.no_grad():
+                changed.model.layers[0].mlp.up_proj.weight.mul_(1 - x)
+            yield x, changed
+
+    transferred = Candidates(pick_features(sae, [0, 3, 4, 5]), 1)
+    offered = [Candidates(pick_features(sae, [2, 0, 6, 3, 4, 5]), 3)]
+    table = follow_feature(
+        series(), transferred, offered, stream, ids, documents, seed=0, n_boot=20
+    )
+    assert table["x"].tolist() == [0, 0, 0.5, 0.5, 1, 1]
+    f1 = table.pivot(index="x", columns="route", values="f1")
+    assert f1.loc[0.0, "transfer"] > 0.6
+    assert f1.loc[0.0, "labels"] == f1.loc[0.0, "transfer"], "feature 0 is the best on offer"
+    assert f1.loc[1.0, "transfer"] < 0.1, "no better than saying yes everywhere"
+    lives = half_lives(table).set_index(["route", "measure"])
+    assert 0 < lives.loc[("transfer", "f1"), "half_life"] <= 1
+
+
+def test_snapshots_come_back_in_order(model, tmp_path):
+    keep = keep_snapshots(tmp_path / "lua")
+    for fraction in (0.5, 0.02, 1.0):
+        keep(fraction, model)
+    read = list(read_snapshots(tmp_path / "lua", model))
+    assert [fraction for fraction, _ in read] == [0.02, 0.5, 1.0]
+    for (name, kept), (_, was) in zip(
+        read[0][1].named_parameters(), model.named_parameters(), strict=True
+    ):
+        assert torch.allclose(kept, was, rtol=2**-8), name
+    keep_snapshots(tmp_path / "lua")
+    with pytest.raises(FeatlibError, match="03_fine_tuning keeps them"):
+        next(read_snapshots(tmp_path / "lua", model))
