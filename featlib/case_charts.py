@@ -15,7 +15,7 @@ __all__ = [
     "steering_lines",
 ]  # fmt: skip
 
-DETECTORS = ("feature", "token rule", "neuron", "probe", "random feature")
+DETECTORS = ("feature", "feature set", "token rule", "neuron", "probe", "random feature")
 ROUTE_NAMES = {
     "labels": "labels",
     "correlation": "correlation",
@@ -89,7 +89,7 @@ def route_dots(fates: pd.DataFrame) -> alt.VConcatChart:
     data = _named(fates).assign(Route=fates["route"].map(ROUTE_NAMES))
     data["Model"] += np.where(data["again"], ", again", "")
     two_lines = alt.Axis(**_left().to_dict(), labelExpr="split(datum.label, ', ')")
-    order = sorted(set(data["Model"]), key=lambda name: _NAMES.index(name.split(",")[0]))
+    order = sorted(set(data["Model"]), key=lambda name: (_NAMES.index(name.split(",")[0]), name))
     panels = []
     for value, title, domain in (
         ("f1", "F1 on the test half", [0, 1]),

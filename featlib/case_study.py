@@ -17,9 +17,10 @@ import torch
 from transformers import MistralForCausalLM
 
 from featlib.autoencoder import SparseAutoencoder
+from featlib.baselines import similar_features
 from featlib.cases import LabelFit, evaluate_feature, fit_label
 from featlib.correlation import pearson
-from featlib.detectors import LabelledStream, feature_scores, similar_features
+from featlib.detectors import LabelledStream, feature_scores
 from featlib.effects import ablation_effects, steering_effects, typical_activation
 from featlib.features import FeatureActivations, encode_batches
 from featlib.interventions import Sites, read_sites
