@@ -237,9 +237,9 @@ def _follow(case: Case, series: Series, models, p: SimpleNamespace) -> pd.DataFr
 
 
 def case_metrics(case: Case, label: str, prefix: str) -> dict[str, float]:
-    """`<prefix>.<model>.f1|precision|recall|auroc|loss_delta_on|loss_delta_off` of a label.
+    """`<prefix>.<model>.f1|precision|recall|auroc|set_f1|loss_delta_on|loss_delta_off` of a label.
 
-    The last two are nats that ablating the model's best feature costs where it acts (predictions
+    Of the best single feature; set_f1 of the best set of features. The last two are nats that ablating the model's best feature costs where it acts (predictions
     made at labelled tokens), and everywhere else. A model without a feature that fires, or a
     label too rare to judge, gets what a detector has that never says yes.
     """
@@ -248,10 +248,11 @@ def case_metrics(case: Case, label: str, prefix: str) -> dict[str, float]:
     found = {}
     for model, subject in case.subjects.items():
         fit = case.fits.get((label, model))
-        values, on, off = dict(silent), 0.0, 0.0
+        values, on, off = {**silent, "set_f1": 0.0}, 0.0, 0.0
         if fit is not None:
             row = fit.row()
             values = {key: float(row[key]) for key in silent}
+            values["set_f1"] = float(fit.row("feature set")["f1"])
             change = loss_changes(
                 subject.model, subject.sae, subject.sites, subject.features, Edit(fit.feature)
             )

@@ -46,6 +46,7 @@ from IPython.display import Markdown
 
 from featlib import case_charts, case_run, case_study, case_sweeps, case_tables, charts
 from featlib import cases as case_lib
+from featlib import detectors as detectors_lib
 from featlib import language_model as lm
 from featlib import tokens as token_lib
 from featlib.case_text import check_label
@@ -154,6 +155,15 @@ charts.figure(
 )
 
 # %% [markdown]
+# An autoencoder may give one concept several features: a *feature set* says yes where any of its
+# members does. Which words the single feature takes and which it misses, in the test half:
+
+# %% tags=["hide-input"]
+said = detectors_lib.feature_scores(case.subjects[case.reference].features, case.feature)
+tally = case_lib.tally_tokens(said > own.threshold, case.stream, token_texts, top=8)
+charts.table(tally.assign(token=[repr(token) for token in tally["token"]]))
+
+# %% [markdown]
 # ## Token or context?
 #
 # A model of one layer knows the token and, through one round of attention, a little of what stands
@@ -186,7 +196,8 @@ charts.table(needing, digits=2)
 #   [chapter 6](06_matching), which is the paper's way.
 # - *By transfer*: the parent's autoencoder is kept and reads the other model's activations. No new
 #   dictionary, so no noise of one; but a child that moved the feature elsewhere is not followed.
-# - *By crosscoder*, one dictionary for two models, where a run has trained one; this run has not.
+# - *By crosscoder*, one dictionary for all models: [chapter 11](11_controls) trains one where the
+#   parameters ask for it, as a second opinion on shares; no verdict here rests on it.
 #
 # A second autoencoder of the same model gives the ceiling: what the search finds when nothing at
 # all has happened to the model.
@@ -379,6 +390,15 @@ Markdown(case_study.write_answer(case.fates, reference=case.reference, feature=n
 
 # %% tags=["remove-input"]
 limit = Thresholds()
+keywords = ""
+if ("exception_keyword", case.reference) in case.fits and p.label != "exception_keyword":
+    wide = case.fits["exception_keyword", case.reference]
+    keywords = (
+        f" For all four keywords, `try` and `finally` included, the best single feature reaches F1 "
+        f"{wide.row()['f1']:.2f} and a set of {len(wide.members)} features "
+        f"{wide.row('feature set')['f1']:.2f}. After `raise` and `except` comes a name, after "
+        "`try` a colon: who predicts the next token need not treat them as one thing."
+    )
 by = fates.set_index(["route", "model"])
 moved = [m for m in MODELS if ("transfer", m) in by.index]
 low_r = [m for m in moved if by.loc[("correlation", m), "r_stream"] < p.threshold]
@@ -392,7 +412,7 @@ Feature {case.feature} of {parent} detects the label with F1 {own.row()["f1"]:.2
         if own.row("token rule")["f1"] >= own.row()["f1_low"]
         else "The feature is better than the rule, so it uses the context"
     };
-calling it an understanding of exceptions would say more than was shown.
+calling it an understanding of exceptions would say more than was shown.{keywords}
 
 By correlation, {len(low_r)} of {len(moved)} models have no feature that passes {p.threshold:g}; a
 second autoencoder of {parent} itself has one with r = {again.loc["correlation", "r_stream"]:.2f},
