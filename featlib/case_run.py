@@ -239,9 +239,10 @@ def _follow(case: Case, series: Series, models, p: SimpleNamespace) -> pd.DataFr
 def case_metrics(case: Case, label: str, prefix: str) -> dict[str, float]:
     """`<prefix>.<model>.f1|precision|recall|auroc|set_f1|loss_delta_on|loss_delta_off` of a label.
 
-    Of the best single feature; set_f1 of the best set of features. The last two are nats that ablating the model's best feature costs where it acts (predictions
-    made at labelled tokens), and everywhere else. A model without a feature that fires, or a
-    label too rare to judge, gets what a detector has that never says yes.
+    Of the best single feature; set_f1 of the best set of features. The last two are nats that
+    ablating the model's best feature costs where it acts (predictions made at labelled tokens),
+    and everywhere else. A model without a feature that fires, or a label too rare to judge, gets
+    what a detector has that never says yes.
     """
     silent = {"f1": 0.0, "precision": 0.0, "recall": 0.0, "auroc": 0.5}
     inside = case.text.documents[:, 1:] == case.text.documents[:, :-1]
