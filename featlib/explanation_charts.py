@@ -55,13 +55,15 @@ def score_histograms(
         colour = GROUP_COLORS.get(row.group, DOMAIN_COLORS["babylm"])
         last = i == len(medians) - 1
         axis = alt.Axis(labels=last, tickCount=6)
+        # Of fixed extent, so that the panels line up and their width can be set from the page's.
+        left = alt.Axis(format="%", tickCount=3, minExtent=36, maxExtent=36)
         bars = (
             alt.Chart(bins[bins["group"] == row.group])
             .mark_bar(color=colour, opacity=0.85)
             .encode(
                 x=alt.X("from:Q", bin="binned", scale=x, axis=axis, title=column if last else None),
                 x2="to:Q",
-                y=alt.Y("share:Q", scale=y, title=None, axis=alt.Axis(format="%", tickCount=3)),
+                y=alt.Y("share:Q", scale=y, title=None, axis=left),
                 tooltip=[
                     alt.Tooltip("from:Q", format=".2f"),
                     alt.Tooltip("to:Q", format=".2f"),
@@ -71,14 +73,16 @@ def score_histograms(
             )
         )
         at = alt.Chart(pd.DataFrame([row._asdict()])).encode(x=alt.X("median:Q", scale=x))
-        words = f"{row.group}: median {row.median:.2f} ({row.low:.2f} to {row.high:.2f})"
+        words = alt.TitleParams(
+            row.group, subtitle=f"median {row.median:.2f} ({row.low:.2f} to {row.high:.2f})"
+        )
         band = at.mark_rect(style="ink", opacity=0.25).encode(x=alt.X("low:Q", scale=x), x2="high")
         panels.append(
             alt.layer(bars, band, at.mark_rule(style="ink", strokeWidth=1.5))
             .properties(width=600, height=96, title=words)
             .resolve_scale(y="shared")
         )
-    return alt.vconcat(*panels, spacing=10, usermeta={"gutter": 44})
+    return alt.vconcat(*panels, spacing=10, usermeta={"gutter": 60})
 
 
 def explained_against_baselines(scores: pd.DataFrame) -> alt.LayerChart | alt.FacetChart:
