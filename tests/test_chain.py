@@ -146,6 +146,28 @@ def test_no_page_of_the_real_book_has_a_fault(smoke, browser):
     assert not faults, "\n".join(faults)
 
 
+def test_every_link_of_the_real_book_leads_somewhere(smoke):
+    from links import broken_links
+
+    assert broken_links(smoke.folder / "book/html") == []
+
+
+def test_no_page_of_the_real_book_shuts_anyone_out(smoke, browser):
+    """axe-core finds nothing serious; light and dark take turns, page by page."""
+    from axe import check_axe
+    from browser import draw_charts, visit
+
+    html = smoke.folder / "book/html"
+    pages = sorted([*html.glob("book/*.html"), *html.glob("notebooks/*.html")])
+    faults = []
+    for n, page in enumerate(pages):
+        mode = ("light", "dark")[n % 2]
+        with visit(browser, page, mode=mode) as seen:
+            draw_charts(seen.page, mode)
+            faults += [f"{page.name} ({mode}): {fault}" for fault in check_axe(seen.page)]
+    assert not faults, "\n".join(faults)
+
+
 def test_the_real_book_prints_and_searches(smoke, browser):
     from browser import check_print, check_search
 

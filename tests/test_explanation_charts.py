@@ -25,7 +25,7 @@ def tables() -> tuple[pd.DataFrame, pd.DataFrame]:
 def test_every_feature_is_in_one_bar() -> None:
     scores, medians = tables()
     spec = chart_spec(charts.score_histograms(scores, medians))
-    titles = [panel["title"].split(":")[0] for panel in spec["vconcat"]]
+    titles = [panel["title"]["text"] for panel in spec["vconcat"]]
     assert titles == ["LuaStories", "Lua"]
     for panel, n in zip(spec["vconcat"], (40, 60), strict=True):
         bars = panel["layer"][0]
