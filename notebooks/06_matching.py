@@ -195,6 +195,29 @@ charts.figure(
 )
 
 # %% [markdown]
+# Two features of the parent may have the same best match. Two stricter ways of pairing rule that
+# out: *mutual* matches, each the other's best, and the *one-to-one* pairing that has the largest
+# sum of correlations and uses no feature twice. The paper, and this book from here on, counts best
+# matches.
+
+# %% tags=["hide-input"]
+ways = []
+for (parent, child), f in fates.items():
+    r = matching.pearson(matrices[parent][0], matrices[child][1])
+    tested = f.parents[f.parents["fate"] != "untestable"]
+    passing_r = tested["r"] >= p.threshold
+    paired = matching.one_to_one(r, floor=p.threshold)["parent"]
+    ways.append(
+        {
+            "step": f"{PRINT_NAMES[parent]} → {PRINT_NAMES[child]}",
+            "best": f"{passing_r.mean():.1%}",
+            "mutual": f"{(passing_r & tested['mutual']).mean():.1%}",
+            "one-to-one": f"{tested['feature'].isin(paired).mean():.1%}",
+        }
+    )
+charts.table(pd.DataFrame(ways))
+
+# %% [markdown]
 # ## Shares, ceilings and what remains
 #
 # For each step from parent to child: the share of testable features that persist; the *seed
