@@ -25,11 +25,12 @@ if not config:
 
 ROOT = Path(workflow.basedir)
 PYTHON = shlex.quote(sys.executable)
-# glibc gives large blocks back to the system and faults them in again at every training step;
-# told to keep them, a step of the base model takes a fifth less time. Elsewhere it has no effect.
+# glibc gives large blocks back to the system and faults them in again at every training step.
+# Told to keep them, it trains faster; chapters that do not train would only hold more memory.
 KEEP_MEMORY = (
     "MALLOC_TOP_PAD_=268435456 MALLOC_MMAP_THRESHOLD_=268435456 MALLOC_TRIM_THRESHOLD_=1073741824 "
 )
+TRAINING = ("02_base_model", "03_fine_tuning")
 # What each chapter leaves in the run's folder, besides its executed notebook.
 MAKES = {
     "01_corpora": ["tokens/"],
@@ -155,6 +156,7 @@ for chapter in MAKES:
             notebook=RUN.notebook(chapter),
         params:
             papermill=chapter_params(chapter),
+            memory=KEEP_MEMORY if chapter in TRAINING else "",
             source=shlex.quote(str(source(chapter))),
             working=RUN.notebook(chapter).with_name(f"{chapter}.failed.ipynb"),
             plain=RUN.notebook(chapter).with_name(f".{chapter}.plain.ipynb"),
@@ -162,7 +164,7 @@ for chapter in MAKES:
         shell:
             # A chapter that fails leaves its half-executed notebook as <chapter>.failed.ipynb.
             PYTHON + " -m jupytext --quiet --to ipynb --output {params.plain:q} {params.source}"
-            " && PYTHONHASHSEED=0 " + KEEP_MEMORY + PYTHON + " -m papermill --kernel python3 --log-output"
+            " && PYTHONHASHSEED=0 {params.memory} " + PYTHON + " -m papermill --kernel python3 --log-output"
             " --no-progress-bar {params.plain:q} {params.working:q} {params.papermill}"
             " && rm {params.plain:q} && mv {params.working:q} {output.notebook:q}"
 
