@@ -190,7 +190,7 @@ def test_nothing_is_left_to_do(smoke, runs):
 
 def test_a_changed_autoencoder_parameter_reruns_its_chapter_and_what_follows(smoke, runs):
     later = {f"chapter_{c}" for c in CHAPTERS if c >= "05"} | {"book"}
-    assert jobs("--config", "k=6", runs=runs) == later
+    assert jobs("--config", "d_sae=256", runs=runs) == later
 
 
 def test_a_changed_matching_parameter_leaves_the_models_alone(smoke, runs):
