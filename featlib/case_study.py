@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 import torch
+from scipy import sparse
 from transformers import MistralForCausalLM
 
 from featlib.autoencoder import SparseAutoencoder
@@ -22,7 +23,7 @@ from featlib.cases import LabelFit, evaluate_feature, fit_label
 from featlib.correlation import pearson
 from featlib.detectors import LabelledStream, feature_scores
 from featlib.effects import ablation_effects, steering_effects, typical_activation
-from featlib.features import FeatureActivations, encode_batches
+from featlib.features import FeatureActivations, encode_batches, feature_activations
 from featlib.interventions import Sites, read_sites
 from featlib.labels import EXCEPTION_WORDS, find_vocabulary
 from featlib.runs import PRINT_NAMES, FeatlibError
@@ -59,6 +60,20 @@ def pick_features(sae: SparseAutoencoder, chosen: Sequence[int]) -> SparseAutoen
         sae.W_dec.detach()[rows], sae.b_dec.detach(),
         architecture=sae.architecture, threshold=sae.threshold, scale=sae.scale,
     )  # fmt: skip
+
+
+@torch.no_grad()
+def encode_few(sae: SparseAutoencoder, neurons: torch.Tensor) -> FeatureActivations:
+    """A small autoencoder's features of raw activations [tokens, d_in].
+
+    For a few dozen features a plain float32 product is much faster than the sparse encoder, which
+    is made for thousands.
+    """
+    parts = [
+        sparse.csr_array(sae.encode(part * sae.scale).cpu().numpy())
+        for part in neurons.split(CHUNK)
+    ]
+    return feature_activations(sparse.vstack(parts, format="csr"))
 
 
 # ------------------------------------------------------------------------------ detecting
@@ -131,7 +146,7 @@ def transfer_subject(
     """
     kept = keep_with_controls(reference.features, feature, n_random, seed)
     sae = pick_features(reference.sae, kept)
-    features = encode_batches(other.sites.neurons.split(CHUNK), sae)
+    features = encode_few(sae, other.sites.neurons)
     return Subject(other.name, other.model, sae, other.sites, features)
 
 

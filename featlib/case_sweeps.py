@@ -17,11 +17,11 @@ from torch import Tensor
 from transformers import MistralForCausalLM
 
 from featlib.autoencoder import SparseAutoencoder
-from featlib.case_study import CHUNK, Subject, keep_with_controls, pick_features
+from featlib.case_study import Subject, encode_few, keep_with_controls, pick_features
 from featlib.cases import LabelFit, evaluate_feature, rank_features
 from featlib.detectors import LabelledStream
 from featlib.effects import ablation_effects
-from featlib.features import FeatureActivations, encode_batches
+from featlib.features import FeatureActivations
 from featlib.interventions import Sites, read_sites
 from featlib.verdicts import half_life
 
@@ -106,7 +106,7 @@ def _choose(
 ) -> tuple[Candidates, FeatureActivations, int]:
     """The candidate with the highest F1 on the selection half; the first if none ever fires."""
     best: tuple[float, int, int] = (-1.0, 0, 0)
-    encoded = [encode_batches(neurons.split(CHUNK), offer.sae) for offer in pool]
+    encoded = [encode_few(offer.sae, neurons) for offer in pool]
     for number, (offer, f) in enumerate(zip(pool, encoded, strict=True)):
         ranked = rank_features(FeatureActivations(f.matrix[:, : offer.n]), stream, 1)
         if len(ranked) and ranked["f1"][0] > best[0]:
