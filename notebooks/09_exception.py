@@ -387,6 +387,12 @@ Markdown(case_study.write_answer(case.fates, reference=case.reference, feature=n
 
 # %% [markdown]
 # ## What was found, and what could be wrong
+#
+# Two choices were made after numbers of trial runs had been seen, and the reader should weigh the
+# answer with that in mind. The default label takes in the headers, `raise` and `except`, because
+# no single feature also fired on `try` and `finally`. And the verdict follows the transferred
+# feature, because a child's own dictionary has seen little Python; by the child's own dictionary
+# the trials gave harsher verdicts. Both routes are printed, here and on the front page.
 
 # %% tags=["remove-input"]
 limit = Thresholds()
