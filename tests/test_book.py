@@ -14,6 +14,7 @@ from typing import Any
 
 import nbformat
 import pytest
+from bs4 import BeautifulSoup
 from examples import every_chart
 from test_figures import HOSTILE
 
@@ -57,6 +58,17 @@ c &= \frac{\sin((1-t)\theta)}{\sin\theta} a + \frac{\sin(t\theta)}{\sin\theta} b
 
 Shown by {cite:t}`horn2025tracking`.
 """,
+    "words": """# A feature, an SAE and the seed ceiling
+
+Not `a feature`, [a feature that is a link](maths) or a featured one; but **Features** are, once.
+Another feature, and *seed  ceilings* before every other ceiling.
+
+| feature | L0 |
+|---|---|
+| feature | 3 |
+
+- An **FVU** in a list, by BatchTopK; not an SAE-like thing, and not $L0$ in maths.
+""",
 }
 TOC = """format: jb-book
 root: book/index
@@ -65,6 +77,8 @@ parts:
     numbered: true
     chapters:
       - file: book/maths
+      - file: book/words
+      - file: book/glossary
       - file: notebooks/01_gallery
       - file: notebooks/02_strips
       - file: book/references
@@ -113,7 +127,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copyfile(ROOT / "_config.yml", folder / "_config.yml")
     for name in ("_ext", "_static"):
         shutil.copytree(ROOT / "book" / name, folder / "book" / name)
-    for name in ("references.bib", "references.md"):
+    for name in ("references.bib", "references.md", "glossary.md"):
         shutil.copyfile(ROOT / "book" / name, folder / "book" / name)
     (folder / "_toc.yml").write_text(TOC)
     for name, text in PAGES.items():
@@ -242,7 +256,7 @@ def test_the_checks_see_faults(tmp_path: Path, browser: Any) -> None:
 
 @pytest.mark.browser
 @pytest.mark.parametrize("mode", ["light", "dark"])
-@pytest.mark.parametrize("page", [*PAGE_FILES, "book/references"])
+@pytest.mark.parametrize("page", [*PAGE_FILES, "book/references", "book/words"])
 def test_page_is_accessible(html: Path, browser: Any, page: str, mode: str) -> None:
     from axe import check_axe
     from browser import draw_charts, visit
@@ -261,6 +275,23 @@ def test_numbers_of_the_run_stand_in_the_prose(html: Path) -> None:
     assert "<strong>28.6\u00a0%</strong>" in text
     assert "2,048 features, on Abacus 3000, at abc1234." in words
     assert 'id="fig-flow"' in text, "the chapter's figure stands on the front page too"
+
+
+def test_a_page_links_each_term_of_the_glossary_once_where_its_prose_first_uses_it(
+    html: Path,
+) -> None:
+    page = BeautifulSoup((html / "book" / "words.html").read_text(), "html.parser")
+    links = page.select("a.fl-term")
+    assert [" ".join(link.text.split()) for link in links] == [
+        "Features", "seed ceilings", "FVU", "BatchTopK",
+    ]  # fmt: skip
+    assert [link["href"] for link in links] == [
+        f"glossary.html#term-{name}" for name in ("feature", "seed-ceiling", "FVU", "BatchTopK")
+    ]
+    assert links[2]["title"].startswith("FVU: Fraction of variance unexplained")
+    glossary = BeautifulSoup((html / "book" / "glossary.html").read_text(), "html.parser")
+    assert glossary.select("dt#term-FVU") and not glossary.select("a.fl-term")
+    assert links[3]["title"].endswith("not a by-product."), "no citation in a tooltip"
 
 
 def test_every_link_leads_somewhere(html: Path) -> None:
