@@ -38,7 +38,7 @@ MAKES = {
     "03_fine_tuning": ["models/lua/", "models/tinystories/", "checkpoints/"],
     "04_merging": ["models/merged/", "tables/merge_sweep.parquet"],
     "05_autoencoders": ["autoencoders/", "tables/autoencoder_cards.parquet"],
-    "06_matching": ["features/", "tables/matches.parquet", "tables/pairs.parquet", "tables/flows.parquet"],
+    "06_matching": ["features/", "tables/matches.parquet", "tables/pairs.parquet", "tables/flows.parquet", "tables/seed_pairs.parquet"],
     "07_flow": [],
     "08_assignment": [],
     "09_exception": [],
@@ -88,6 +88,9 @@ try:
 except FeatlibError as error:
     sys.exit(f"\n{error}\n")
 R = RUN.folder
+if PARAMS.control_crosscoder:  # chapter 11 trains it, and chapter 09 asks it too
+    MAKES["11_controls"].append("crosscoder/")
+    READS["09_exception"].append("11_controls")
 
 
 def source(chapter):

@@ -73,7 +73,11 @@ class Provenance:
             for key, value in self.entry["parameters"].items()
             if value != Params.model_fields[key].default
         }
-        words = [f"-p {key} {json.dumps(value).strip(chr(34))}" for key, value in changed.items()]
+        # papermill reads True, not true, as a truth value.
+        words = [
+            f"-p {key} {value if isinstance(value, bool) else json.dumps(value).strip(chr(34))}"
+            for key, value in changed.items()
+        ]
         return " ".join(
             [f"papermill notebooks/{self.chapter}.ipynb out.ipynb -p run {self.run}", *words]
         )

@@ -39,12 +39,16 @@ def _known(names: Iterable[str], colours: dict[str, str]) -> list[str]:
 
 
 def share_dots(
-    shares: pd.DataFrame, *, title: str = "share of testable features"
+    shares: pd.DataFrame,
+    *,
+    each: pd.DataFrame | None = None,
+    title: str = "share of testable features",
 ) -> alt.LayerChart:
     """Shares of features by group and by way of measuring, with 95 % intervals.
 
     Columns: label (a row of the chart, in the order given), way (one of `WAY_COLORS`), share, low,
-    high. Rows whose share is NaN are left out.
+    high. Rows whose share is NaN are left out. `each` (label, way, share, seeds) puts a tick under
+    a dot for every pair of seeds of which the dot is the mean.
     """
     need(shares, ["label", "way", "share", "low", "high"], "share_dots")
     data = need(shares[shares["share"].notna()], [], "share_dots").copy()
@@ -73,7 +77,14 @@ def share_dots(
         "way:N",
         *[alt.Tooltip(f"{c}:Q", format=".1%") for c in ("share", "low", "high")],
     ]
+    ticks = []
+    if each is not None:
+        need(each, ["label", "way", "share", "seeds"], "share_dots")
+        mark = base.properties(data=each).mark_tick(thickness=1.5, size=14, opacity=0.6)
+        seen = ["label:N", "way:N", "seeds:N", alt.Tooltip("share:Q", format=".1%")]
+        ticks.append(mark.encode(x=x, tooltip=seen))
     return alt.layer(
+        *ticks,
         base.mark_rule(strokeWidth=2, opacity=0.55).encode(
             x=alt.X("low:Q", title=title, axis=axis), x2="high:Q"
         ),

@@ -16,41 +16,50 @@ as one.
 Deviation: features are ranked by f with ||[W_dec^1_j ... W_dec^M_j]|| = 1, hence by how much
 squared error they save over all models. Minder et al. rank by f times the sum of the models' norms,
 which prefers shared features among those that save as much.
+
+A row of W_dec starts at random in all models alike, and what an exclusive feature does not need
+must be unlearned. Too little training, or more active features than the data have, leave such
+features looking partly shared (the tests show both); neither makes a shared feature look exclusive.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 import scipy.sparse as sp
 import torch
 from torch import Tensor
 
-from featlib.activations import harvest, shuffled_batches
-from featlib.features import FeatureActivations, feature_activations
+from featlib.activations import HOOK_NAME, harvest, shuffled_batches
+from featlib.features import FeatureActivations, feature_activations, threshold_at
 from featlib.runs import FeatlibError
-from featlib.sae_model import AutoencoderConfig, SparseAutoencoder
+from featlib.sae_model import (
+    AutoencoderConfig,
+    SparseAutoencoder,
+    load_autoencoder,
+    save_autoencoder,
+)
 from featlib.sae_training import train_autoencoders
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-# A model's share of two models' decoder norms: up to the first it lacks the feature, between the
-# other two both have it (bounds after Minder et al.).
-ABSENT = 0.1
-SHARED = (0.4, 0.6)
-
 
 @dataclass(frozen=True)
 class Crosscoder:
-    """A trained dictionary over the models `names`; `sae` reads their activations side by side."""
+    """A trained dictionary over the models `names`; `sae` reads their activations side by side.
+
+    `scales`: what each model's raw activations are multiplied by before they are read.
+    """
 
     names: tuple[str, ...]
     sae: SparseAutoencoder
+    scales: tuple[float, ...]
 
     @property
     def decoder_norms(self) -> np.ndarray:
@@ -92,7 +101,7 @@ def joint_batches(
 
 def train_crosscoder(
     batches: Iterable[Tensor],
-    names: Iterable[str],
+    scales: Mapping[str, float],
     config: AutoencoderConfig,
     *,
     seed: int,
@@ -100,9 +109,11 @@ def train_crosscoder(
 ) -> Crosscoder:
     """Fit a crosscoder to batches [tokens, models * d_in] (`joint_batches`).
 
-    `config.d_in` is that of all models together, `config.k` the features per token for all of them.
+    `scales`: the models by name, in the order in which the batches hold them, and what their
+    activations were multiplied by. `config.d_in` is that of all models together, `config.k` the
+    features per token for all of them.
     """
-    names = tuple(names)
+    names = tuple(scales)
     if config.d_in % len(names):
         raise FeatlibError(
             f"d_in = {config.d_in} cannot be shared out equally among {len(names)} models "
@@ -113,7 +124,7 @@ def train_crosscoder(
             "a crosscoder must be batchtopk: with an L1 penalty it invents exclusive features"
         )
     (sae,), _ = train_autoencoders(batches, config, seeds=[seed], progress=progress)
-    return Crosscoder(names, sae)
+    return Crosscoder(names, sae, tuple(scales.values()))
 
 
 @torch.no_grad()
@@ -121,15 +132,34 @@ def read_stream(
     crosscoder: Crosscoder,
     models: Mapping[str, PreTrainedModel],
     ids: np.ndarray,
-    scales: Mapping[str, float],
 ) -> tuple[FeatureActivations, dict[str, float]]:
     """Features of every token of `ids` [blocks, context], and each model's FVU."""
-    streams = [harvest(model, ids) for model in models.values()]
-    joint = (
-        torch.cat([x * scales[n] for n, x in zip(models, rows, strict=True)], dim=1)
-        for rows in zip(*streams, strict=True)
-    )
-    return encode_joint(crosscoder, joint)
+    return encode_joint(crosscoder, _side_by_side(crosscoder, models, ids))
+
+
+@torch.no_grad()
+def set_threshold(
+    crosscoder: Crosscoder, models: Mapping[str, PreTrainedModel], ids: np.ndarray, l0: float
+) -> None:
+    """Make `l0` features active per token of `ids` [blocks, context], as for the autoencoders."""
+    sae = crosscoder.sae
+    sae.threshold = threshold_at(sae, _side_by_side(crosscoder, models, ids), l0)
+
+
+def _side_by_side(
+    crosscoder: Crosscoder, models: Mapping[str, PreTrainedModel], ids: np.ndarray
+) -> Iterator[Tensor]:
+    """Scaled activations [tokens, models * d_in], in reading order."""
+    missing = [name for name in crosscoder.names if name not in models]
+    if missing:
+        raise FeatlibError(
+            f"the crosscoder reads {', '.join(crosscoder.names)}; {', '.join(missing)} is missing "
+            "from the models given: pass all of them, by name"
+        )
+    streams = [harvest(models[name], ids) for name in crosscoder.names]
+    for rows in zip(*streams, strict=True):
+        parts = zip(rows, crosscoder.scales, strict=True)
+        yield torch.cat([x * scale for x, scale in parts], dim=1)
 
 
 @torch.no_grad()
@@ -159,39 +189,33 @@ def encode_joint(
     )
 
 
-def relative_norm(crosscoder: Crosscoder, parent: str, child: str) -> np.ndarray:
-    """[d_sae] the child's share of the two models' decoder norms: 0 parent only, 1 child only."""
-    norms = crosscoder.decoder_norms
-    a, b = (norms[:, crosscoder.names.index(name)] for name in (parent, child))
-    return np.divide(b, a + b, out=np.full(len(a), 0.5), where=a + b > 0)
+def save_crosscoder(
+    crosscoder: Crosscoder, folder: str | Path, metadata: Mapping[str, Any] | None = None
+) -> None:
+    """Write `cfg.json` and `sae_weights.safetensors`, all or nothing; `metadata` goes beside."""
+    about = {
+        "hook_name": f"{HOOK_NAME} of {', '.join(crosscoder.names)}, scaled, side by side",
+        "models": list(crosscoder.names),
+        "model_scales": list(crosscoder.scales),
+    }
+    save_autoencoder(crosscoder.sae, folder, {**(metadata or {}), **about})
 
 
-def classify(relative: np.ndarray) -> pd.Categorical:
-    """What a feature is to a parent and its child, by `relative_norm`.
-
-    parent only | shared | child only, and between: what is written in both, more in one of them.
-    """
-    relative = np.asarray(relative)
-    kind = np.full(len(relative), "between", dtype=object)
-    kind[(relative >= SHARED[0]) & (relative <= SHARED[1])] = "shared"
-    kind[relative <= ABSENT] = "parent only"
-    kind[relative >= 1 - ABSENT] = "child only"
-    return pd.Categorical(kind, categories=["parent only", "shared", "between", "child only"])
-
-
-def spread_over_models(crosscoder: Crosscoder) -> pd.DataFrame:
-    """For each feature the norms divided by the largest (one column a model), and whose it is.
-
-    `kind`: shared where every two of the models share it, exclusive where all others lack it, else
-    partial; `most`: the model of the largest norm.
-    """
-    norms = crosscoder.decoder_norms
-    top = norms.max(1, keepdims=True)
-    ratio = np.divide(norms, top, out=np.zeros_like(norms), where=top > 0)
-    ordered = np.sort(ratio, axis=1)
-    kind = np.where(ordered[:, 0] >= SHARED[0] / SHARED[1], "shared", "partial").astype(object)
-    kind[ordered[:, -2] <= ABSENT / (1 - ABSENT)] = "exclusive"
-    table = pd.DataFrame(ratio, columns=list(crosscoder.names))
-    table["kind"] = pd.Categorical(kind, categories=["shared", "partial", "exclusive"])
-    table["most"] = np.array(crosscoder.names)[norms.argmax(1)]
-    return table
+def load_crosscoder(folder: str | Path) -> Crosscoder:
+    """Read a folder of `save_crosscoder`, bit for bit."""
+    folder = Path(folder)
+    if not (folder / "cfg.json").exists():
+        raise FeatlibError(
+            f"{folder} holds no crosscoder: chapter 11 trains one where the parameter "
+            "control_crosscoder is true. Set it, and run that chapter first"
+        )
+    sae = load_autoencoder(folder)
+    about = json.loads((folder / "cfg.json").read_text(encoding="utf-8"))["metadata"]
+    try:
+        names, scales = tuple(about["models"]), tuple(map(float, about["model_scales"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise FeatlibError(
+            f"{folder} is an autoencoder and no crosscoder ({error!r}): it does not name the "
+            "models that it reads. Delete it and run chapter 11 again"
+        ) from error
+    return Crosscoder(names, sae, scales)

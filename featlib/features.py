@@ -107,14 +107,23 @@ def threshold_for_l0(
     within a batch. Never below 0, so a ReLU stays a ReLU. Pre-activations are held for all of
     `ids` [blocks, context] at once: give some ten thousand tokens.
     """
+    return threshold_at(
+        sae, (raw * sae.scale for raw in harvest(model, ids, batch_size=batch_size)), l0
+    )
+
+
+@torch.no_grad()
+def threshold_at(sae: Encoder, batches: Iterable[torch.Tensor], l0: float) -> float:
+    """`threshold_for_l0` over batches [tokens, d_in] of activations that are scaled already."""
     largest = []
     total = 0
-    with torch.no_grad():
-        for raw in harvest(model, ids, batch_size=batch_size):
-            pre = ((raw * sae.scale - sae.b_dec) @ sae.W_enc + sae.b_enc).flatten()
-            total += len(raw)
-            # Eight times the mean is more than one batch holds of the largest.
-            largest.append(pre.topk(min(len(pre), round(8 * l0 * len(raw)))).values)
+    for x in batches:
+        pre = ((x - sae.b_dec) @ sae.W_enc + sae.b_enc).flatten()
+        total += len(x)
+        # Eight times the mean is more than one batch holds of the largest.
+        largest.append(pre.topk(min(len(pre), round(8 * l0 * len(x)))).values)
+    if not total:
+        raise FeatlibError("no activations to set a threshold on: the token stream is empty")
     strongest = torch.cat(largest)
     rank = min(max(round(l0 * total), 1), len(strongest))
     return max(0.0, strongest.topk(rank)[0].min().item())

@@ -120,6 +120,16 @@ class Run:
     def features(self, model: str, seed: int) -> Path:
         return self.folder / "features" / f"{model}.seed-{seed}.npz"
 
+    @property
+    def crosscoder(self) -> Path:
+        """Folder of the crosscoder over all four models; there only if the run trained one."""
+        return self.folder / "crosscoder" / "model"
+
+    @property
+    def crosscoder_features(self) -> Path:
+        """What the crosscoder reads in the common stream."""
+        return self.folder / "crosscoder" / "stream.npz"
+
     def table(self, name: str) -> Path:
         return self.folder / "tables" / f"{name}.parquet"
 

@@ -296,6 +296,12 @@ with atomic_path(run_folder.table("pairs")) as path:
     pairs.to_parquet(path)
 with atomic_path(run_folder.table("flows")) as path:
     pd.concat(flows, ignore_index=True).to_parquet(path)
+by_pair = {(m, m): ceiling for m, ceiling in ceilings.items()} | crossed
+with atomic_path(run_folder.table("seed_pairs")) as path:
+    pd.concat(
+        [share.pairs.assign(parent=a, child=b) for (a, b), share in by_pair.items()],
+        ignore_index=True,
+    ).to_parquet(path)
 counts = (
     matches.groupby(["parent", "child", "side", "fate"], observed=True, sort=False)
     .size()

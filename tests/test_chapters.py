@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from papermill.cli import _resolve_type
 
-from featlib.chapters import Chapter, declared_parameters, needed, start_chapter
+from featlib.chapters import Chapter, Provenance, declared_parameters, needed, start_chapter
 from featlib.params import FeatlibError, Params
 from featlib.runs import Run, prepare_run
 
@@ -78,6 +79,15 @@ def test_the_closing_table_gives_the_command_that_repeats_the_page(tmp_path, mon
     assert shown.command in page and "Features active per token" in page
     assert Run("r", tmp_path).metrics() == {"sae.x": 0.5}
     assert Run("r", tmp_path).provenance()["chapters"]["05_test"]["peak_memory_mb"] > 10
+
+
+def test_the_command_writes_truth_values_as_papermill_reads_them():
+    entry = {"parameters": {"control_model": True, "k": 8, "merge_method": "linear"}}
+    command = Provenance("11_controls", "r", entry, {}).command
+    assert command.endswith("-p run r -p control_model True -p k 8 -p merge_method linear")
+    words = command.split(" -p ")[2:]
+    given = {key: _resolve_type(value) for key, value in (word.split() for word in words)}
+    assert given == entry["parameters"]
 
 
 def test_only_the_first_parameters_cell_counts():
