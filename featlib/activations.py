@@ -83,7 +83,9 @@ def activation_stats(model: nn.Module, ids: np.ndarray, *, batch_size: int = 32)
 
     The scale is fixed per model, so that one L1 coefficient and one learning rate mean the same
     for every model and width (Conerly et al., Transformer Circuits, April 2024 update).
-    Deviation: the paper feeds raw activations, whose size differs from model to model.
+    Deviation: the paper feeds raw activations, whose size differs from model to model; we multiply
+    each model's by one fixed number, so that their mean length is `sqrt(d_in)`, because one penalty
+    and one learning rate then mean the same in every model.
     """
     norms, total, n, d_in = 0.0, None, 0, 0
     for rows in harvest(model, ids, batch_size=batch_size):

@@ -13,9 +13,9 @@ though the feature is there (Minder et al. 2025, arXiv 2504.02922). So this one 
 has no penalty at all. It is an autoencoder over the activations laid side by side, and is trained
 as one.
 
-Deviation: features are ranked by f with ||[W_dec^1_j ... W_dec^M_j]|| = 1, hence by how much
-squared error they save over all models. Minder et al. rank by f times the sum of the models' norms,
-which prefers shared features among those that save as much.
+Deviation: Minder et al. rank features by `f` times the sum of the models' decoder norms; we rank
+them by `f` where the rows of all models, laid end to end, have length one, because that is how much
+squared error they save over all models, while the sum prefers shared features among equals.
 
 A row of W_dec starts at random in all models alike, and what an exclusive feature does not need
 must be unlearned. Too little training, or more active features than the data have, leave such

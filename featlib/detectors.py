@@ -4,6 +4,10 @@ A detector is a number per token and a threshold above which it says yes. Everyt
 chosen (the feature, its threshold, the probe's weights) is chosen on the selection half of the
 documents; every number that is reported comes from the other half, with intervals from resampling
 whole documents, since tokens of one document are not independent.
+
+Deviation: the paper shows its case studies as shaded text; we choose a feature by its F1 on one
+half of the documents and measure it on the other, because a feature picked by eye can tell any
+story.
 """
 
 from __future__ import annotations

@@ -178,6 +178,9 @@ def split_documents(
 
     Raises:
         FeatlibError: impossible shares, or fewer documents than splits.
+
+    Deviation: the paper takes its data sets' own splits; we drop near-copies and split by document,
+    because a file that stands on both sides lets a model pass its test from memory.
     """
     if not (validation >= 0 and test >= 0 and validation + test < 1):
         raise FeatlibError(

@@ -12,6 +12,10 @@ the sentence and nothing else, by adding up the strengths of the cues that hold 
 behind that part of the sentence (promoted tokens, fits of labels) is for people only.
 
 Whitespace in tokens is shown by marks (·, ↵, ⇥), as in token strips.
+
+Deviation: the paper has a language model write explanations and predict from them; we do both by
+arithmetic, and by a chat model only where one is named, because everyone can then have the same
+result without a service.
 """
 
 from __future__ import annotations

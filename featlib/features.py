@@ -106,6 +106,10 @@ def threshold_for_l0(
     threshold all autoencoders are equally sparse on one common text, which is what BatchTopK does
     within a batch. Never below 0, so a ReLU stays a ReLU. Pre-activations are held for all of
     `ids` [blocks, context] at once: give some ten thousand tokens.
+
+    Deviation: the paper compares autoencoders of different sparsity; we set their thresholds so
+    that all use the same number of features per token of the common text, because a longer list of
+    active features matches a shorter one less well.
     """
     return threshold_at(
         sae, (raw * sae.scale for raw in harvest(model, ids, batch_size=batch_size)), l0

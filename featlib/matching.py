@@ -4,9 +4,11 @@ Matrices are [tokens, features] CSR over one common token stream (`features.Feat
 `matrix`); "parent" is the earlier model, "child" the later one. A match is a Pearson correlation of
 at least `threshold` (0.8 in the paper) between two features' activations over the same tokens.
 
-Deviation: correlations run over all tokens, zeros included, where the authors' first script takes
-the tokens on which both features fire. From two tokens up nearly everything correlates by chance;
-features with fewer than `min_firings` firings get a fourth fate, untestable.
+Deviation: the authors' first script correlates over the tokens on which both features fire, from
+two up; we correlate over all tokens, zeros included, because over a handful of tokens one of
+thousands of candidates always correlates by chance.
+Deviation: the paper lets every feature persist or disappear; we call a feature with fewer than
+`min_firings` firings untestable, because so few prove neither.
 """
 
 from __future__ import annotations

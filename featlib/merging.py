@@ -42,7 +42,8 @@ def merge_weights(
     says little, and linear interpolation takes over; a vector of no length counts as orthogonal.
 
     Arithmetic is float64, the result has `a`'s dtype and device.
-    Deviation: the paper merges in float16; we keep float32, which loses nothing.
+    Deviation: the paper merges in float16; we keep float32, because rounding would move the merged
+    weights off the arc.
     """
     if method not in METHODS:
         raise FeatlibError(f"unknown merge method {method!r}; choose one of {', '.join(METHODS)}")

@@ -162,8 +162,9 @@ def add_dead_gradients(
     as is b_dec (Gao et al. 2024, appendix A.2). Returns the loss. Only the first tokens of a
     large batch take part: dead features need a direction, not precision.
 
-    Deviation: a feature that is positive on fewer than 1 in 64 of these tokens is lifted until it
-    is, since a ReLU that never opens has no gradient and would stay dead for ever.
+    Deviation: Gao et al. leave a feature whose ReLU never opens without a gradient; we lift one
+    that is positive on fewer than 1 in 64 of these tokens until it is, because it would otherwise
+    stay dead for ever.
     """
     rows = slice(0, 1024)
     xc, target = (x - w.b_dec)[rows], step.error[rows]

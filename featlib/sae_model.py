@@ -7,10 +7,15 @@
 `batchtopk`: act keeps the batch * k largest positive values of the whole batch (Bussmann et al.
 2024, arXiv 2412.06410), loss ||x - x^||^2. Losses are sums over d_in and means over tokens.
 
-Deviation: each row of W_dec (one feature's direction in activation space) has norm 1; the paper's
-code normalises along the other axis. Deviation: dead features are revived by an auxiliary loss
-(Gao et al. 2024, arXiv 2406.04093, appendix A.2); the paper's ghost gradients cannot run.
-Deviation: activations are scaled, see `activations.activation_stats`.
+Deviation: the paper has ReLU and an L1 penalty, 3e-4 or 8e-3; we take BatchTopK unless told
+otherwise, because a penalty leaves open how sparse a dictionary becomes, and dictionaries of
+different sparsity cannot be compared fairly.
+Deviation: the authors' code normalises `W_dec` along the wrong axis; we give the row of each
+feature, its direction in activation space, length one, because length and activation can otherwise
+trade against each other.
+Deviation: the authors' code revives dead features by ghost gradients, in a branch that cannot run;
+we add an auxiliary loss on dead features (Gao et al. 2024, arXiv 2406.04093, appendix A.2), because
+a feature that never fires describes nothing.
 """
 
 from __future__ import annotations
@@ -55,7 +60,9 @@ class AutoencoderConfig:
     decay: float = 0.3  # share of the steps, at the end, over which lr falls to 0
     n_tokens: int = 600_000  # activations to train on
     batch_size: int = 2048  # activations per step
-    bias: Literal["mean", "geometric_median"] = "mean"  # where b_dec starts, from the first batch
+    # Where b_dec starts, from the first batch. Deviation: the paper starts `b_dec` at the geometric
+    # median; we start it at the mean, because that costs nothing and training moves it anyway.
+    bias: Literal["mean", "geometric_median"] = "mean"
     aux_weight: float = 1 / 4  # weight of the auxiliary loss on dead features; 0 turns it off
     aux_k: int | None = None  # dead features that may rebuild one token's error; None: d_in / 2
     dead_after: int = 20_000  # a feature is dead once silent for this many activations

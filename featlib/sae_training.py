@@ -34,6 +34,10 @@ def train_autoencoders(
     `scale` is what the batches were multiplied by; the SAEs carry it. `progress` labels a bar.
     Returns the SAEs, in the order of `seeds`, and the curve: seed, step, tokens, fvu, l0,
     threshold, dead (share), lr.
+
+    Deviation: the paper has one autoencoder per model, all from one seed; we train several per
+    model and compare those of different seeds, because without a second there is no ceiling, and a
+    shared start makes indices agree.
     """
     if len(set(seeds)) != len(seeds) or not seeds:
         raise FeatlibError(f"seeds must be different numbers, at least one; got {list(seeds)}.")

@@ -5,8 +5,8 @@ one verb and one adjective drawn at random, and some of six features (dialogue, 
 foreshadowing, a twist, a bad ending). There a large language model wrote the story; here a grammar
 does: its words, scenes and plots stand in `stories.txt`, its syntax in `featlib.grammar`.
 
-Deviation: the paper fine-tunes on TinyStories itself. That text is not shipped here: the embedded
-runs learn from these stories, and the runs at the paper's size from the real ones.
+Deviation: the paper fine-tunes on TinyStories itself; we write stories after its recipe for runs
+that bring no text of their own, because a first run should need no account and no large download.
 """
 
 from __future__ import annotations

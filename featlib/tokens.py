@@ -34,8 +34,8 @@ def train_tokenizer(
     prepends `<s>`, as Mistral's does. Few texts may yield fewer entries than `vocab_size`: a
     model must be built with `len(tokenizer)` entries or more.
 
-    Deviation: the paper uses Mistral's own tokenizer with 32,000 entries; the embedded corpora
-    are too small for one of that size.
+    Deviation: the paper uses Mistral's tokenizer of 32,000 entries; we train one on the run's own
+    text, because a small corpus would never show most of those entries to the model.
     """
     if vocab_size < SMALLEST_VOCABULARY:
         raise FeatlibError(

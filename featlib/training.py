@@ -56,7 +56,8 @@ def train(
     fraction 0..1 in `snapshots`. The curve has one row a step: step, tokens (seen so far), loss
     (nats a token, of that step's batch before its update), lr, tokens_per_second.
 
-    Deviation: betas (0.9, 0.99) and gradient clipping; the paper has (0.9, 0.999) and names none.
+    Deviation: the paper has betas (0.9, 0.999) and names no clipping; we clip gradients, and small
+    runs have (0.9, 0.99), because short trainings need high learning rates and a steady start.
     """
     device = pick_device(device)
     check_blocks(model, ids)

@@ -22,6 +22,7 @@ from typing import Any
 import jinja2
 import vl_convert
 import yaml
+from deviations import tabulate_deviations
 from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.config import Config
@@ -29,6 +30,7 @@ from sphinx.util import logging
 from sphinx.util.math import get_node_equation_number
 from sphinx.writers.html5 import HTML5Translator
 
+import featlib
 from featlib.figures import theme
 from featlib.params import Params
 
@@ -146,6 +148,7 @@ def load_substitutions(source: Path) -> dict[str, Any]:
         "commit": provenance.get("commit", "unknown"),
         "hardware": Numbers("hardware", where, provenance.get("hardware", {})),
         "parameter_table": tabulate_parameters(read("params.yaml", yaml.safe_load)),
+        "deviation_table": tabulate_deviations(Path(featlib.__file__).parent),
         "figure": FigureFinder(str(source / "notebooks")),
         "output": OutputFinder(str(source / "notebooks")),
         "pct": pct,
