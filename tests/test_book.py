@@ -395,7 +395,7 @@ def test_maths_of_the_chapters_is_understood(latex: str) -> None:
     assert found.startswith("<math") and "\\" not in found and "&amp;" not in found
 
 
-@pytest.mark.parametrize("latex", [r"\foo", r"x_1 + \bar", r"\left( x"])
+@pytest.mark.parametrize("latex", [r"\foo", r"x_1 + \bar", r"\left( x", r"r \ge {{ p.k }}"])
 def test_maths_that_is_not_understood_is_an_error(latex: str) -> None:
     with pytest.raises(ValueError):
         featbook.mathml(latex, block=False)

@@ -69,6 +69,17 @@ def test_chart_rows_take_whole_keys_only(root: Path) -> None:
     assert rows.to_dict("records") == [{"row": "BabyPython · Lua", "run": "a", "value": 0.1}]
 
 
+def test_rows_come_in_the_order_of_the_book_and_say_what_a_number_is() -> None:
+    keys = ("sae.lua.0.l0", "sae.merged.0.l0", "sae.base.1.l0", "sae.tinystories.0.l0")
+    numbers = pd.DataFrame({"a": dict.fromkeys(keys, 1.0)})
+    rows = compare.chart_rows(numbers, r"sae\.(\w+)\.(\d)\.l0")
+    models = ["BabyPython", "Lua", "TinyStories", "LuaStories"]
+    assert [row.partition(" · ")[0] for row in rows["row"]] == models
+    assert rows["row"][0] == "BabyPython · seed 1"
+    chart = json.dumps(compare.dot_chart(rows, ["a"], "L0").to_dict())
+    assert chart.count(json.dumps(list(rows["row"]))) == 2, "both layers are drawn in this order"
+
+
 @pytest.mark.parametrize(
     ("names", "words"),
     [
@@ -106,6 +117,11 @@ def test_the_page_is_whole_in_itself(root: Path, browser: Any, mode: str, size: 
     with visit(browser, path, size=size, mode=mode) as seen:
         assert draw_charts(seen.page, mode) == 4
         assert check_axe(seen.page) == []
+        assert not seen.page.get_by_text("+0.0310").is_visible(), "tables are folded away"
+        for summary in seen.page.locator("main > details > summary").all():
+            summary.click()
+        assert check_axe(seen.page) == []
+        assert seen.page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 1
         text = seen.page.inner_text("main")
         assert "+0.0310" in text and "−0.0310" in text and HOSTILE in text
         assert seen.page.locator("main :is(img, iframe)").count() == 0

@@ -25,9 +25,10 @@ from featlib.params import DOMAIN_NAMES, PRINT_NAMES
 from featlib.runs import FeatlibError, Run, atomic_path
 
 STATIC = Path(__file__).resolve().parents[1] / "_static"
-# Colour-blind-safe, and none of them a model's: a colour here is a run.
-COLORS = ("#332288", "#c08a00", "#117733", "#882255", "#5aa6c8", "#6f7276")
-NAMES = {**DOMAIN_NAMES, **PRINT_NAMES}
+# Colour-blind-safe, at least 3 to 1 against white and against the dark page, and none of them a
+# model's: a colour here is a run.
+COLORS = ("#7b6cd9", "#b88300", "#2f8f46", "#c2567a", "#3f8fb5", "#75787c")
+NAMES = {"base": "", **DOMAIN_NAMES, **PRINT_NAMES}  # models, and domains, in the book's order
 SECTIONS = {
     "lm": "Language models",
     "merge": "Merging",
@@ -36,6 +37,9 @@ SECTIONS = {
     "null": "Nulls",
     "case": "Case studies",
     "explain": "Explanations",
+    "transfer": "Transfer",
+    "control": "Controls",
+    "warm": "Warm start",
 }
 # Each chart: its name, the keys that it shows (their groups name the row), the title of its axis.
 CHARTS = (
@@ -74,18 +78,33 @@ def differences(numbers: pd.DataFrame) -> pd.DataFrame:
 def chart_rows(numbers: pd.DataFrame, pattern: str) -> pd.DataFrame:
     """Long table of the numbers whose key matches `pattern` in full: row, run, value."""
     found = [
-        {"row": " · ".join(NAMES.get(g, g) for g in m.groups()), "run": run, "value": value}
-        for key, values in numbers.iterrows()
-        if (m := re.fullmatch(pattern, str(key)))
+        {"row": " · ".join(map(_name, m.groups())), "run": run, "value": value}
+        for m, values in _in_order(numbers, pattern)
         for run, value in values.dropna().items()
     ]
     return pd.DataFrame(found, columns=["row", "run", "value"])
 
 
+def _in_order(numbers: pd.DataFrame, pattern: str) -> list[tuple[re.Match[str], pd.Series]]:
+    """The matching keys and their rows, models and domains in the book's order."""
+    places = {name: f"{place:03}" for place, name in enumerate(NAMES)}
+    found = [
+        (match, values)
+        for key, values in numbers.iterrows()
+        if (match := re.fullmatch(pattern, str(key)))
+    ]
+    return sorted(found, key=lambda pair: [places.get(g, g) for g in pair[0].groups()])
+
+
+def _name(group: str) -> str:
+    return f"seed {group}" if group.isdigit() else NAMES.get(group, group.replace(".", " "))
+
+
 def dot_chart(rows: pd.DataFrame, runs: Sequence[str], title: str) -> alt.LayerChart:
     """One line a number, one dot a run, and a rule from the least to the greatest."""
     color = alt.Color("run:N", scale=alt.Scale(domain=list(runs), range=list(COLORS[: len(runs)])))
-    row = alt.Y("row:N", title=None)
+    names = list(dict.fromkeys(rows["row"]))
+    row = alt.Y("row:N", title=None, sort=names, axis=alt.Axis(labelLimit=260))
     spans = rows.groupby("row")["value"].agg(low="min", high="max").reset_index()
     base = alt.Chart(rows).properties(height=alt.Step(20))
     rule = alt.Chart(spans).mark_rule(style="muted", strokeWidth=1.5)
@@ -108,12 +127,13 @@ def make_figures(numbers: pd.DataFrame) -> list[Figure]:
         if rows.empty:
             continue
         spread = rows.groupby("row")["value"].agg(lambda v: v.max() - v.min())
+        most = f"the runs differ most, by {spread.max():.2g}, in {spread.idxmax()}"
         made.append(
             figure(
                 dot_chart(rows, runs, title),
                 name=name,
-                caption=f"{title[0].upper()}{title[1:]} in each run.",
-                alt=f"{title}: the runs differ most, by {spread.max():.3g}, in {spread.idxmax()}.",
+                caption=f"{title[0].upper()}{title[1:]}: {most}.",
+                alt=f"{title}: {most}.",
                 data=rows.pivot(index="row", columns="run", values="value").reset_index(),
             )
         )
@@ -163,8 +183,9 @@ def _number_table(shown: pd.DataFrame) -> str:
     for _, row in shown.iterrows():
         cells = [f'<th scope="row"><code>{html.escape(str(row.iloc[0]))}</code></th>']
         for name, value in row.iloc[1:].items():
-            form = "+.4f" if " − " in str(name) else ".4f"
-            text = "–" if pd.isna(value) else f"{value:{form}}".replace("-", "−")
+            form = "+.4f" if " − " in str(name) and abs(value) >= 0.00005 else ".4f"
+            text = "–" if pd.isna(value) else f"{value:{form}}".replace("-0.0000", "0.0000")
+            text = text.replace("-", "−")
             cells.append(f'<td class="fl-num">{text}</td>')
         body.append("<tr>" + "".join(cells) + "</tr>")
     return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table>"
@@ -182,12 +203,14 @@ def render(runs: Sequence[Run]) -> str:
     )
     parts.append("<h2>Charts</h2>")
     parts += [f.html() for f in make_figures(numbers)]
+    parts.append("<h2>Every number</h2>")
     kind = shown["number"].str.split(".").str[0]
     for prefix in dict.fromkeys([*SECTIONS, *kind]):
-        rows = shown[kind == prefix]
+        rows, name = shown[kind == prefix], SECTIONS.get(prefix, prefix.capitalize())
         if len(rows):
-            parts.append(f"<h2>{html.escape(SECTIONS.get(prefix, prefix))}</h2>")
-            parts.append(_scrolling(_number_table(rows), SECTIONS.get(prefix, prefix)))
+            inner = _scrolling(_number_table(rows), name)
+            head = f"{html.escape(name)} <small>({len(rows)})</small>"
+            parts.append(f"<details><summary>{head}</summary>{inner}</details>")
     parts += [
         "<h2>How they were made</h2>",
         _scrolling(str(table(facts(runs))), "How they were made"),
@@ -224,6 +247,11 @@ body { max-width: 60rem; margin: 2rem auto; padding: 0 1rem; line-height: 1.6;
 a { color: var(--pst-color-primary); }
 .bd-article tbody th { font-weight: 400; }
 .wide { overflow-x: auto; }
+.wide th code { white-space: normal; overflow-wrap: anywhere; }
+main > details { margin: 0.4rem 0; border-bottom: 1px solid var(--fl-grid); }
+main > details > summary { padding: 0.4rem 0; cursor: pointer; font-weight: 600; }
+main > details small { color: var(--fl-muted); font-weight: 400; }
+@media print { main > details::details-content { content-visibility: visible; } }
 """
 PAGE = """<!doctype html>
 <html lang="en">

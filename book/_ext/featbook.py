@@ -198,6 +198,8 @@ def mathml(latex: str, *, block: bool) -> str:
     """LaTeX as MathML. Raises ValueError where something in it is not understood."""
     from latex2mathml.converter import convert
 
+    if re.search(r"\{\{ \w", latex):
+        raise ValueError("a number of the run cannot stand in maths: write it outside")
     # Numbers are Sphinx's, one a block; and of all such forms the library knows only two.
     latex = re.sub(r"\\(begin|end)\{(?:align|split)(?:ed)?\*?\}", r"\\\1{align*}", latex)
     latex = re.sub(r"\\(begin|end)\{gather(?:ed)?\*?\}", r"\\\1{matrix}", latex)
