@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import altair as alt
 import numpy as np
 import pandas as pd
@@ -51,13 +53,17 @@ def _spans(
     return alt.layer(ends.mark_rule(strokeWidth=2), base.mark_point(size=70))
 
 
-def detector_dots(table: pd.DataFrame) -> alt.LayerChart:
-    """F1 of each kind of detector in each model. Columns: model, detector, f1, f1_low, f1_high."""
+def detector_dots(table: pd.DataFrame, order: Sequence[str] = DETECTORS) -> alt.LayerChart:
+    """F1 of each kind of detector in each model, in the `order` given from the top.
+
+    Columns: model, detector, f1, f1_low, f1_high.
+    """
     need(table, ["model", "detector", "f1", "f1_low", "f1_high"], "detector_dots")
     data = _named(table)
+    two_lines = alt.Axis(**_left().to_dict(), labelExpr="split(datum.label, ', ')")
     chart = _spans(
         data, "f1", title="F1 on the test half", domain=[0, 1],
-        y=alt.Y("detector:N", title=None, sort=list(DETECTORS), axis=_left()),
+        y=alt.Y("detector:N", title=None, sort=list(order), axis=two_lines),
         color=alt.Color("Model:N", scale=model_scale(data["model"]), sort=_NAMES),
         offset=alt.YOffset("Model:N", sort=_NAMES, scale=alt.Scale(paddingInner=0.3)),
         tips=("Model:N", "detector:N"),

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -15,13 +15,14 @@ from featlib.case_study import (
     Found,
     Subject,
     best_correlated,
+    best_dictionary,
     fit_subjects,
-    read_subject,
+    read_subjects,
     trace_feature,
     transfer_subject,
 )
 from featlib.case_sweeps import follow_feature, gather_candidates
-from featlib.case_text import CaseText, check_label, gather_text, split_halves
+from featlib.case_text import CODE, CaseText, check_label, gather_text, split_halves
 from featlib.cases import LabelFit
 from featlib.chapters import needed
 from featlib.checkpoints import read_snapshots
@@ -33,9 +34,7 @@ from featlib.merging import merge_models
 from featlib.params import derive_seed
 from featlib.runs import DOMAINS, MODELS, PRINT_NAMES, FeatlibError, Run
 
-CODE = ("python", "lua")
 OTHER = 0.2  # tokens of each other domain, as a share of those of code
-REFERENCE_SEED, CHILD_SEED = 0, 1  # never equal: equal seeds find equal features (chapter 06)
 
 
 @dataclass(frozen=True)
@@ -46,8 +45,9 @@ class Case:
     reference: str  # the model in which the feature is found
     text: CaseText
     streams: dict[str, LabelledStream]  # by label
-    subjects: dict[str, Subject]  # by model
+    dictionaries: dict[str, list[Subject]]  # by model: its autoencoders, as far as searched
     fits: dict[tuple[str, str], LabelFit]  # by label and model
+    homes: dict[tuple[str, str], Subject]  # where each of them was found
     found: list[Found]  # the feature and its counterparts by every route
     fates: pd.DataFrame  # see trace_feature
     effects: pd.DataFrame
@@ -56,6 +56,14 @@ class Case:
     def feature(self) -> int:
         """The feature, as an index into the reference's autoencoder."""
         return self.fits[self.label, self.reference].feature
+
+    @property
+    def subjects(self) -> dict[str, Subject]:
+        """By model: with the autoencoder that holds its best feature for the label."""
+        return {
+            name: self.homes.get((self.label, name), own[0])
+            for name, own in self.dictionaries.items()
+        }
 
     @property
     def stream(self) -> LabelledStream:
@@ -80,7 +88,8 @@ def study_label(
     """Find the feature of `label` in the reference, and its counterparts in the other models.
 
     `labels`: those that are fitted; `label` is one of them, and the one that is followed.
-    `languages`: the kinds of code in the text. `p`: seed, case_tokens, case_random, bootstrap.
+    `languages`: the kinds of code in the text. `p`: seed, sae_seeds, case_tokens, case_random,
+    bootstrap.
     """
     check_label(label, labels)
     seed = derive_seed(p.seed, "case", label)
@@ -91,39 +100,51 @@ def study_label(
             f"{int(text.masks[label].sum())} tokens of the held-out text have the label {label!r}, "
             "in too few documents for two halves: raise case_tokens, or choose another label"
         )
-    subjects, second = {}, None
-    for name in MODELS:
-        model = lm.load_checkpoint(needed(run.model(name), "04_merging"))
-        number = REFERENCE_SEED if name == reference else CHILD_SEED
-        subjects[name] = read_subject(name, model, _autoencoder(run, name, number), text.ids)
-        if name == reference:
-            second = read_subject(name, model, _autoencoder(run, name, CHILD_SEED), text.ids)
-    assert second is not None
-    options = {"seed": seed, "n_boot": p.bootstrap}
-    fits = fit_subjects(
-        list(subjects.values()), streams, chosen=label, n_random=p.case_random, **options
-    )
-    if (label, reference) not in fits:
+    seeds = range(p.sae_seeds)
+    dictionaries = {reference: _read_dictionaries(run, reference, seeds, text.ids)}
+    own = best_dictionary(dictionaries[reference], streams[label])
+    if own is None:
         raise FeatlibError(
             f"no feature of {PRINT_NAMES[reference]} fires in the text of label {label!r}"
         )
-    found = _find_counterparts(
-        run, label, reference, subjects, second, fits, streams[label], p, options
+    # Equal seeds find equal features (chapter 11), so nobody else's autoencoder has the seed of
+    # the one that holds the feature.
+    for name in MODELS:
+        if name != reference:
+            others = [seed for seed in seeds if seed != own.seed]
+            dictionaries[name] = _read_dictionaries(run, name, others, text.ids)
+    options = {"seed": seed, "n_boot": p.bootstrap}
+    fits, homes = fit_subjects(
+        dictionaries, streams, chosen=label, n_random=p.case_random, **options
     )
+    case = Case(
+        label, reference, text, streams, dictionaries, fits, homes, [], pd.DataFrame(),
+        pd.DataFrame(),
+    )  # fmt: skip
+    found = _find_counterparts(run, case, p, options)
     fates, effects = trace_feature(
-        subjects[reference], fits[label, reference].feature, found, streams[label], text.documents,
+        own, case.feature, found, streams[label], text.documents,
         n_random=p.case_random, **options,
     )  # fmt: skip
-    return Case(label, reference, text, streams, subjects, fits, found, fates, effects)
+    return replace(case, found=found, fates=fates, effects=effects)
 
 
 def read_text(
-    run: Run, p: SimpleNamespace, labels: Mapping[str, Label], languages: Sequence[str]
+    run: Run,
+    p: SimpleNamespace,
+    labels: Mapping[str, Label],
+    languages: Sequence[str],
+    *,
+    tokens: int | None = None,
 ) -> CaseText:
-    """Held-out blocks of the `languages` and of both kinds of English, with all `labels`."""
+    """Held-out blocks of the `languages` and of both kinds of English, with all `labels`.
+
+    `tokens` of code (default: `p.case_tokens`), and a fifth as many of each kind of English.
+    """
+    tokens = tokens or p.case_tokens
     documents = pd.read_parquet(needed(run.tokens / "documents.parquet", "01_corpora"))
     ids = np.load(needed(run.tokens / "python.test.ids.npy", "01_corpora"), mmap_mode="r")
-    few, each = int(OTHER * p.case_tokens), p.case_tokens // len(languages)
+    few, each = int(OTHER * tokens), tokens // len(languages)
     wanted = {d: each if d in languages else few for d in DOMAINS}
     kept = {d: n for d, n in wanted.items() if d in languages or d not in CODE}
     return gather_text(
@@ -132,45 +153,44 @@ def read_text(
     )  # fmt: skip
 
 
-def _autoencoder(run: Run, model: str, number: int) -> sae_lib.SparseAutoencoder:
-    return sae_lib.load_autoencoder(needed(run.autoencoder(model, number), "05_autoencoders"))
+def _read_dictionaries(run: Run, name: str, seeds: Iterable[int], ids: np.ndarray) -> list[Subject]:
+    model = lm.load_checkpoint(needed(run.model(name), "04_merging"))
+    saes = {
+        seed: sae_lib.load_autoencoder(needed(run.autoencoder(name, seed), "05_autoencoders"))
+        for seed in seeds
+    }
+    return read_subjects(name, model, saes, ids)
 
 
 def _find_counterparts(
-    run: Run,
-    label: str,
-    reference: str,
-    subjects: Mapping[str, Subject],
-    second: Subject,
-    fits: Mapping[tuple[str, str], LabelFit],
-    stream: LabelledStream,
-    p: SimpleNamespace,
-    options: Mapping[str, int],
+    run: Run, case: Case, p: SimpleNamespace, options: Mapping[str, int]
 ) -> list[Found]:
-    """The feature, then its counterparts: the second autoencoder of the reference among them."""
-    own = subjects[reference]
-    feature = fits[label, reference].feature
-    in_stream = load_features(needed(run.features(reference, REFERENCE_SEED), "06_matching"))
-    found = [Found(own, "labels", feature)]
-    best, r = best_correlated(
-        in_stream, feature, load_features(run.features(reference, CHILD_SEED))
-    )
-    found.append(Found(second, "correlation", best, r, again=True))
-    best_again = rank_features(second.features, stream, 1)
-    if len(best_again):
-        found.append(Found(second, "labels", int(best_again["feature"][0]), again=True))
-    for name, subject in subjects.items():
-        if name == reference:
-            continue
-        if (label, name) in fits:
-            found.append(Found(subject, "labels", fits[label, name].feature))
-        other = load_features(needed(run.features(name, CHILD_SEED), "06_matching"))
-        best, r = best_correlated(in_stream, feature, other)
-        found.append(Found(subject, "correlation", best, r))
-        moved = transfer_subject(
-            own, feature, subject, n_random=p.case_random, seed=options["seed"]
-        )
-        found.append(Found(moved, "transfer", 0))
+    """The feature, then its counterparts: the reference's other autoencoders give the ceiling."""
+    own = case.subjects[case.reference]
+    in_stream = load_features(needed(run.features(case.reference, own.seed), "06_matching"))
+    found = [Found(own, "labels", case.feature)]
+    for name, searched in case.dictionaries.items():
+        again = name == case.reference
+        others = [subject for subject in searched if subject is not own]
+        if again:
+            second = best_dictionary(others, case.stream)
+            if second is not None:
+                best = int(rank_features(second.features, case.stream, 1)["feature"][0])
+                found.append(Found(second, "labels", best, again=True))
+        elif (case.label, name) in case.fits:
+            fit = case.fits[case.label, name]
+            found.append(Found(case.homes[case.label, name], "labels", fit.feature))
+        matches = []
+        for subject in others:
+            stored = needed(run.features(name, subject.seed), "06_matching")
+            best, r = best_correlated(in_stream, case.feature, load_features(stored))
+            matches.append(Found(subject, "correlation", best, r, again=again))
+        found.append(max(matches, key=lambda match: match.r_stream))
+        if not again:
+            moved = transfer_subject(
+                own, case.feature, others[0], n_random=p.case_random, seed=options["seed"]
+            )
+            found.append(Found(moved, "transfer", 0))
     return found
 
 
@@ -247,10 +267,11 @@ def case_metrics(case: Case, label: str, prefix: str) -> dict[str, float]:
     silent = {"f1": 0.0, "precision": 0.0, "recall": 0.0, "auroc": 0.5}
     inside = case.text.documents[:, 1:] == case.text.documents[:, :-1]
     found = {}
-    for model, subject in case.subjects.items():
+    for model in case.dictionaries:
         fit = case.fits.get((label, model))
         values, on, off = {**silent, "set_f1": 0.0}, 0.0, 0.0
         if fit is not None:
+            subject = case.homes[label, model]
             row = fit.row()
             values = {key: float(row[key]) for key in silent}
             values["set_f1"] = float(fit.row("feature set")["f1"])

@@ -21,13 +21,12 @@ from featlib.autoencoder import SparseAutoencoder
 from featlib.baselines import similar_features
 from featlib.cases import LabelFit, evaluate_feature, fit_label
 from featlib.correlation import pearson
-from featlib.detectors import LabelledStream, feature_scores
+from featlib.detectors import LabelledStream, feature_scores, rank_features
 from featlib.effects import ablation_effects, steering_effects, typical_activation
 from featlib.features import FeatureActivations, encode_batches, feature_activations
 from featlib.interventions import Sites, read_sites
 from featlib.labels import EXCEPTION_WORDS, find_vocabulary
-from featlib.runs import PRINT_NAMES, FeatlibError
-from featlib.verdicts import Evidence, Thresholds, Verdict, answer_question, judge_survival
+from featlib.runs import FeatlibError
 
 ROUTES = ("labels", "correlation", "transfer", "crosscoder")
 CHUNK = 4096  # tokens encoded at once
@@ -42,14 +41,28 @@ class Subject:
     sae: SparseAutoencoder
     sites: Sites
     features: FeatureActivations
+    seed: int = 0  # of the autoencoder
 
 
 def read_subject(
     name: str, model: MistralForCausalLM, sae: SparseAutoencoder, ids: np.ndarray
 ) -> Subject:
     """Run `model` over blocks `ids` once, and encode what its MLP does with `sae`."""
+    return read_subjects(name, model, {0: sae}, ids)[0]
+
+
+def read_subjects(
+    name: str,
+    model: MistralForCausalLM,
+    saes: Mapping[int, SparseAutoencoder],
+    ids: np.ndarray,
+) -> list[Subject]:
+    """The same for several autoencoders of one model, by seed: the model itself runs once."""
     sites = read_sites(model, ids)
-    return Subject(name, model, sae, sites, encode_batches(sites.neurons.split(CHUNK), sae))
+    return [
+        Subject(name, model, sae, sites, encode_batches(sites.neurons.split(CHUNK), sae), seed)
+        for seed, sae in saes.items()
+    ]
 
 
 def pick_features(sae: SparseAutoencoder, chosen: Sequence[int]) -> SparseAutoencoder:
@@ -79,33 +92,52 @@ def encode_few(sae: SparseAutoencoder, neurons: torch.Tensor) -> FeatureActivati
 # ------------------------------------------------------------------------------ detecting
 
 
+def best_dictionary(subjects: Sequence[Subject], stream: LabelledStream) -> Subject | None:
+    """The one whose best feature has the highest F1 on the selection half; None if all are silent.
+
+    An autoencoder is one of many that training could have given. Which of them gave a concept a
+    feature of its own is luck, so a feature is looked for in all of a model's autoencoders.
+    """
+    best: tuple[float, Subject | None] = (-1.0, None)
+    for subject in subjects:
+        ranked = rank_features(subject.features, stream, 1)
+        if len(ranked) and ranked["f1"][0] > best[0]:
+            best = (float(ranked["f1"][0]), subject)
+    return best[1]
+
+
 def fit_subjects(
-    subjects: Sequence[Subject],
+    dictionaries: Mapping[str, Sequence[Subject]],
     streams: Mapping[str, LabelledStream],
     *,
     chosen: str,
     seed: int,
     n_random: int,
     n_boot: int,
-) -> dict[tuple[str, str], LabelFit]:
-    """The best feature for each (label, model); neuron and probe stand beside `chosen` only."""
-    fits = {}
-    for subject in subjects:
+) -> tuple[dict[tuple[str, str], LabelFit], dict[tuple[str, str], Subject]]:
+    """(fits, homes) by (label, model): the best feature, and the subject in which it was found.
+
+    `dictionaries`: the subjects of each model, one for each of its autoencoders. Neuron and probe
+    stand beside `chosen` only.
+    """
+    fits, homes = {}, {}
+    for model, subjects in dictionaries.items():
         for label, stream in streams.items():
-            rivals = label == chosen
-            try:
-                fits[label, subject.name] = fit_label(
-                    subject.features,
-                    stream,
-                    seed=seed,
-                    neurons=subject.sites.neurons.cpu().numpy() if rivals else None,
-                    residual=subject.sites.residual.cpu().numpy() if rivals else None,
-                    n_random=n_random,
-                    n_boot=n_boot,
-                )
-            except FeatlibError:  # no feature fires in one of the halves
+            subject = best_dictionary(subjects, stream)
+            if subject is None:  # no feature fires in the selection half
                 continue
-    return fits
+            rivals = label == chosen
+            fits[label, model] = fit_label(
+                subject.features,
+                stream,
+                seed=seed,
+                neurons=subject.sites.neurons.cpu().numpy() if rivals else None,
+                residual=subject.sites.residual.cpu().numpy() if rivals else None,
+                n_random=n_random,
+                n_boot=n_boot,
+            )
+            homes[label, model] = subject
+    return fits, homes
 
 
 def detector_table(fits: Mapping[tuple[str, str], LabelFit]) -> pd.DataFrame:
@@ -210,74 +242,6 @@ def _correlation(a: np.ndarray, b: np.ndarray) -> float:
     if a.std() == 0 or b.std() == 0:
         return 0.0
     return float(np.corrcoef(a, b)[0, 1])
-
-
-# ------------------------------------------------------------------------------ the answer
-
-
-def judge_models(
-    fates: pd.DataFrame,
-    *,
-    reference: str,
-    feature: str,
-    route: str = "transfer",
-    thresholds: Thresholds | None = None,
-) -> dict[str, Verdict]:
-    """A verdict for each model but the reference (by name in print), on its counterpart by `route`.
-
-    The correlation quoted is that of the best match on the common stream, as the paper would have
-    it, whatever the route.
-    """
-    own = fates[~fates["again"]].set_index(["route", "model"])
-
-    def evidence(route: str, model: str) -> Evidence:
-        row, r = own.loc[(route, model)], float("nan")
-        if ("correlation", model) in own.index:
-            r = float(own.loc[("correlation", model), "r_stream"])
-        keys = ("f1", "f1_low", "f1_high", "effect", "effect_low", "effect_high")
-        return Evidence(*(float(row[key]) for key in keys), r=r)
-
-    return {
-        PRINT_NAMES[model]: judge_survival(
-            evidence("labels", reference),
-            evidence(route, model),
-            model=PRINT_NAMES[model],
-            parent_model=PRINT_NAMES[reference],
-            feature=feature,
-            thresholds=thresholds,
-        )
-        for model in PRINT_NAMES
-        if model != reference and (route, model) in own.index
-    }
-
-
-def write_answer(fates: pd.DataFrame, *, reference: str, feature: str) -> str:
-    """The paragraph that answers the question: by transfer, and what the dictionaries say.
-
-    Transfer decides, since it asks the child itself; a child's own dictionary may lack a feature
-    that the model has, as a second dictionary of the parent may (the ceiling).
-    """
-    moved = judge_models(fates, reference=reference, feature=feature)
-    answer = answer_question(moved, feature=feature)
-    own = judge_models(fates, reference=reference, feature=feature, route="labels")
-    if not own or any(verdict.word == "absent" for verdict in moved.values()):
-        return answer
-    f1 = fates[(fates["route"] == "labels") & ~fates["again"]].set_index("model")["f1"]
-    again = fates[(fates["route"] == "labels") & fates["again"]]
-    said = ", ".join(
-        f"{verdict.word} in {model} (F1 {f1[name]:.2f})"
-        for name, model in PRINT_NAMES.items()
-        for verdict in [own.get(model)]
-        if verdict is not None
-    )
-    ceiling = ""
-    if len(again):
-        first = PRINT_NAMES[reference]
-        ceiling = f"; a second autoencoder of {first} itself reaches {again['f1'].iloc[0]:.2f}"
-    return (
-        f"{answer} All this is by transfer: the same feature, read in each model. Judged by the "
-        f"best feature of each model's own autoencoder it is {said}{ceiling}."
-    )
 
 
 # ------------------------------------------------------------------------------ steering

@@ -13,7 +13,7 @@ from featlib.case_text import busiest_block
 from featlib.detectors import feature_scores
 from featlib.figures import Markup
 from featlib.interventions import Edit, edited_losses, loss_changes
-from featlib.runs import PRINT_NAMES, Run
+from featlib.runs import DOMAIN_NAMES, PRINT_NAMES, Run
 from featlib.strips import token_strips
 
 
@@ -54,6 +54,23 @@ def _strip_name(case: Case, item: Found) -> str:
         "the same feature, transferred" if item.route == "transfer" else f"feature {item.feature}"
     )
     return f"{name}, {which}: r = {row['r']:.2f}"
+
+
+def text_table(case: Case) -> pd.DataFrame:
+    """What the case was studied on: documents read and left out, tokens, labelled tokens."""
+    rows = []
+    for domain, read in case.text.read.items():
+        here = case.text.domains == domain
+        rows.append(
+            {
+                "text": DOMAIN_NAMES[domain],
+                "documents": read,
+                "do not parse": case.text.skipped[domain],
+                "tokens": int(here.sum()) * case.text.ids.shape[1],
+                "labelled tokens": int(case.text.masks[case.label][here].sum()),
+            }
+        )
+    return pd.DataFrame(rows)
 
 
 def context_table(case: Case) -> pd.DataFrame:

@@ -17,10 +17,26 @@ from transformers import PreTrainedTokenizerFast
 
 from featlib.detectors import LabelledStream, labelled_stream
 from featlib.labels import Label, label_documents
+from featlib.params import TRAINING_MIX
 from featlib.runs import FeatlibError
 from featlib.tokens import TokenBlocks, tokenize_documents
 
+CODE = ("python", "lua")
 CHARACTERS = 6  # of a document read for each token asked for: enough to draw blocks from
+
+
+def languages_of(label: Label, model: str) -> tuple[str, ...]:
+    """The code in which a case is studied: what `label` can read and `model` was trained on.
+
+    A model trained on no such code (TinyStories) is studied on all that the label can read.
+    """
+    readable = tuple(domain for domain in CODE if domain in label.find)
+    if not readable:
+        raise FeatlibError(
+            f"the label reads {', '.join(label.find) or 'no domain'}: give it a function for "
+            f"{' or '.join(CODE)}"
+        )
+    return tuple(domain for domain in readable if domain in TRAINING_MIX[model]) or readable
 
 
 @dataclass(frozen=True)

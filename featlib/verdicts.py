@@ -122,12 +122,26 @@ def answer_question(
 ) -> str:
     """One paragraph from the verdicts of each child (by its name in print): answer, then why."""
     at = thresholds or Thresholds()
+    opening = open_answer(verdicts, feature=feature)
+    absent = [verdict for verdict in verdicts.values() if verdict.word == "absent"]
+    if absent:
+        return f"{opening} {absent[0].sentence}"
+    sentences = " ".join(verdict.sentence for verdict in verdicts.values())
+    rule = (
+        f"Here a feature survives if it keeps {at.keep_f1:.0%} of its F1 and {at.keep_effect:.0%} "
+        f"of its effect; it is lost below {at.lost_f1:.0%} of its F1, or if its F1 is not kept and "
+        f"its effect falls below {at.lost_effect:.0%}; between them it is weakened."
+    )
+    return f"{opening} {sentences} {rule}"
+
+
+def open_answer(verdicts: Mapping[str, Verdict], *, feature: str = "feature") -> str:
+    """The first sentence of an answer: yes, no or in part, and which word holds for which child."""
     words = {verdict.word for verdict in verdicts.values()}
     if not words:
         raise FeatlibError("no verdict given: judge at least one model")
     if "absent" in words:
-        first = next(verdict for verdict in verdicts.values() if verdict.word == "absent")
-        return f"The question does not arise. {first.sentence}"
+        return "The question does not arise."
     parts = []
     for word, phrase in (
         ("survives", "survives in"),
@@ -138,13 +152,7 @@ def answer_question(
         if models:
             parts.append(f"{phrase} {_listed(models)}")
     opening = "Yes" if words == {"survives"} else "No" if words == {"lost"} else "In part"
-    sentences = " ".join(verdict.sentence for verdict in verdicts.values())
-    rule = (
-        f"Here a feature survives if it keeps {at.keep_f1:.0%} of its F1 and {at.keep_effect:.0%} "
-        f"of its effect; it is lost below {at.lost_f1:.0%} of its F1, or if its F1 is not kept and "
-        f"its effect falls below {at.lost_effect:.0%}; between them it is weakened."
-    )
-    return f"{opening}: the {feature} {_listed(parts)}. {sentences} {rule}"
+    return f"{opening}: the {feature} {_listed(parts)}."
 
 
 def half_life(t: Sequence[float], value: Sequence[float], start: float | None = None) -> float:

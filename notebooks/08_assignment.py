@@ -26,16 +26,16 @@
 # %% tags=["parameters", "remove-cell"]
 run: str = "mini"  # the run's name: its files lie in runs/<run>
 seed: int = 0  # every random choice follows from it
+sae_seeds: int = 3  # autoencoders per model; the feature is looked for in all of them
 case_tokens: int = 80_000  # held-out tokens of code; other domains a fifth each
 case_random: int = 5  # random features of like density beside each feature that is ablated
 threshold: float = 0.8  # correlation from which two features count as one
 bootstrap: int = 200  # resamples of documents for an interval
 
 # %%
-import pandas as pd
 from IPython.display import Markdown
 
-from featlib import case_charts, case_run, case_study, case_tables, charts
+from featlib import answers, case_charts, case_run, case_study, case_tables, charts
 from featlib import language_model as lm
 from featlib import tokens as token_lib
 from featlib.chapters import needed, start_chapter
@@ -60,18 +60,7 @@ case = case_run.study_label(
     run_folder, p, "assignment", {"assignment": LABELS["assignment"]}, languages=("python", "lua")
 )
 own = case.fits["assignment", "base"]
-pd.DataFrame(
-    {
-        "documents": pd.Series(case.text.read),
-        "do not parse": pd.Series(case.text.skipped),
-        "labelled tokens": pd.Series(
-            {
-                d: int(case.text.masks["assignment"][case.text.domains == d].sum())
-                for d in case.text.read
-            }
-        ),
-    }
-)
+charts.table(case_tables.text_table(case))
 
 # %% [markdown]
 # ## The feature and its rivals
@@ -120,7 +109,7 @@ charts.figure(
 )
 
 # %% [markdown]
-# By every route, with the ceiling: what the same search finds in a second autoencoder of
+# By every route, with the ceiling: what the same search finds in the other autoencoders of
 # BabyPython itself ([chapter 9](09_exception) explains the routes).
 
 # %% tags=["hide-input"]
@@ -143,15 +132,15 @@ name = case_tables.feature_name("assignment")
 passing = [PRINT_NAMES[r.model] for r in matched.itertuples() if r.r_stream >= p.threshold]
 best = fates[fates["route"] == "labels"].set_index("model")["f1"]
 rule = own.row("token rule")["f1"]
-verdict = case_study.write_answer(case.fates, reference="base", feature=name)
+verdict = answers.write_answer(case.fates, reference="base", feature=name)
 Markdown(
     f"""\
 The best feature of BabyPython detects assignments with F1 {best["base"]:.2f}, where the rule that
 sees only the token reaches {rule:.2f}. In the other models' own dictionaries the best feature
 reaches {", ".join(f"{best[m]:.2f} in {PRINT_NAMES[m]}" for m in best.index if m != "base")}.
 By correlation on the common stream {len(passing)} of {len(matched)} models have a match that passes
-{p.threshold:g}{f" ({', '.join(passing)})" if passing else ""}; a second autoencoder of BabyPython
-reaches r = {again.loc["correlation", "r_stream"]:.2f}.
+{p.threshold:g}{f" ({', '.join(passing)})" if passing else ""}; in the other autoencoders of
+BabyPython itself the best has r = {again.loc["correlation", "r_stream"]:.2f}.
 
 {verdict}
 

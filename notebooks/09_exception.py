@@ -30,6 +30,7 @@ run: str = "mini"  # the run's name: its files lie in runs/<run>
 seed: int = 0  # every random choice follows from it
 label: str = "exception_header"  # what the feature detects; a name in featlib.labels
 model: str = "base"  # the model in which the feature is found; the others are searched
+sae_seeds: int = 3  # autoencoders per model; the feature is looked for in all of them
 case_tokens: int = 80_000  # held-out tokens of code; other domains a fifth each
 case_sweep_tokens: int = 30_000  # tokens of code read in each model of a dose-response curve
 case_step: float = 0.05  # step of t in the dose-response curve
@@ -44,15 +45,24 @@ import numpy as np
 import pandas as pd
 from IPython.display import Markdown
 
-from featlib import case_charts, case_run, case_study, case_sweeps, case_tables, charts
+from featlib import (
+    answers,
+    case_charts,
+    case_elsewhere,
+    case_run,
+    case_study,
+    case_sweeps,
+    case_tables,
+    charts,
+)
 from featlib import cases as case_lib
 from featlib import detectors as detectors_lib
 from featlib import language_model as lm
 from featlib import tokens as token_lib
-from featlib.case_text import check_label
+from featlib.case_text import CODE, check_label, languages_of
 from featlib.chapters import needed, start_chapter
 from featlib.labels import LABELS
-from featlib.params import MODELS, PRINT_NAMES
+from featlib.params import DOMAIN_NAMES, MODELS, PRINT_NAMES
 from featlib.verdicts import Thresholds
 
 chapter = start_chapter("09_exception", globals())
@@ -88,9 +98,14 @@ charts.table(pd.DataFrame([{"label": n, "a token is": w.meaning} for n, w in lab
 # autoencoder was trained on. A file that does not parse is left out and counted.
 
 # %% tags=["hide-input"]
-case = case_run.study_label(
-    run_folder, p, p.label, labels, languages=("python",), reference=p.model
-)
+languages = languages_of(labels[p.label], p.model)
+case = case_run.study_label(run_folder, p, p.label, labels, languages=languages, reference=p.model)
+charts.table(case_tables.text_table(case))
+
+# %% [markdown]
+# Whole documents are dealt into two halves: one to choose on, one to judge on.
+
+# %% tags=["hide-input"]
 name = case_tables.feature_name(p.label)
 parent = PRINT_NAMES[case.reference]
 halves = {"selection": case.stream.selection, "test": case.stream.test}
@@ -115,10 +130,10 @@ charts.table(
 # %% [markdown]
 # ## Finding the feature
 #
-# Every feature of a model's autoencoder is tried as a detector: it says yes where its activation
-# exceeds a threshold. Feature and threshold with the highest F1 on the selection half are kept;
-# everything reported comes from the other half, whose documents had no say. Intervals (95 %)
-# resample whole documents.
+# Every feature of all of a model's autoencoders is tried as a detector: it says yes where its
+# activation exceeds a threshold. Feature and threshold with the highest F1 on the selection half
+# are kept; everything reported comes from the other half, whose documents had no say. Intervals
+# (95 %) resample whole documents.
 
 # %% tags=["hide-input"]
 detectors = case_study.detector_table(case.fits)
@@ -199,8 +214,9 @@ charts.table(needing, digits=2)
 # - *By crosscoder*, one dictionary for all models: [chapter 11](11_controls) trains one where the
 #   parameters ask for it, as a second opinion on shares; no verdict here rests on it.
 #
-# A second autoencoder of the same model gives the ceiling: what the search finds when nothing at
-# all has happened to the model.
+# The parent's other autoencoders give the ceiling: what the search finds when nothing at all has
+# happened to the model. In every model only autoencoders are searched whose seed differs from that
+# of the one in which the feature was found, since an equal seed alone makes features agree.
 
 # %% tags=["hide-input"]
 fates = case.fates
@@ -212,13 +228,13 @@ charts.figure(
     name="routes",
     caption=f"The {name} of {parent} and its counterparts: how well each detects the label "
     "(above), and what ablating it costs at labelled tokens, beyond random features (below). "
-    f"*{parent}, again* is a second autoencoder of the same model.",
+    f"*{parent}, again*: the other autoencoders of the same model.",
     alt="Best feature by labels: "
     + "; ".join(
         f"{PRINT_NAMES[row.model]} F1 {row.f1:.2f}, effect {row.effect:.2f}"
         for row in labelled.itertuples()
     )
-    + f". Second autoencoder of {parent}: F1 {again.loc['labels', 'f1']:.2f}, best r "
+    + f". Other autoencoders of {parent}: F1 {again.loc['labels', 'f1']:.2f}, best r "
     f"{again.loc['correlation', 'r_stream']:.2f}.",
     data=case.fates,
 )
@@ -258,6 +274,34 @@ charts.figure(
     alt="F1 of these features: "
     + "; ".join(f"{PRINT_NAMES[row.model]} {row.f1:.2f}" for row in labelled.itertuples()),
 )
+
+# %% [markdown]
+# ## In another language
+#
+# Lua has no `raise`, but it has `error` and `assert`. A feature that stood for exceptions, rather
+# than for words of Python, might take these over once the model has learnt Lua. So: the same label
+# in the other language, and whether the same feature, transferred, detects it there, beside the
+# best feature of each model's own and the rule that sees the token alone.
+
+# %% tags=["hide-input"]
+others = [lang for lang in CODE if lang in labels[p.label].find and lang not in languages]
+if others:
+    abroad = case_elsewhere.detect_elsewhere(run_folder, case, labels[p.label], others[0], p)
+    abroad_f1 = abroad.set_index(["detector", "model"])["f1"]
+    shown = charts.figure(
+        case_charts.detector_dots(abroad, order=case_elsewhere.DETECTORS),
+        name="elsewhere",
+        caption=f"Detectors of the same label in {DOMAIN_NAMES[others[0]]} "
+        f"({int(abroad['n_labelled'].iloc[0])} labelled tokens in the test half).",
+        alt=f"F1 in {DOMAIN_NAMES[others[0]]}. The same feature, transferred: "
+        + "; ".join(f"{PRINT_NAMES[m]} {v:.2f}" for m, v in abroad_f1[case_elsewhere.SAME].items())
+        + ". Best feature of its own: "
+        + "; ".join(f"{PRINT_NAMES[m]} {v:.2f}" for m, v in abroad_f1[case_elsewhere.BEST].items()),
+        data=abroad,
+    )
+else:
+    shown = Markdown("This label is read in no other language.")
+shown
 
 # %% [markdown]
 # ## Cause: what happens without it
@@ -381,9 +425,15 @@ charts.figure(
 # %% [markdown]
 # ## The answer
 
+# %% tags=["remove-input", "short-answer"]
+Markdown(answers.write_short_answer(case.fates, reference=case.reference, feature=name))
+
+# %% [markdown]
+# Model by model, with the rule behind the words:
+
 # %% tags=["remove-input", "answer"]
-verdicts = case_study.judge_models(case.fates, reference=case.reference, feature=name)
-Markdown(case_study.write_answer(case.fates, reference=case.reference, feature=name))
+verdicts = answers.judge_models(case.fates, reference=case.reference, feature=name)
+Markdown(answers.write_answer(case.fates, reference=case.reference, feature=name))
 
 # %% [markdown]
 # ## What was found, and what could be wrong
@@ -420,9 +470,10 @@ Feature {case.feature} of {parent} detects the label with F1 {own.row()["f1"]:.2
     };
 calling it an understanding of exceptions would say more than was shown.{keywords}
 
-By correlation, {len(low_r)} of {len(moved)} models have no feature that passes {p.threshold:g}; a
-second autoencoder of {parent} itself has one with r = {again.loc["correlation", "r_stream"]:.2f},
-and no more than that can be asked of another model. Transferred, the very same feature detects the
+By correlation, {len(low_r)} of {len(moved)} models have no feature that passes {p.threshold:g};
+in the other autoencoders of {parent} itself the best has r =
+{again.loc["correlation", "r_stream"]:.2f}, which is about what a model in which nothing had
+changed would show. Transferred, the very same feature detects the
 label with F1 """
     + ", ".join(f"{by.loc[('transfer', m), 'f1']:.2f} in {PRINT_NAMES[m]}" for m in moved)
     + f""".

@@ -7,17 +7,19 @@ import pandas as pd
 import pytest
 import torch
 
+from featlib.answers import judge_models, write_answer, write_short_answer
 from featlib.autoencoder import SparseAutoencoder
 from featlib.case_study import (
     Found,
     best_correlated,
-    judge_models,
+    best_dictionary,
+    fit_subjects,
     pick_features,
     read_subject,
+    read_subjects,
     related_vocabulary,
     trace_feature,
     transfer_subject,
-    write_answer,
 )
 from featlib.case_sweeps import Candidates, follow_feature, half_lives
 from featlib.checkpoints import keep_snapshots, read_snapshots
@@ -145,7 +147,49 @@ def test_another_run_gives_another_answer(given, word, opening):
     assert answer.startswith(opening)
     assert "does not count as the same feature" in answer
     assert "it is lost in Lua (F1 0.40)" in answer
-    assert "a second autoencoder of BabyPython itself reaches 0.55" in answer
+    assert "other autoencoders of BabyPython itself reach 0.55" in answer
+
+
+@pytest.mark.parametrize(
+    ("given", "opening"),
+    [
+        ({}, "Yes: the feature survives in Lua, TinyStories and LuaStories."),
+        ({"f1": 0.6}, "In part: the feature is weakened in Lua, TinyStories and LuaStories."),
+        ({"f1": 0.2}, "No: the feature is lost in Lua, TinyStories and LuaStories."),
+    ],
+)
+def test_the_short_answer_is_two_sentences(given, opening):
+    table = fates(**given)
+    table.loc[len(table)] = {**table.iloc[1], "route": "correlation", "r_stream": 0.77}
+    answer = write_short_answer(table, reference="base", feature="feature")
+    assert answer.startswith(f"{opening} Read in each model, it finds its tokens with F1 0.90 in B")
+    assert answer.count(". ") == 1, "two sentences"
+    assert f"{given.get('f1', 0.9):.2f} in LuaStories" in answer
+    assert "r = 0.30, where the other dictionaries of BabyPython itself come to 0.77." in answer
+
+
+def test_the_short_answer_without_a_feature():
+    table = fates()
+    table.loc[(table["model"] == "base") & ~table["again"], ["f1", "f1_low", "f1_high"]] = 0.2
+    answer = write_short_answer(table, reference="base", feature="feature")
+    assert answer.startswith("The question does not arise. BabyPython has no feature that")
+
+
+def test_a_feature_is_looked_for_in_every_dictionary(model, sae, ids, documents, stream):
+    """The planted feature is in the second dictionary only; the first holds what is random."""
+    without = pick_features(sae, [3, 4, 5, 6])
+    found = read_subjects("base", model, {4: without, 9: sae}, ids)
+    assert found[0].sites is found[1].sites, "the model runs once"
+    assert best_dictionary(found, stream).seed == 9
+    fits, homes = fit_subjects(
+        {"base": found}, {"word": stream}, chosen="word", seed=0, n_random=2, n_boot=10
+    )
+    assert homes["word", "base"].seed == 9
+    assert fits["word", "base"].feature == 0
+    silent = pick_features(sae, [3])
+    with torch.no_grad():
+        silent.b_enc.fill_(-1e6)
+    assert best_dictionary(read_subjects("base", model, {0: silent}, ids), stream) is None
 
 
 def test_no_feature_no_question():

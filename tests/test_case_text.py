@@ -6,7 +6,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from featlib.case_text import busiest_block, check_label, gather_text, split_halves
+from featlib.case_text import (
+    busiest_block,
+    check_label,
+    gather_text,
+    languages_of,
+    split_halves,
+)
 from featlib.labels import LABELS, Label
 from featlib.runs import FeatlibError
 from featlib.tokens import token_strings, train_tokenizer
@@ -102,3 +108,13 @@ def test_the_busiest_block_is_of_the_part_asked_for(documents, tokenizer):
     assert among[block].all()
     best = (text.masks["assignment"] & among).sum(axis=1).max()
     assert text.masks["assignment"][block].sum() >= best - 1  # one document before one token more
+
+
+def test_a_case_is_studied_in_the_code_that_its_model_knows():
+    both = Label("anything", {"python": lambda _: [], "lua": lambda _: []})
+    assert languages_of(both, "base") == ("python",)
+    assert languages_of(both, "lua") == languages_of(both, "merged") == ("lua",)
+    assert languages_of(both, "tinystories") == ("python", "lua")
+    assert languages_of(Label("Python only", {"python": lambda _: []}), "lua") == ("python",)
+    with pytest.raises(FeatlibError, match="reads no domain: give it a function for python or lua"):
+        languages_of(Label("nothing", {}), "base")

@@ -1,0 +1,69 @@
+"""A case's label in another language: is it the same feature that detects it there?
+
+Lua has no `raise`, but it has `error`. If a model's exception feature were about exceptions, and
+not about words of Python, it could take over Lua's words once the model has learnt Lua.
+"""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+
+from featlib.baselines import token_rule
+from featlib.case_run import Case, read_text
+from featlib.case_study import best_dictionary, encode_few, pick_features, read_subjects
+from featlib.case_text import split_halves
+from featlib.cases import evaluate_feature
+from featlib.detectors import best_threshold, evaluate_detector, rank_features
+from featlib.labels import Label
+from featlib.params import derive_seed
+from featlib.runs import FeatlibError, Run
+
+SAME, BEST, RULE = "same feature, transferred", "best feature, its own", "token rule"
+DETECTORS = (SAME, BEST, RULE)
+
+
+def detect_elsewhere(
+    run: Run, case: Case, label: Label, language: str, p: SimpleNamespace
+) -> pd.DataFrame:
+    """How well the case's feature, and the best of each model's own, detect `label` in `language`.
+
+    One row for each model and detector (`SAME`, `BEST`, `RULE`): feature, n_labelled (test half),
+    precision, recall, f1, auroc with intervals. Reads `p.case_sweep_tokens` of held-out code, and
+    a fifth as much of each kind of English. FeatlibError where the text holds too few such tokens.
+    """
+    if language not in label.find:
+        raise FeatlibError(f"the label {case.label!r} has no function that reads {language}")
+    text = read_text(run, p, {case.label: label}, (language,), tokens=p.case_sweep_tokens)
+    seed = derive_seed(p.seed, "case", case.label)
+    streams = split_halves(text, [case.label], seed=seed)
+    if case.label not in streams:
+        raise FeatlibError(
+            f"{int(text.masks[case.label].sum())} tokens of the held-out {language} have the label "
+            f"{case.label!r}, in too few documents for two halves: raise case_sweep_tokens"
+        )
+    stream = streams[case.label]
+    options = {"seed": seed, "n_boot": p.bootstrap}
+    own = case.subjects[case.reference]
+    carried = pick_features(own.sae, [case.feature])
+    by_token = token_rule(stream)
+    rule = evaluate_detector(by_token, best_threshold(by_token, stream), stream, **options)
+    rows = []
+    for name, searched in case.dictionaries.items():
+        saes = {subject.seed: subject.sae for subject in searched}
+        subjects = read_subjects(name, searched[0].model, saes, text.ids)
+        moved = encode_few(carried, subjects[0].sites.neurons)
+        found = [(SAME, case.feature, evaluate_feature(moved, 0, stream, **options))]
+        home = best_dictionary(subjects, stream)
+        if home is not None:
+            best = int(rank_features(home.features, stream, 1)["feature"][0])
+            measured = evaluate_feature(home.features, best, stream, **options)
+            found.append((BEST, best, measured))
+        found.append((RULE, -1, rule))
+        rows += [
+            {"model": name, "detector": detector, "feature": feature, **measured}
+            for detector, feature, measured in found
+        ]
+    return pd.DataFrame(rows).assign(n_labelled=int(np.sum(stream.mask & stream.test)))
