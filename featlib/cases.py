@@ -105,6 +105,7 @@ def fit_label(
     if n_random:
         rng = np.random.default_rng(seed)
         table.append(_random_row(f, similar_features(f, feature, n_random, rng), stream, seed))
+    alone = FeatureActivations(f.matrix[:, [feature]])
     return LabelFit(
         feature=feature,
         threshold=threshold,
@@ -112,8 +113,8 @@ def fit_label(
         members=members,
         test=pd.DataFrame(table),
         n_labelled=int(stream.mask[stream.test].sum()),
-        token_share=float(token_identity_share(f, stream.ids, stream.selection)[feature]),
-        within_tokens=float(separation_within_tokens(f, stream, stream.test)[feature]),
+        token_share=float(token_identity_share(alone, stream.ids, stream.selection)[0]),
+        within_tokens=float(separation_within_tokens(alone, stream, stream.test)[0]),
     )
 
 

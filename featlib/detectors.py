@@ -165,10 +165,15 @@ def select_feature_set(
     taken: list[tuple[int, float, float]] = []
     while len(taken) < most:
         rest = ~said[token]
-        # A feature without a hit among what is left cannot raise F1.
-        hits = np.bincount(feature[rest], weights=stream.mask[token[rest]], minlength=f.d_sae)
-        rest &= hits[feature] > 0
         already = (int((said & stream.mask).sum()), int(said.sum()))
+        firings = np.bincount(feature[rest], minlength=f.d_sae)
+        hits = np.bincount(feature[rest], weights=stream.mask[token[rest]], minlength=f.d_sae)
+        # Of the features that remain, leave out those that could not win even if all their false
+        # alarms went: F1 must rise by `gain`, and reach what another gives by firing at all.
+        reached = 2 * (already[0] + hits) / (already[1] + firings + n_positive)
+        bound = 2 * (already[0] + hits) / (already[1] + hits + n_positive)
+        least = max(float(reached.max()), taken[-1][2] + gain if taken else 0.0)
+        rest &= ((hits > 0) & (bound >= least))[feature]
         table = best_cuts(
             feature[rest], value[rest], stream.mask[token[rest]], n_positive,
             floor=0.0, already=already,
