@@ -7,10 +7,15 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from featlib.answers import judge_models
 from featlib.case_run import Case
 from featlib.case_study import Found
 from featlib.case_text import busiest_block
+from featlib.chapters import needed
+from featlib.crosscoder import load_crosscoder
+from featlib.crosscoder_verdicts import SecondOpinion, opinion_by_correlation
 from featlib.detectors import feature_scores
+from featlib.features import load_features
 from featlib.figures import Markup
 from featlib.interventions import Edit, edited_losses, loss_changes
 from featlib.runs import DOMAIN_NAMES, PRINT_NAMES, Run
@@ -93,6 +98,58 @@ def context_table(case: Case) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def ask_crosscoder(case: Case, run: Run) -> SecondOpinion:
+    """What the crosscoder of chapter 11, trained in this run, says of the case's feature."""
+    read = load_features(needed(run.crosscoder_features, "11_controls"))
+    home = case.subjects[case.reference]
+    own = load_features(needed(run.features(case.reference, home.seed), "06_matching"))
+    crosscoder = load_crosscoder(needed(run.crosscoder, "11_controls"))
+    return opinion_by_correlation(crosscoder, read, own, case.feature, parent=case.reference)
+
+
+def verdicts_by_route(
+    case: Case, *, threshold: float, opinion: SecondOpinion | None = None
+) -> pd.DataFrame:
+    """The verdict on every other model by each route, side by side; last the ceiling.
+
+    Columns model, by labels, by transfer, by correlation, by crosscoder (where there is an
+    `opinion`), each a word with the number that it rests on. The last row is the reference itself,
+    by its other autoencoders: what each route finds where nothing has happened to the model.
+    """
+    parent = PRINT_NAMES[case.reference]
+    fates = case.fates[~case.fates["again"]].set_index(["route", "model"])
+    again = case.fates[case.fates["again"]].set_index("route")
+    words = {
+        route: judge_models(case.fates, reference=case.reference, feature="", route=route)
+        for route in ("labels", "transfer")
+    }
+
+    def same(r: float) -> str:
+        return f"{'same' if r >= threshold else 'not the same'} (r {r:.2f})"
+
+    rows = []
+    for model in [name for name in case.dictionaries if name != case.reference]:
+        row = {"model": PRINT_NAMES[model]}
+        for route, judged in words.items():
+            verdict = judged.get(PRINT_NAMES[model])
+            row[f"by {route}"] = (
+                "no feature"
+                if verdict is None
+                else f"{verdict.word} (F1 {fates.loc[(route, model), 'f1']:.2f})"
+            )
+        row["by correlation"] = same(fates.loc[("correlation", model), "r_stream"])
+        if opinion is not None:
+            part = opinion.models.set_index("model")["part"][model]
+            row["by crosscoder"] = f"{opinion.verdict(model)} ({part:.0%})"
+        rows.append(row)
+    last = {"model": f"{parent}, again", "by transfer": "", "by crosscoder": ""}
+    if "labels" in again.index:
+        last["by labels"] = f"F1 {again.loc['labels', 'f1']:.2f}"
+    last["by correlation"] = same(again.loc["correlation", "r_stream"])
+    columns = list(rows[0]) if rows else list(last)
+    return pd.DataFrame([*rows, last])[columns].fillna("")
+
+
 def check_by_bridge(case: Case, run: Run, *, blocks: int = 4) -> float:
     """Largest difference between two ways to the change of loss under ablation [nats].
 
@@ -110,6 +167,30 @@ def check_by_bridge(case: Case, run: Run, *, blocks: int = 4) -> float:
     bridge = open_bridge(run.model(case.reference), device=str(subject.sites.residual.device))
     long = edited_losses(bridge, ids, subject.sae, edit) - edited_losses(bridge, ids, subject.sae)
     return float(np.abs(long - short).max())
+
+
+def say_keywords(case: Case) -> str:
+    """Sentences on all four exception keywords, where a case of some of them has fitted those too.
+
+    Empty where it has not. The bound is the F1 of a detector that takes every token of the case's
+    own label, and no other, as its answer for all four keywords.
+    """
+    wide, key = "exception_keyword", ("exception_keyword", case.reference)
+    if case.label == wide or key not in case.fits:
+        return ""
+    fit, stream = case.fits[key], case.streams[wide]
+    part = case.text.masks[case.label].reshape(-1)
+    every = stream.mask & stream.test
+    hits = int((part & every).sum())
+    bound = 2 * hits / (int((part & stream.test).sum()) + int(every.sum()))
+    return (
+        f" For all four keywords, `try` and `finally` included, the best single feature in "
+        f"{len(case.dictionaries[case.reference])} autoencoders reaches F1 {fit.row()['f1']:.2f}, "
+        f"and a set of {len(fit.members)} features {fit.row('feature set')['f1']:.2f}; a feature "
+        f"of the {case.label.replace('_', ' ')} alone, and of all of it, would reach {bound:.2f}. "
+        "After `raise` and `except` comes a name, after `try` a colon: who predicts the next token "
+        "need not treat them as one thing."
+    )
 
 
 def describe_half_life(lives: pd.DataFrame, route: str, measure: str, unit: str) -> str:

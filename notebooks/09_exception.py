@@ -37,6 +37,7 @@ case_step: float = 0.05  # step of t in the dose-response curve
 case_random: int = 5  # random features of like density beside each feature that is ablated
 merge_method: str = "slerp"  # slerp (the paper's), linear, or slerp_rows
 merge_t: float = 0.58  # where the merge lies: 0 is Lua, 1 is TinyStories
+control_crosscoder: bool = False  # ask the crosscoder too that chapter 11 trains
 threshold: float = 0.8  # correlation from which two features count as one
 bootstrap: int = 200  # resamples of documents for an interval
 
@@ -211,8 +212,9 @@ charts.table(needing, digits=2)
 #   [chapter 6](06_matching), which is the paper's way.
 # - *By transfer*: the parent's autoencoder is kept and reads the other model's activations. No new
 #   dictionary, so no noise of one; but a child that moved the feature elsewhere is not followed.
-# - *By crosscoder*, one dictionary for all models: [chapter 11](11_controls) trains one where the
-#   parameters ask for it, as a second opinion on shares; no verdict here rests on it.
+# - *By crosscoder*: one dictionary for all four models at once, which [chapter 11](11_controls)
+#   trains where the parameters ask for it. How much of its closest feature each model writes says
+#   whose it is, with nothing to match.
 #
 # The parent's other autoencoders give the ceiling: what the search finds when nothing at all has
 # happened to the model. In every model only autoencoders are searched whose seed differs from that
@@ -238,6 +240,23 @@ charts.figure(
     f"{again.loc['correlation', 'r_stream']:.2f}.",
     data=case.fates,
 )
+
+# %% [markdown]
+# The verdicts side by side, with the number that each rests on:
+
+# %% tags=["hide-input"]
+opinion = case_tables.ask_crosscoder(case, run_folder) if p.control_crosscoder else None
+charts.table(case_tables.verdicts_by_route(case, threshold=p.threshold, opinion=opinion))
+
+# %% tags=["remove-input"]
+Markdown(
+    "*By the crosscoder:* " + opinion.sentence(0.5)
+    if opinion
+    else "No crosscoder was trained in this run; with `control_crosscoder: true` one is."
+)
+
+# %% [markdown]
+# And in full:
 
 # %% tags=["hide-input"]
 verdict_table = case.fates.assign(
@@ -446,15 +465,7 @@ Markdown(answers.write_answer(case.fates, reference=case.reference, feature=name
 
 # %% tags=["remove-input"]
 limit = Thresholds()
-keywords = ""
-if ("exception_keyword", case.reference) in case.fits and p.label != "exception_keyword":
-    wide = case.fits["exception_keyword", case.reference]
-    keywords = (
-        f" For all four keywords, `try` and `finally` included, the best single feature reaches F1 "
-        f"{wide.row()['f1']:.2f} and a set of {len(wide.members)} features "
-        f"{wide.row('feature set')['f1']:.2f}. After `raise` and `except` comes a name, after "
-        "`try` a colon: who predicts the next token need not treat them as one thing."
-    )
+keywords = case_tables.say_keywords(case)
 by = fates.set_index(["route", "model"])
 moved = [m for m in MODELS if ("transfer", m) in by.index]
 low_r = [m for m in moved if by.loc[("correlation", m), "r_stream"] < p.threshold]

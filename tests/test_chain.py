@@ -284,6 +284,22 @@ def test_one_chapter_alone_by_papermill(smoke, runs, tmp_path):
     assert not (runs / "alone/notebooks/05_autoencoders.ipynb").exists()
 
 
+def test_any_feature_is_studied_the_same_way(smoke, runs, tmp_path):
+    """Another label, found in another model, by the command that the book prints."""
+    shutil.copytree(smoke.folder, runs / "studied")
+    params = smoke.recorded_params() | {"run_name": "studied"}
+    (runs / "studied/params.yaml").write_text(yaml.safe_dump(params))
+    out = tmp_path / "out.ipynb"
+    words = ["-p", "run", "studied", "-p", "label", "assignment", "-p", "model", "lua"]
+    notebook = str(ROOT / "notebooks/09_exception.ipynb")
+    done = call("papermill", notebook, str(out), *words, "-p", "case_step", "0.5", runs=runs)
+    assert done.returncode == 0, said(done)[-3000:]
+    assert Run("studied", runs).metrics()["case.assignment.lua.f1"] > 0.3
+    page = out.read_text()
+    assert "the assignment feature" in page
+    assert "In BabyPython the assignment feature" in page, "the parent is Lua; BabyPython a child"
+
+
 @pytest.mark.parametrize("chapter", CHAPTERS)
 def test_papermill_explains_every_parameter(chapter, runs):
     done = call("papermill", "--help-notebook", f"notebooks/{chapter}.ipynb", runs=runs)
