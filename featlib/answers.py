@@ -66,8 +66,9 @@ def write_answer(fates: pd.DataFrame, *, reference: str, feature: str) -> str:
         return answer
     f1 = fates[(fates["route"] == "labels") & ~fates["again"]].set_index("model")["f1"]
     again = fates[(fates["route"] == "labels") & fates["again"]]
+    phrase = {"survives": "survives", "weakened": "is weakened", "lost": "is lost"}
     said = ", ".join(
-        f"{verdict.word} in {model} (F1 {f1[name]:.2f})"
+        f"{phrase[verdict.word]} in {model} (F1 {f1[name]:.2f})"
         for name, model in PRINT_NAMES.items()
         for verdict in [own.get(model)]
         if verdict is not None
@@ -78,12 +79,23 @@ def write_answer(fates: pd.DataFrame, *, reference: str, feature: str) -> str:
         ceiling = f"; other autoencoders of {first} itself reach {again['f1'].iloc[0]:.2f}"
     return (
         f"{answer} All this is by transfer: the same feature, read in each model. Judged by the "
-        f"best feature of each model's own autoencoder it is {said}{ceiling}."
+        f"best feature of each model's own autoencoders it {said}{ceiling}."
     )
 
 
-def write_short_answer(fates: pd.DataFrame, *, reference: str, feature: str) -> str:
-    """The answer in two sentences: the verdict by transfer, and the numbers that it rests on."""
+def write_short_answer(
+    fates: pd.DataFrame,
+    *,
+    reference: str,
+    feature: str,
+    words: str = "its tokens",
+    thresholds: Thresholds | None = None,
+) -> str:
+    """The answer in two sentences: the verdict by transfer, and the numbers that it rests on.
+
+    `words`: what the feature detects, in print.
+    """
+    at = thresholds or Thresholds()
     moved = judge_models(fates, reference=reference, feature=feature)
     opening = open_answer(moved, feature=feature)
     absent = [verdict for verdict in moved.values() if verdict.word == "absent"]
@@ -95,21 +107,24 @@ def write_short_answer(fates: pd.DataFrame, *, reference: str, feature: str) -> 
     parent = own.loc[("labels", reference)]
     # What the paper would have looked at, in the last descendant, beside the instrument's limit.
     last = own.loc[("correlation", models[-1]), "r_stream"]
+    if last >= at.same_feature:
+        lists = f"and the dictionary of {PRINT_NAMES[models[-1]]} has it too, with r = {last:.2f}"
+    else:
+        lists = (
+            f"but the dictionary of {PRINT_NAMES[models[-1]]} has nothing closer to it than r = "
+            f"{last:.2f}"
+        )
     ceiling = fates[fates["again"] & (fates["route"] == "correlation")]["r_stream"]
     limit = ""
     if len(ceiling):
         limit = (
-            f", where the other dictionaries of {PRINT_NAMES[reference]} itself come to "
-            f"{ceiling.iloc[0]:.2f}"
+            f" (between two dictionaries of {PRINT_NAMES[reference]} itself: {ceiling.iloc[0]:.2f})"
         )
     return (
-        f"{opening} Read in each model, it finds its tokens with F1 {parent['f1']:.2f} in "
-        f"{PRINT_NAMES[reference]}, "
+        f"{opening} Read in each model, the same direction finds {words} with F1 "
+        f"{parent['f1']:.2f} in {PRINT_NAMES[reference]}, "
         + _listed([f"{row['f1']:.2f} in {PRINT_NAMES[name]}" for name, row in rows.items()])
-        + f", and switching it off costs {parent['effect']:.2f}, "
-        + _listed([f"{row['effect']:.2f}" for row in rows.values()])
-        + f" nats there; {PRINT_NAMES[models[-1]]}'s own dictionary holds nothing closer to it "
-        f"than r = {last:.2f}{limit}."
+        + f"; {lists}{limit}."
     )
 
 

@@ -31,18 +31,18 @@ def detect_elsewhere(
     """How well the case's feature, and the best of each model's own, detect `label` in `language`.
 
     One row for each model and detector (`SAME`, `BEST`, `RULE`): feature, n_labelled (test half),
-    precision, recall, f1, auroc with intervals. Reads `p.case_sweep_tokens` of held-out code, and
-    a fifth as much of each kind of English. FeatlibError where the text holds too few such tokens.
+    precision, recall, f1, auroc with intervals. Reads as much text as the case itself;
+    FeatlibError where it holds too few such tokens.
     """
     if language not in label.find:
         raise FeatlibError(f"the label {case.label!r} has no function that reads {language}")
-    text = read_text(run, p, {case.label: label}, (language,), tokens=p.case_sweep_tokens)
+    text = read_text(run, p, {case.label: label}, (language,))
     seed = derive_seed(p.seed, "case", case.label)
     streams = split_halves(text, [case.label], seed=seed)
     if case.label not in streams:
         raise FeatlibError(
             f"{int(text.masks[case.label].sum())} tokens of the held-out {language} have the label "
-            f"{case.label!r}, in too few documents for two halves: raise case_sweep_tokens"
+            f"{case.label!r}, in too few documents for two halves: raise case_tokens"
         )
     stream = streams[case.label]
     options = {"seed": seed, "n_boot": p.bootstrap}

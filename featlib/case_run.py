@@ -34,7 +34,7 @@ from featlib.merging import merge_models
 from featlib.params import derive_seed
 from featlib.runs import DOMAINS, MODELS, PRINT_NAMES, FeatlibError, Run
 
-OTHER = 0.2  # tokens of each other domain, as a share of those of code
+OTHER = 0.1  # tokens of each other domain, as a share of those of code
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,7 @@ def read_text(
 ) -> CaseText:
     """Held-out blocks of the `languages` and of both kinds of English, with all `labels`.
 
-    `tokens` of code (default: `p.case_tokens`), and a fifth as many of each kind of English.
+    `tokens` of code (default: `p.case_tokens`), and a tenth as many of each kind of English.
     """
     tokens = tokens or p.case_tokens
     documents = pd.read_parquet(needed(run.tokens / "documents.parquet", "01_corpora"))

@@ -18,13 +18,14 @@ from featlib.detectors import feature_scores
 from featlib.features import load_features
 from featlib.figures import Markup
 from featlib.interventions import Edit, edited_losses, loss_changes
+from featlib.labels import Label
 from featlib.runs import DOMAIN_NAMES, PRINT_NAMES, Run
 from featlib.strips import token_strips
 
 
-def feature_name(label: str) -> str:
-    """What a label's feature is called in a sentence."""
-    return f"{label.replace('_', ' ')} feature"
+def feature_name(name: str, label: Label) -> str:
+    """What the feature of the label `name` is called in a sentence."""
+    return label.called or f"{name.replace('_', ' ')} feature"
 
 
 def case_strips(case: Case, route: str, token_texts: Sequence[str], *, most: int = 96) -> Markup:

@@ -73,6 +73,8 @@ class Label:
 
     meaning: str  # for people: what a token with this label is
     find: Mapping[str, Finder]  # by domain; in a domain without an entry no token has the label
+    called: str = ""  # what its feature is called in a sentence; the label's own name if empty
+    words: str = "its tokens"  # what its tokens are called in a sentence
 
 
 def _builtin(name: str) -> dict[str, Finder]:
@@ -115,6 +117,8 @@ LABELS["exception_header"] = Label(
         "python": partial(find_headers, label_python, frozenset({"raise", "except"})),
         "lua": partial(find_headers, label_lua, frozenset({"error", "assert"})),
     },
+    called="exception feature",
+    words="`raise` and `except`",
 )
 
 

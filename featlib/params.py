@@ -147,11 +147,11 @@ class Params(BaseModel):
         "base", "The model in which the feature of chapter 09 is found; the others are searched."
     )
     case_tokens: int = _field(
-        80_000, "Held-out tokens of code on which a case is judged; other domains: a fifth each.",
-        ge=1,
+        100_000, "Held-out tokens of code on which a case is judged; a tenth as many of each kind "
+        "of English.", ge=1,
     )  # fmt: skip
     case_sweep_tokens: int = _field(
-        30_000, "Tokens of code read in each model of a dose-response curve.", ge=1
+        40_000, "Tokens of code read in each model of a dose-response curve.", ge=1
     )
     case_step: float = _field(0.05, "Step of t in the dose-response curve.", gt=0, le=1)
     case_random: int = _field(

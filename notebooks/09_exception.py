@@ -31,8 +31,8 @@ seed: int = 0  # every random choice follows from it
 label: str = "exception_header"  # what the feature detects; a name in featlib.labels
 model: str = "base"  # the model in which the feature is found; the others are searched
 sae_seeds: int = 3  # autoencoders per model; the feature is looked for in all of them
-case_tokens: int = 80_000  # held-out tokens of code; other domains a fifth each
-case_sweep_tokens: int = 30_000  # tokens of code read in each model of a dose-response curve
+case_tokens: int = 100_000  # held-out tokens of code, and a tenth as many of each kind of English
+case_sweep_tokens: int = 40_000  # tokens of code read in each model of a dose-response curve
 case_step: float = 0.05  # step of t in the dose-response curve
 case_random: int = 5  # random features of like density beside each feature that is ablated
 merge_method: str = "slerp"  # slerp (the paper's), linear, or slerp_rows
@@ -107,7 +107,7 @@ charts.table(case_tables.text_table(case))
 # Whole documents are dealt into two halves: one to choose on, one to judge on.
 
 # %% tags=["hide-input"]
-name = case_tables.feature_name(p.label)
+name = case_tables.feature_name(p.label, labels[p.label])
 parent = PRINT_NAMES[case.reference]
 halves = {"selection": case.stream.selection, "test": case.stream.test}
 charts.table(
@@ -445,7 +445,11 @@ charts.figure(
 # ## The answer
 
 # %% tags=["remove-input", "short-answer"]
-Markdown(answers.write_short_answer(case.fates, reference=case.reference, feature=name))
+Markdown(
+    answers.write_short_answer(
+        case.fates, reference=case.reference, feature=name, words=labels[p.label].words
+    )
+)
 
 # %% [markdown]
 # Model by model, with the rule behind the words:
@@ -457,11 +461,12 @@ Markdown(answers.write_answer(case.fates, reference=case.reference, feature=name
 # %% [markdown]
 # ## What was found, and what could be wrong
 #
-# Two choices were made after numbers of trial runs had been seen, and the reader should weigh the
+# Three choices were made after numbers of trial runs had been seen, and the reader should weigh the
 # answer with that in mind. The default label takes in the headers, `raise` and `except`, because
-# no single feature also fired on `try` and `finally`. And the verdict follows the transferred
-# feature, because a child's own dictionary has seen little Python; by the child's own dictionary
-# the trials gave harsher verdicts. Both routes are printed, here and on the front page.
+# no single feature also fired on `try` and `finally`. The feature is looked for in all of a model's
+# autoencoders, because the first of them happened to have no clean one. And the verdict follows the
+# transferred feature, because a child's own dictionary has seen little Python; by the child's own
+# dictionaries the trials gave harsher verdicts. Every route is printed, here and on the front page.
 
 # %% tags=["remove-input"]
 limit = Thresholds()

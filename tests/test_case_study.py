@@ -146,7 +146,7 @@ def test_another_run_gives_another_answer(given, word, opening):
     answer = write_answer(table, reference="base", feature="exception feature")
     assert answer.startswith(opening)
     assert "does not count as the same feature" in answer
-    assert "it is lost in Lua (F1 0.40)" in answer
+    assert "it is lost in Lua (F1 0.40), is lost in Tiny" in answer
     assert "other autoencoders of BabyPython itself reach 0.55" in answer
 
 
@@ -162,10 +162,15 @@ def test_the_short_answer_is_two_sentences(given, opening):
     table = fates(**given)
     table.loc[len(table)] = {**table.iloc[1], "route": "correlation", "r_stream": 0.77}
     answer = write_short_answer(table, reference="base", feature="feature")
-    assert answer.startswith(f"{opening} Read in each model, it finds its tokens with F1 0.90 in B")
+    assert answer.startswith(f"{opening} Read in each model, the same direction finds its tokens")
+    assert "with F1 0.90 in BabyPython" in answer
     assert answer.count(". ") == 1, "two sentences"
     assert f"{given.get('f1', 0.9):.2f} in LuaStories" in answer
-    assert "r = 0.30, where the other dictionaries of BabyPython itself come to 0.77." in answer
+    assert "but the dictionary of LuaStories has nothing closer to it than r = 0.30" in answer
+    assert answer.endswith("(between two dictionaries of BabyPython itself: 0.77).")
+    table["r_stream"] = table["r_stream"].replace(0.3, 0.85)
+    answer = write_short_answer(table, reference="base", feature="feature")
+    assert "and the dictionary of LuaStories has it too, with r = 0.85" in answer
 
 
 def test_the_short_answer_without_a_feature():
