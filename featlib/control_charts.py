@@ -30,6 +30,13 @@ KEPT_COLORS = {
     "one end": FATE_COLORS["persists"],
     "neither end": FATE_COLORS["emerges"],
 }
+# What the crosscoder makes of a feature, beside what matching calls it.
+KIND_COLORS = {
+    "parent only": FATE_COLORS["disappears"],
+    "between": FATE_COLORS["untestable"],
+    "shared": FATE_COLORS["persists"],
+    "child only": FATE_COLORS["emerges"],
+}
 _WAY_SHAPES = ["circle", "diamond", "square", "triangle-up", "triangle-down", "cross"]
 
 
@@ -221,6 +228,40 @@ def kept_along_t(kept: pd.DataFrame, *, t: float) -> alt.LayerChart:
         rule.mark_rule(style="ink", opacity=0.5),
         rule.mark_text(align="left", dx=5, style="muted").encode(text="text:N", y=alt.value(6)),
     ).properties(width="container", height=260)
+
+
+def kind_bars(kinds: pd.DataFrame) -> alt.LayerChart:
+    """What the crosscoder's features are to each parent and child: one bar a step, to 100 %.
+
+    Index: the step; columns: shares by kind (`KIND_COLORS`).
+    """
+    need(kinds.reset_index(), ["label", *KIND_COLORS], "kind_bars")
+    names = {"between": "more in one"}
+    data = kinds.reset_index().melt("label", list(KIND_COLORS), var_name="kind", value_name="share")
+    data = data.assign(
+        rank=data["kind"].map(list(KIND_COLORS).index),
+        kind=data["kind"].replace(names),
+        share=data["share"].fillna(0.0),
+    )
+    order = [names.get(kind, kind) for kind in KIND_COLORS]
+    axis = alt.Axis(labelExpr="split(replace(datum.label, ' → ', '|→ '), '|')")
+    base = alt.Chart(data).encode(y=alt.Y("label:N", sort=list(kinds.index), title=None, axis=axis))
+    bars = base.mark_bar(height={"band": 0.6}).encode(
+        x=alt.X(
+            "share:Q",
+            title="share of the crosscoder's testable features",
+            axis=alt.Axis(format="%", tickCount=5),
+            scale=alt.Scale(domain=[0, 1], nice=False),
+        ),
+        color=alt.Color(
+            "kind:N",
+            scale=alt.Scale(domain=order, range=list(KIND_COLORS.values())),
+            legend=alt.Legend(symbolType="square", symbolOpacity=1, columns=2),
+        ),
+        order=alt.Order("rank:Q"),
+        tooltip=["label:N", "kind:N", alt.Tooltip("share:Q", format=".1%")],
+    )
+    return alt.layer(bars, data=data).properties(width="container", height=alt.Step(34))
 
 
 def norm_histogram(norms: pd.DataFrame, step: float = 0.05) -> alt.Chart:

@@ -76,7 +76,9 @@ def calibrated_table(c: ControlRun) -> pd.DataFrame:
 
 
 def index_table(
-    equal: Mapping[tuple[str, str], Fates], different: Mapping[tuple[str, str], Fates]
+    c: ControlRun,
+    equal: Mapping[tuple[str, str], Fates],
+    different: Mapping[tuple[str, str], Fates],
 ) -> pd.DataFrame:
     """Shares that persist, and matches of equal index, with equal and with different seeds."""
 
@@ -90,6 +92,7 @@ def index_table(
                 "step": named(*pair),
                 "persist, equal seeds": f"{equal[pair].persist:.1%}",
                 "persist, different seeds": f"{different[pair].persist:.1%}",
+                "seed ceiling": f"{c.share(pair, 'ceiling').value:.1%}",
                 "same index, equal seeds": same(equal[pair], 0),
                 "same index, different seeds": same(different[pair], 1),
             }

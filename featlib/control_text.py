@@ -17,6 +17,7 @@ LOW_CEILING = 0.3  # below this, a ratio to the ceiling rests on few features
 UNCHANGED = 0.95  # a share by transfer whose interval reaches this is as good as no change
 PAPER_WIDTH = 512  # hidden size of the paper's models
 ALONG = 0.5  # cosine from which two moves go largely the same way
+MISSES, SEES = 0.5, 0.9  # shares of planted features between which a crosscoder sees some
 BASE = PRINT_NAMES["base"]
 
 
@@ -224,25 +225,49 @@ def say_crosscoder(
     seconds: float,
 ) -> str:
     """From `trained_controls.Joint`. `kinds`: shares by step (index) and kind."""
-    less = min(fvu[m] - own_fvu[m] for m in fvu)
+    worse = all(fvu[m] > own_fvu[m] for m in fvu)
     said = (
         f"With {l0:.1f} features per token for all four models together, the crosscoder leaves "
         f"{min(fvu.values()):.0%} to {max(fvu.values()):.0%} of each model's variance unexplained, "
         f"where the models' own autoencoders, with as many for each, leave "
         f"{min(own_fvu.values()):.0%} to {max(own_fvu.values()):.0%}"
-    )
-    said += ": a common list costs something. " if less > 0 else ". "
-    said += (
-        f"Of its testable features {overall.get('shared', 0.0):.0%} are shared by all four, "
+        f"{': a common list costs something' if worse else ''}. Of its testable features "
+        f"{overall.get('shared', 0.0):.0%} are shared by all four, "
         f"{overall.get('exclusive', 0.0):.0%} are exclusive to one, and the rest are longer in "
-        "some models than in others. "
+        "some models than in others. By step: "
     )
     said += "; ".join(
-        f"{step}: {row.get('shared', 0.0):.0%} shared, {row.get('parent only', 0.0):.0%} the "
+        f"{step} {row.get('shared', 0.0):.0%} shared, {row.get('parent only', 0.0):.0%} the "
         f"parent's alone, {row.get('child only', 0.0):.0%} the child's alone"
         for step, row in kinds.iterrows()
     )
     return f"{said}. This control took {seconds:.0f} s."
+
+
+def say_plants(planted: Mapping[str, int]) -> str:
+    """From `planted_features.count_plants`: how far the crosscoder's words can be trusted."""
+    own, common = planted["own"], planted["all"]
+    said = (
+        f"How far can these words be trusted? Into the activations that it learned from, {own} "
+        f"features had been planted in one model only and {common} in all four. Of the {own}, it "
+        f"found {planted['own_found']} and called {planted['own_exclusive']} exclusive and "
+        f"{planted['own_shared']} shared; of the {common}, it found {planted['all_found']} and "
+        f"called {planted['all_shared']} shared and {planted['all_exclusive']} exclusive."
+    )
+    if planted["own_exclusive"] < MISSES * own:
+        said += (
+            " So it misses most of what only one model has, and its share of exclusive features "
+            "is no more than a lower bound"
+        )
+    elif planted["own_exclusive"] < SEES * own:
+        said += " So it misses some of what only one model has"
+    else:
+        said += " So it sees nearly all that only one model has, if it is as strong as these were"
+    return said + (
+        ", and it makes exclusive features up."
+        if planted["all_exclusive"]
+        else ", and it makes no exclusive feature up."
+    )
 
 
 # --- the end --------------------------------------------------------------------------------------

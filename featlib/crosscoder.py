@@ -134,7 +134,7 @@ def read_stream(
     ids: np.ndarray,
 ) -> tuple[FeatureActivations, dict[str, float]]:
     """Features of every token of `ids` [blocks, context], and each model's FVU."""
-    return encode_joint(crosscoder, _side_by_side(crosscoder, models, ids))
+    return encode_joint(crosscoder, side_by_side(crosscoder, models, ids))
 
 
 @torch.no_grad()
@@ -143,10 +143,10 @@ def set_threshold(
 ) -> None:
     """Make `l0` features active per token of `ids` [blocks, context], as for the autoencoders."""
     sae = crosscoder.sae
-    sae.threshold = threshold_at(sae, _side_by_side(crosscoder, models, ids), l0)
+    sae.threshold = threshold_at(sae, side_by_side(crosscoder, models, ids), l0)
 
 
-def _side_by_side(
+def side_by_side(
     crosscoder: Crosscoder, models: Mapping[str, PreTrainedModel], ids: np.ndarray
 ) -> Iterator[Tensor]:
     """Scaled activations [tokens, models * d_in], in reading order."""

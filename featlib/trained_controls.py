@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -18,8 +18,9 @@ from featlib import crosscoder_verdicts as verdicts
 from featlib import language_model as lm
 from featlib.claims import Share
 from featlib.control_run import STEPS, ControlRun, Transfers, compare_neurons, named
-from featlib.control_tables import DOTS, share_metrics
+from featlib.control_tables import CEILING, DOTS, share_metrics
 from featlib.params import DOMAINS, MODELS, PRINT_NAMES, TRAINING_MIX, derive_seed
+from featlib.planted_features import Plants, count_plants, judge_plants, plant_features
 
 CALIBRATION = 12_000  # tokens of the common text that set thresholds there, as in chapter 06
 
@@ -185,6 +186,7 @@ class Joint:
     fvu: dict[str, float]  # by model
     own_fvu: dict[str, float]  # of each model's own autoencoder, on the same text
     testable: np.ndarray  # [d_sae] fires on `min_firings` tokens or more
+    planted: dict[str, int]  # `count_plants`: what it made of features of known owners
     seconds: float
 
     @property
@@ -221,8 +223,9 @@ class Joint:
 def train_joint(c: ControlRun) -> Joint:
     """Train the crosscoder on equal parts of all four kinds of text, and keep it in the run.
 
-    It gets the autoencoders' number of features, k and learning rate. `Run.crosscoder` and
-    `Run.crosscoder_features` hold what chapter 09 needs of it.
+    It gets the autoencoders' number of features, k and learning rate, and a few planted features of
+    known owners to be judged by. `Run.crosscoder` and `Run.crosscoder_features` hold what chapter
+    09 needs of it; on real text the planted features are silent.
     """
     started = time.monotonic()
     own = autoencoder_config(c)
@@ -234,6 +237,9 @@ def train_joint(c: ControlRun) -> Joint:
         m: activations.activation_stats(model, blocks.ids[:512]).scale
         for m, model in c.models.items()
     }
+    rng = np.random.default_rng(derive_seed(c.p.seed, "plants"))
+    strength = float(c.acts["base"][0].matrix.data.mean())
+    plants = plant_features(len(MODELS), own.d_in, strength, rng)
     batches = cross.joint_batches(
         c.models,
         blocks.ids,
@@ -242,7 +248,7 @@ def train_joint(c: ControlRun) -> Joint:
         batch_size=config.batch_size,
         seed=derive_seed(c.p.seed, "crosscoder"),
     )
-    crosscoder = cross.train_crosscoder(batches, scales, config, seed=0)
+    crosscoder = cross.train_crosscoder(plants.add_to(batches, rng), scales, config, seed=0)
     cross.set_threshold(crosscoder, c.models, calibration(c), config.k)
     read, fvu = cross.read_stream(crosscoder, c.models, c.stream.ids)
     cross.save_crosscoder(crosscoder, c.run.crosscoder, {"training": asdict(config)})
@@ -253,8 +259,30 @@ def train_joint(c: ControlRun) -> Joint:
         ]
         for m, sae in c.saes.items()
     }
-    testable = features.firing_counts(read) >= c.p.min_firings
-    return Joint(crosscoder, read, fvu, own_fvu, testable, time.monotonic() - started)
+    return Joint(
+        crosscoder=crosscoder,
+        read=read,
+        fvu=fvu,
+        own_fvu=own_fvu,
+        testable=features.firing_counts(read) >= c.p.min_firings,
+        planted=count_plants(find_plants(c, crosscoder, plants, rng), c.p.threshold),
+        seconds=time.monotonic() - started,
+    )
+
+
+def find_plants(
+    c: ControlRun, crosscoder: cross.Crosscoder, plants: Plants, rng: np.random.Generator
+) -> pd.DataFrame:
+    """`judge_plants` on the common text, with the plants' activations drawn anew."""
+    truth = plants.draw(c.stream.n_tokens, rng)
+
+    def rows() -> Iterator[torch.Tensor]:
+        start = 0
+        for x in cross.side_by_side(crosscoder, c.models, c.stream.ids):
+            yield plants.add(x, truth[start : start + len(x)])
+            start += len(x)
+
+    return judge_plants(crosscoder, plants, cross.encode_joint(crosscoder, rows())[0], truth)
 
 
 # --- all of them ----------------------------------------------------------------------------------
@@ -273,13 +301,14 @@ def trained_shares(
         base = PRINT_NAMES["base"]
         rows += [
             (f"{base} → its twin", "ceiling: other model", *vars(twin.share).values()),
-            (f"{base} → its twin", "ceiling: other seed", *vars(ceiling).values()),
+            (f"{base} → its twin", CEILING, *vars(ceiling).values()),
             (f"{base} → its twin", "neurons", twin.neurons, np.nan, np.nan),
         ]
     for pair, started in warm.items():
         rows += [
             (named(*pair), "warm start", *vars(started.share).values()),
             (named(*pair), "matching", *vars(c.share(pair)).values()),
+            (named(*pair), CEILING, *vars(c.share(pair, "ceiling")).values()),
             (named(*pair), "transfer", *vars(moved.shares[pair]).values()),
         ]
     return pd.DataFrame(rows, columns=DOTS)
@@ -296,6 +325,7 @@ def trained_metrics(
     metrics |= {f"warm.{a}.{b}.persist": w.share.value for (a, b), w in warm.items()}
     if joint:
         metrics["crosscoder.l0"] = joint.l0
+        metrics |= {f"crosscoder.planted.{key}": float(n) for key, n in joint.planted.items()}
         metrics |= {f"crosscoder.{model}.fvu": value for model, value in joint.fvu.items()}
         metrics |= {f"crosscoder.{kind}": float(share) for kind, share in joint.overall().items()}
     return {key: value for key, value in metrics.items() if np.isfinite(value)}

@@ -44,7 +44,15 @@ crosscoder_tokens: int = 500_000  # tokens the crosscoder is trained on
 import pandas as pd
 from IPython.display import Markdown
 
-from featlib import charts, claims, control_charts, control_text, controls, trained_controls
+from featlib import (
+    charts,
+    claims,
+    control_charts,
+    control_text,
+    controls,
+    crosscoder_verdicts,
+    trained_controls,
+)
 from featlib import control_run as cr
 from featlib import control_tables as ct
 from featlib.chapters import needed, start_chapter
@@ -115,7 +123,7 @@ charts.table(ct.calibrated_table(c))
 fates = {(a, b): c.fates(a, 0, b, 1) for a, b in PAIRS}
 same_start = {(a, b): c.fates(a, 0, b, 0) for a, b in PAIRS}
 itself = c.fates("base", 0, "base", 1)
-charts.table(ct.index_table(same_start, fates))
+charts.table(ct.index_table(c, same_start, fates))
 
 # %% [markdown]
 # ## Nothing to find
@@ -385,11 +393,13 @@ shown
 joint = trained_controls.train_joint(c) if p.control_crosscoder else None
 if joint:
     shown = charts.figure(
-        control_charts.norm_histogram(joint.norms()),
+        control_charts.kind_bars(joint.kinds()),
         name="crosscoder",
         made_by=chapter.made_by,
-        caption="How the crosscoder's features divide their length between a parent and its child: "
-        "0 is written in the parent only, 1 in the child only, a half in both alike.",
+        caption="What the crosscoder's features are to a parent and its child, by the child's part "
+        f"of the two lengths: up to {crosscoder_verdicts.ABSENT:g} the parent's alone, between "
+        f"{crosscoder_verdicts.SHARED[0]:g} and {crosscoder_verdicts.SHARED[1]:g} shared, from "
+        f"{1 - crosscoder_verdicts.ABSENT:g} the child's alone.",
         alt="Shared by parent and child: "
         + "; ".join(f"{label} {row['shared']:.0%}" for label, row in joint.kinds().iterrows()),
         data=joint.kinds().reset_index(),
@@ -404,7 +414,25 @@ if joint:
     said = control_text.say_crosscoder(
         joint.overall(), joint.kinds(), joint.fvu, joint.own_fvu, joint.l0, joint.seconds
     )
+    said += "\n\n" + control_text.say_plants(joint.planted)
 Markdown(said)
+
+# %% tags=["hide-input"]
+shown = Markdown("")
+if joint:
+    shown = charts.figure(
+        control_charts.norm_histogram(joint.norms()),
+        name="crosscoder-lengths",
+        made_by=chapter.made_by,
+        caption="The same features by how they divide their length between a parent and its child: "
+        "0 is written in the parent only, 1 in the child only, a half in both alike.",
+        alt="Median part of the child: "
+        + "; ".join(
+            f"{label} {part.median():.2f}"
+            for label, part in joint.norms().groupby("label", sort=False)["relative"]
+        ),
+    )
+shown
 
 # %% [markdown]
 # ## What was found, and what could be wrong
@@ -432,9 +460,7 @@ mean_index = {
 }
 matched = sum(fates[pair].persist for pair in cr.STEPS[:2]) / 2
 recovered = int(followed["recovered"].sum())
-children = {
-    PRINT_NAMES[child]: float(ends[t]) for child, t in zip(cr.CHILDREN, (0.0, 1.0), strict=True)
-}
+children = {PRINT_NAMES[child]: moved.shares["base", child] for child in cr.CHILDREN}
 verdicts = {
     "Few features persist through fine-tuning.": claims.judge_persistence(down),
     "A feature without a match has disappeared.": claims.judge_loss(down),
@@ -443,13 +469,13 @@ verdicts = {
     ),
     "What persists is mostly punctuation and formatting.": claims.judge_formatting(**kinds),
     "Merging dilutes features.": claims.judge_merge(
-        into, float(ends[p.merge_t]), children, recovered, len(followed)
+        into, moved.shares["base", "merged"], children, recovered, len(followed)
     ),
     "One seed serves all autoencoders (a choice, not a claim).": claims.judge_index(
         **mean_index, chance=1 / len(c.firings)
     ),
 }
-charts.table(c.save("claims", claims.claims_table(verdicts)))
+charts.Markup(claims.claims_html(c.save("claims", claims.claims_table(verdicts))))
 
 # %% tags=["remove-input"]
 chapter.finish(

@@ -61,8 +61,25 @@ def norms() -> pd.DataFrame:
     )
 
 
+def kinds() -> pd.DataFrame:
+    shares = {"parent only": [0.1, 0.0], "between": 0.3, "shared": [0.5, 0.6], "child only": 0.1}
+    steps = pd.Index(["BabyPython → Lua", "Lua → LuaStories"], name="label")
+    return pd.DataFrame(shares, index=steps)
+
+
+def seed_pairs() -> pd.DataFrame:
+    rows = [
+        ("BabyPython → Lua", way, share, "0 → 1")
+        for way in ("matching", "ceiling: other seed")
+        for share in (0.08, 0.12)
+    ]
+    return pd.DataFrame(rows, columns=["label", "way", "share", "seeds"])
+
+
 CHARTS = {
     "shares": cc.share_dots(shares()),
+    "shares with seed pairs": cc.share_dots(shares(), each=seed_pairs()),
+    "kinds": cc.kind_bars(kinds()),
     "thresholds": cc.threshold_curves(curves(), threshold=0.8),
     "nulls": cc.null_by_firings(null(), min_firings=30),
     "kept": cc.kept_along_t(kept(), t=0.58),
@@ -106,3 +123,19 @@ def test_norms_are_binned_between_parent_and_child():
     assert data["features"].tolist() == [2, 0, 2, 1, 0]
     assert data["relative"].tolist() == [0, 0.25, 0.5, 0.75, 1]
     assert data["share"].sum() == pytest.approx(1)
+
+
+def test_every_pair_of_seeds_is_a_tick_under_its_mean():
+    ticks = CHARTS["shares with seed pairs"].layer[0]
+    assert ticks.mark.type == "tick"
+    assert ticks.data["share"].tolist() == seed_pairs()["share"].tolist()
+    assert all(layer.mark.type != "tick" for layer in CHARTS["shares"].layer)
+
+
+def test_kinds_fill_each_bar_in_the_order_of_the_legend():
+    data = CHARTS["kinds"].data
+    assert data.groupby("label")["share"].sum().tolist() == pytest.approx([1, 1])
+    ordered = data.sort_values("rank")["kind"].drop_duplicates().tolist()
+    assert ordered == ["parent only", "more in one", "shared", "child only"]
+    gap = cc.kind_bars(kinds().assign(shared=np.nan)).data
+    assert gap.loc[gap["kind"] == "shared", "share"].tolist() == [0, 0]

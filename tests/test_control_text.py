@@ -152,3 +152,32 @@ def test_limits_fit_the_run():
     assert "ceiling is low" not in paper and "of the paper's size" in paper
     assert "and, for BabyPython, one twin" in paper
     assert "larger than the paper's" in say.say_limits(0.4, 768, twin=False)
+
+
+def test_the_crosscoder_s_shares_are_said_step_by_step():
+    kinds = pd.DataFrame({"shared": [0.6], "parent only": [0.1]}, index=["BabyPython → Lua"])
+    fvu = {"base": 0.3, "lua": 0.2}
+    said = say.say_crosscoder({"shared": 0.5}, kinds, fvu, {"base": 0.2, "lua": 0.1}, 16.02, 44.4)
+    assert "20% to 30%" in said and "10% to 20%: a common list costs something" in said
+    assert "50% are shared by all four, 0% are exclusive" in said and "16.0 features" in said
+    assert "BabyPython → Lua 60% shared, 10% the parent's alone, 0% the child's alone" in said
+    assert "costs" not in say.say_crosscoder({}, kinds, fvu, {"base": 0.4, "lua": 0.1}, 16, 1)
+
+
+@pytest.mark.parametrize(
+    "exclusive, invented, words",
+    [
+        (4, 0, ("misses most", "lower bound, and it makes no exclusive feature up")),
+        (20, 0, ("misses some", "makes no exclusive")),
+        (31, 0, ("sees nearly all", "makes no exclusive")),
+        (31, 2, ("sees nearly all", "and it makes exclusive features up")),
+    ],
+)
+def test_planted_features_say_how_far_to_trust_it(exclusive, invented, words):
+    planted = {
+        "own": 32, "own_found": 31, "own_exclusive": exclusive, "own_shared": 0,
+        "all": 16, "all_found": 16, "all_shared": 14, "all_exclusive": invented,
+    }  # fmt: skip
+    said = say.say_plants(planted)
+    assert all(word in said for word in words)
+    assert f"found 31 and called {exclusive} exclusive" in said

@@ -63,7 +63,9 @@ def test_seeds_that_differ_widen_the_ceiling_s_interval():
     for seeds in (alike, unlike):
         c = seed_ceiling(seeds, DOCUMENTS, rng=rng, weights=weights)
         assert c.low <= c.share <= c.high
+        assert c.share == pytest.approx(c.pairs["persist"].mean())
         widths.append(c.high - c.low)
+    assert c.pairs["persist"].max() > c.share + 0.1, "the mean and the best pair are told apart"
     assert widths[1] > 2 * widths[0] + 0.1
 
 
@@ -187,7 +189,9 @@ def test_unequal_sparsity_is_told():
     table = compare_sparsity({"base": dense, "lua": thin, "merged": dense}).set_index("model")
     assert table["l0"].tolist() == [8, 0.8, 8]
     assert table["equal"].tolist() == [False, True, False]
-    assert compare_sparsity({"a": csr(np.ones((11, 1))), "b": csr(np.ones((11, 1)))})["equal"].all()
+    ten, more, most = (csr(np.arange(130).reshape(10, 13) % 13 < n) for n in (10, 11, 12))
+    assert compare_sparsity({"a": ten, "b": more})["equal"].all(), "10 % more is still equal"
+    assert compare_sparsity({"a": ten, "b": most})["equal"].tolist() == [True, False]
 
 
 def test_transfer_gives_each_feature_s_correlation_with_itself():

@@ -16,6 +16,7 @@ def test_weights_draw_as_many_documents_as_there_are():
     assert w.shape == (500, 3)
     assert (w.sum(1) == 3).all()
     np.testing.assert_allclose(w.mean(0), 1, atol=0.15)
+    np.testing.assert_allclose(w.var(0), 1 - 1 / 3, atol=0.15)  # a binomial's: draws do differ
     assert (w == document_weights(documents, 500, np.random.default_rng(0))).all()
     with pytest.raises(FeatlibError, match="at least 2 documents"):
         document_weights(np.zeros(5), 10, np.random.default_rng(0))
