@@ -2,6 +2,7 @@
 # make book RUN=smoke  another run: any file in params/
 # make test            the whole test suite
 # make compare RUNS="mini again"   a page with the numbers of two runs or more, side by side
+# make screenshots     pictures of the key pages of runs/$(RUN), wide and narrow, light and dark
 # make publish         give the committed notebooks the outputs of runs/$(RUN)
 PYTHON ?= python3
 RUN ?= mini
@@ -9,7 +10,7 @@ CORES ?= 2
 BIN := .venv/bin
 TORCH := torch==2.13.0
 
-.PHONY: book compare test env corpora publish lock notebooks clean
+.PHONY: book compare screenshots test env corpora publish lock notebooks clean
 
 book: env corpora
 	@$(BIN)/snakemake --cores $(CORES) --configfile params/$(RUN).yaml
@@ -18,6 +19,9 @@ book: env corpora
 
 compare: env
 	@$(BIN)/python book/_ext/compare.py $(RUNS)
+
+screenshots: env
+	@$(BIN)/python tests/screenshots.py runs/$(RUN)
 
 test: env corpora
 	@$(BIN)/python -m pytest

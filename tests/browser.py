@@ -63,7 +63,10 @@ def visit(
 ) -> Iterator[Visit]:
     """Open a file of the book with the network cut. `path` may end in ?query or #anchor."""
     context = browser.new_context(
-        viewport={"width": size[0], "height": size[1]}, color_scheme=mode, offline=True
+        viewport={"width": size[0], "height": size[1]},
+        color_scheme=mode,
+        reduced_motion="reduce",  # colours that are still on their way are nobody's fault
+        offline=True,
     )
     # The theme keeps the reader's choice in local storage; without one it follows the system.
     context.add_init_script(f"localStorage.mode = localStorage.theme = {mode!r}")
@@ -194,22 +197,42 @@ def check_theme_switch(browser: Browser, path: Path | str) -> list[str]:
         return faults + seen.errors + seen.requests
 
 
+def switch_mode(page: Page, mode: str) -> int:
+    """Put an open page into the other mode, as the theme button does; how many charts it drew."""
+    page.evaluate("mode => (document.documentElement.dataset.theme = mode)", mode)
+    return draw_charts(page, mode)
+
+
+PRINTED = """() => [...document.querySelectorAll('figure.fl-figure, .fl-strip')]
+  .filter(f => !f.closest('#fl-atlas')).map(f => {  // the atlas is for the screen
+  const still = f.querySelector('.fl-static svg, .fl-tokens') ?? f.querySelector('svg');
+  const { width, height } = still?.getBoundingClientRect() ?? { width: 0, height: 0 };
+  return {
+    name: f.id || f.className,
+    still: (still?.checkVisibility() ?? false) && width > 50 && height > 10,
+    live: f.querySelector('.fl-live')?.checkVisibility() ?? false,
+    ink: getComputedStyle(still ?? f).color,
+  };
+})"""
+
+
+def print_faults(page: Page) -> list[str]:
+    """Faults of an open page as it is printed: figures and strips show, still and in dark ink."""
+    page.emulate_media(media="print")
+    faults = [
+        f"{f['name']}: printed still {f['still']}, live {f['live']}, ink {f['ink']}"
+        for f in page.evaluate(PRINTED)
+        if not f["still"] or f["live"] or f["ink"] != "rgb(31, 35, 40)"
+    ]
+    page.emulate_media(media="screen")
+    return faults
+
+
 def check_print(browser: Browser, path: Path | str) -> list[str]:
-    """Faults of the printed page: each figure shows its static drawing, none its live one."""
+    """Faults of the printed page, opened in the dark with all its charts drawn."""
     with visit(browser, path, mode="dark") as seen:
         draw_charts(seen.page, "dark")
-        seen.page.emulate_media(media="print")
-        shown = seen.page.evaluate(
-            """() => [...document.querySelectorAll('figure.fl-figure:has(script.fl-spec)')].map(f =>
-              [f.id, f.querySelector('.fl-static').checkVisibility(),
-               f.querySelector('.fl-live').checkVisibility(),
-               getComputedStyle(f.querySelector('.fl-static')).color])"""
-        )
-        return [
-            f"{name}: printed static {static}, live {live}, ink {ink}"
-            for name, static, live, ink in shown
-            if not static or live or ink != "rgb(31, 35, 40)"
-        ]
+        return print_faults(seen.page)
 
 
 def check_search(browser: Browser, html: Path, term: str) -> tuple[list[str], list[str]]:

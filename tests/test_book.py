@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import pickle
 import re
 import shutil
+import struct
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -242,15 +244,45 @@ def test_strip_is_walked_with_one_stop_of_the_tab_key(html: Path, browser: Any) 
 
 
 @pytest.mark.browser
+def test_pictures_are_taken_of_each_page_wide_and_narrow_light_and_dark(
+    html: Path, project: Path, browser: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import screenshots
+
+    run = project / "runs" / "tiny"
+    monkeypatch.setattr(screenshots, "open_browser", lambda: contextlib.nullcontext(browser))
+    sheet = screenshots.take_screenshots(run, ["book/maths"])
+    sizes, taken = {}, sorted(sheet.parent.glob("*.png"))
+    for path in taken:
+        sizes[path.name] = struct.unpack(">II", path.read_bytes()[16:24])
+        assert path.name in sheet.read_text()
+    assert [name.split("-")[1:] for name in sizes] == [
+        ["1280", "dark.png"], ["1280", "light.png"], ["390", "dark.png"], ["390", "light.png"],
+    ]  # fmt: skip
+    assert [width for width, _ in sizes.values()] == [1280, 1280, 390, 390]
+    assert all(height >= 900 for _, height in sizes.values())
+    assert len({path.read_bytes() for path in taken}) == 4
+    with pytest.raises(FeatlibError, match=r"no page book/none in the book; .* book/maths"):
+        screenshots.take_screenshots(run, ["book/none"])
+    with pytest.raises(FeatlibError, match="make book RUN=tiny2"):
+        screenshots.take_screenshots(project / "runs" / "tiny2", ["book/none"])
+    monkeypatch.setenv("CHROMIUM", "/nowhere")
+    with pytest.raises(FeatlibError, match="no Chromium to take pictures with"):
+        screenshots.take_screenshots(run, ["book/maths"])
+
+
+@pytest.mark.browser
 def test_the_checks_see_faults(tmp_path: Path, browser: Any) -> None:
     """A page with every fault that check_page looks for: a check that cannot fail is no check."""
-    from browser import check_page
+    from browser import check_page, check_print
 
     (tmp_path / "bad.html").write_text(
         "<main style='width:2000px'><p id=a></p><p id=a></p><span class=math>x</span>"
         "<img src=none.png><script src='https://example.org/x.js'></script>"
-        "<script>console.error('oh')</script></main>"
+        "<script>console.error('oh')</script><figure class=fl-figure id=fig-lost>"
+        "<div class=fl-static hidden><svg width=200 height=100></svg></div></figure></main>"
     )
+    assert "fig-lost: printed still False" in check_print(browser, tmp_path / "bad.html")[0]
     found = "\n".join(check_page(browser, tmp_path / "bad.html"))
     for fault in ("id a used twice", "maths not shown", "none.png: broken", "px wider"):
         assert fault in found
@@ -329,6 +361,7 @@ def test_an_unknown_number_stops_the_build_and_keeps_the_former_book(
     before = page.read_text()
     page.write_text(
         '# Maths\n\n{{ pct(m["lm.base.python.acuracy"]) }} and $\\foo{x}$ `{{ p.kk }}`\n'
+        "\nA function that nobody documents, {py:func}`nowhere`.\n"
     )
     try:
         with pytest.raises(FeatlibError, match="former book"):
@@ -340,6 +373,7 @@ def test_an_unknown_number_stops_the_build_and_keeps_the_former_book(
     assert "the nearest is 'lm.base.python.accuracy'" in said
     assert r"unknown command \foo" in said
     assert "the nearest is 'k'" in said, "in code type too"
+    assert "reference target not found: nowhere" in said, "references are held to account as well"
     assert (html / "index.html").read_text() == former
     assert (html / "_static" / "featlib-vega.js").exists()
 

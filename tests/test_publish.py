@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -47,3 +50,26 @@ def test_committed_notebooks_are_light_and_name_no_machine(path):
     outputs = [o for c in notebook.cells if c.cell_type == "code" for o in c.outputs]
     assert all(o.output_type != "error" and o.get("name") != "stderr" for o in outputs)
     assert "papermill" not in notebook.metadata
+
+
+def test_the_repository_builds_as_it_is_committed(tmp_path):
+    """`jupyter-book build .` at the root, without any run; every warning is an error."""
+    project = tmp_path / "project"
+    shutil.copytree(
+        ROOT, project, ignore=shutil.ignore_patterns("runs", ".*", "_build", "__pycache__", "tests")
+    )
+    command = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()"]
+    words = ["build", ".", "-n", "-W", "--all", "--keep-going", "-q"]
+    done = subprocess.run(
+        [*command, *words], cwd=project, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
+    html = project / "_build" / "html"
+    front = (html / "book" / "index.html").read_text()
+    published = json.loads((ROOT / "book" / "_data" / "provenance.json").read_text())
+    assert published["commit"] in front and "{{" not in front
+    pages = {path.stem for path in (html / "notebooks").glob("*.html")}
+    assert pages == {path.stem for path in (ROOT / "notebooks").glob("*.py")}
+    for page in pages:
+        text = (html / "notebooks" / f"{page}.html").read_text()
+        assert "cell_output" in text and "fl-provenance" in text, f"{page} has no outputs"
