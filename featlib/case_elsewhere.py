@@ -6,17 +6,19 @@ not about words of Python, it could take over Lua's words once the model has lea
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 
+from featlib.autoencoder import SparseAutoencoder
 from featlib.baselines import token_rule
 from featlib.case_run import Case, read_text
 from featlib.case_study import best_dictionary, encode_few, pick_features, read_subjects
-from featlib.case_text import split_halves
+from featlib.case_text import CaseText, split_halves
 from featlib.cases import evaluate_feature
-from featlib.detectors import best_threshold, evaluate_detector, rank_features
+from featlib.detectors import LabelledStream, best_threshold, evaluate_detector, rank_features
 from featlib.labels import Label
 from featlib.params import derive_seed
 from featlib.runs import FeatlibError, Run
@@ -51,19 +53,30 @@ def detect_elsewhere(
     by_token = token_rule(stream)
     rule = evaluate_detector(by_token, best_threshold(by_token, stream), stream, **options)
     rows = []
-    for name, searched in case.dictionaries.items():
-        saes = {subject.seed: subject.sae for subject in searched}
-        subjects = read_subjects(name, searched[0].model, saes, text.ids)
-        moved = encode_few(carried, subjects[0].sites.neurons)
-        found = [(SAME, case.feature, evaluate_feature(moved, 0, stream, **options))]
-        home = best_dictionary(subjects, stream)
-        if home is not None:
-            best = int(rank_features(home.features, stream, 1)["feature"][0])
-            measured = evaluate_feature(home.features, best, stream, **options)
-            found.append((BEST, best, measured))
-        found.append((RULE, -1, rule))
-        rows += [
-            {"model": name, "detector": detector, "feature": feature, **measured}
-            for detector, feature, measured in found
-        ]
+    for name in case.dictionaries:
+        for detector, feature, measured in _detect_in(name, case, carried, text, stream, options):
+            rows.append({"model": name, "detector": detector, "feature": feature, **measured})
+        rows.append({"model": name, "detector": RULE, "feature": -1, **rule})
     return pd.DataFrame(rows).assign(n_labelled=int(np.sum(stream.mask & stream.test)))
+
+
+def _detect_in(
+    name: str,
+    case: Case,
+    carried: SparseAutoencoder,
+    text: CaseText,
+    stream: LabelledStream,
+    options: Mapping[str, int],
+) -> list[tuple[str, int, dict[str, float]]]:
+    """Of one model, whose activations are let go before the next one's are read."""
+    searched = case.dictionaries[name]
+    saes = {subject.seed: subject.sae for subject in searched}
+    subjects = read_subjects(name, searched[0].model, saes, text.ids)
+    moved = encode_few(carried, subjects[0].sites.neurons)
+    found = [(SAME, case.feature, evaluate_feature(moved, 0, stream, **options))]
+    home = best_dictionary(subjects, stream)
+    if home is not None:
+        best = int(rank_features(home.features, stream, 1)["feature"][0])
+        measured = evaluate_feature(home.features, best, stream, **options)
+        found.append((BEST, best, measured))
+    return found

@@ -131,6 +131,7 @@ def fit_subjects(
                 subject.features,
                 stream,
                 seed=seed,
+                others=[other.features for other in subjects if other is not subject],
                 neurons=subject.sites.neurons.cpu().numpy() if rivals else None,
                 residual=subject.sites.residual.cpu().numpy() if rivals else None,
                 n_random=n_random,

@@ -54,6 +54,7 @@ class LabelFit:
     threshold: float
     candidates: pd.DataFrame  # rank_features, selection half
     members: pd.DataFrame  # select_feature_set, selection half
+    set_home: int  # where the members live: 0 is the feature's own autoencoder, 1... are `others`
     test: pd.DataFrame  # a row per detector: detector, index, threshold, measures with intervals
     n_labelled: int  # labelled tokens of the test half
     token_share: float  # of the feature's variance, explained by the token's identity alone
@@ -69,6 +70,7 @@ def fit_label(
     stream: LabelledStream,
     *,
     seed: int,
+    others: Sequence[FeatureActivations] = (),
     neurons: np.ndarray | None = None,
     residual: np.ndarray | None = None,
     n_random: int = 10,
@@ -77,7 +79,8 @@ def fit_label(
 ) -> LabelFit:
     """Find the feature that detects the label best, and compare it with what a sceptic would try.
 
-    Detectors: feature; feature set (`select_feature_set`; index: how many); token rule; neuron
+    Detectors: feature; feature set (`select_feature_set`; index: how many; `others`, autoencoders
+    of the same model, may hold a better one); token rule; neuron
     (best column of `neurons` [tokens, d_in]); probe (logistic, on `residual` [tokens, d_model]);
     random feature, the mean over `n_random` features of like density, their lowest and highest as
     its interval. Neuron and probe need their array.
@@ -86,10 +89,13 @@ def fit_label(
     if candidates.empty:
         raise FeatlibError("no feature fires on the selection half: is this the model's own SAE?")
     feature, threshold = int(candidates["feature"][0]), float(candidates["threshold"][0])
-    members, by_token = select_feature_set(f, stream), token_rule(stream)
+    by_token, offered = token_rule(stream), [f, *others]
+    sets = [select_feature_set(each, stream) for each in offered]
+    set_home = int(np.argmax([found["f1"].max() if len(found) else 0.0 for found in sets]))
+    members = sets[set_home]
     rows: list[tuple[str, int, float, np.ndarray]] = [
         ("feature", feature, threshold, feature_scores(f, feature)),
-        ("feature set", len(members), 1.0, feature_set_scores(f, members)),
+        ("feature set", len(members), 1.0, feature_set_scores(offered[set_home], members)),
         ("token rule", -1, best_threshold(by_token, stream), by_token),
     ]
     if neurons is not None:
@@ -111,6 +117,7 @@ def fit_label(
         threshold=threshold,
         candidates=candidates,
         members=members,
+        set_home=set_home,
         test=pd.DataFrame(table),
         n_labelled=int(stream.mask[stream.test].sum()),
         token_share=float(token_identity_share(alone, stream.ids, stream.selection)[0]),

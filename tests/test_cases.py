@@ -439,3 +439,22 @@ def test_activations_of_other_tokens_are_refused():
     ):
         with pytest.raises(FeatlibError, match="activations of 100 tokens, but labels of 6000"):
             attempt()
+
+
+def test_a_set_is_looked_for_in_every_autoencoder():
+    """One has the better single feature; only the other has both faces of the label."""
+    rng = np.random.default_rng(21)
+    n = 4000
+    kind = rng.choice(3, n, p=[0.9, 0.06, 0.04])
+    dense = (rng.random((2, n, 8)) < 0.02) * rng.uniform(1, 2, (2, n, 8))
+    dense[0][:, 4] = np.where(kind == 1, 4.0, dense[0][:, 4])
+    dense[1][:, 6] = np.where((kind == 1) & (rng.random(n) < 0.9), 4.0, dense[1][:, 6])
+    dense[1][:, 3] = np.where(kind == 2, 4.0, dense[1][:, 3])
+    stream = labelled_stream(kind > 0, kind, np.repeat(np.arange(40), 100), seed=0)
+    own, other = (feature_activations(part) for part in dense)
+    alone = fit_label(own, stream, seed=0, n_random=2, n_boot=10)
+    both = fit_label(own, stream, seed=0, others=[other], n_random=2, n_boot=10)
+    assert (alone.set_home, both.set_home) == (0, 1)
+    assert both.feature == alone.feature == 4
+    assert set(both.members["feature"]) >= {3, 6}
+    assert both.row("feature set")["f1"] > 0.9 > alone.row("feature set")["f1"]
