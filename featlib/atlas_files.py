@@ -5,8 +5,9 @@ shard is a script that hands its data over: `featlibAtlas("base-3", {...});`. Th
 
 - `index.js`: models, domains, labels, vocabulary, and how the rest is cut;
 - `stream.js`: the common stream's token ids;
-- `list-<model>.js`: what the list of features shows, filters, sorts and searches;
-- `<model>-<n>.js`: the pages of features n * SHARD to (n + 1) * SHARD - 1.
+- `list-<model>.js`: what the list of features shows, filters, sorts and searches, and with it the
+  fate of each feature and its explanation;
+- `<model>-<n>.js`: what else the pages of features n * SHARD to (n + 1) * SHARD - 1 show.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ import numpy as np
 
 from featlib.runs import PRINT_NAMES, atomic_path
 
-SHARD = 64  # features in one file: about 100 kB
+SHARD = 64  # features in one file: about 90 kB
+BUDGET = 1800  # bytes a feature: 15 MB for four models of 2,048 features
 SEARCHED = 6  # tokens fired on, and promoted, that the search knows
 
 
@@ -35,7 +37,7 @@ def write_atlas(
     twins: Mapping[str, np.ndarray],
     explanations: Mapping[str, Mapping[int, Mapping[str, Any]]],
 ) -> int:
-    """Write all shards into `folder`, all or nothing; the number of bytes.
+    """Write all shards into `folder`, all or nothing; the number of bytes (see BUDGET).
 
     `about` goes into the index as it is (vocabulary, domains, labels, threshold, ...). `models`:
     by model what `atlas.describe_features` gave. `fates`: by model, by step ("base>lua"), columns
@@ -63,20 +65,8 @@ def write_atlas(
         for model, told in models.items():
             why = explanations.get(model, {})
             _write(tmp, f"list-{model}", _columns(told, fates[model], twins[model], why))
-            pages = [
-                {
-                    **page,
-                    "twin": round(1000 * float(twins[model][n])),
-                    "steps": {
-                        step: [t["fate"][n], round(1000 * float(t["r"][n])), int(t["best"][n])]
-                        for step, t in fates[model].items()
-                    },
-                    "why": why.get(n),
-                }
-                for n, page in enumerate(told)
-            ]
-            for start in range(0, len(pages), SHARD):
-                _write(tmp, f"{model}-{start // SHARD}", pages[start : start + SHARD])
+            for start in range(0, len(told), SHARD):
+                _write(tmp, f"{model}-{start // SHARD}", told[start : start + SHARD])
         return sum(path.stat().st_size for path in tmp.iterdir())
 
 
@@ -97,7 +87,18 @@ def _columns(
             model: [page["matches"][model][0][1] for page in told] for model in told[0]["matches"]
         },
         "fates": {step: "".join(f[0] for f in table["fate"]) for step, table in fates.items()},
-        "why": {str(n): entry["explanation"] for n, entry in why.items()},
+        # The best correlation of each step, in thousandths; null where nothing correlates.
+        "r": {
+            step: [
+                round(1000 * float(r)) if best >= 0 else None
+                for r, best in zip(table["r"], table["best"], strict=True)
+            ]
+            for step, table in fates.items()
+        },
+        "why": {
+            str(n): {k: round(v, 3) if isinstance(v, float) else v for k, v in entry.items()}
+            for n, entry in why.items()
+        },
     }
 
 

@@ -5,6 +5,7 @@ Tidy tables in, Altair charts out; `featlib.charts` holds the others and names t
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ import altair as alt
 import numpy as np
 import pandas as pd
 
+from featlib.feature_lists import list_features, picked_opacity
 from featlib.figures import DOMAIN_COLORS, FATE_COLORS, MODEL_COLORS, Layered
 from featlib.params import DOMAIN_NAMES, DOMAINS, MODELS, PRINT_NAMES, FeatlibError
 
@@ -137,6 +139,8 @@ def match_histogram(
 ) -> alt.VConcatChart:
     """Best correlation of every parent feature in the child, one panel per pair.
 
+    A reader can choose a bar and see its features.
+
     `best`: parent, child, r. `ceiling`: model, r, the same between two autoencoders of one model;
     drawn as an outline over the panels of that parent. Bars from `threshold` on count as a match.
     """
@@ -163,25 +167,30 @@ def match_histogram(
         r = best.loc[(best["parent"] == parent) & (best["child"] == child), "r"].to_numpy(float)
         bars = _bins(r, edges)
         reaches = np.where(bars["left"] >= threshold - 1e-9, "persists", "disappears")
-        tables.append(bars.assign(pair=name, of="best match", fate=reaches))
+        choice = [f"{left:.2f}" for left in edges[:-1]]
+        step = f"{parent}>{child}"
+        tables.append(
+            bars.assign(pair=name, of="best match", fate=reaches, step=step, choice=choice)
+        )
         note = f"{(r >= threshold).mean():.0%} match"
         own = ceiling[ceiling["model"] == parent] if ceiling is not None else None
         if own is not None and len(own):
             other = own["r"].to_numpy(float)
             line = _bins(other, edges)
             line = pd.concat([line, line.tail(1).assign(left=1.0)])  # closes the last step
-            tables.append(line.assign(pair=name, of="ceiling", fate=""))
+            tables.append(line.assign(pair=name, of="ceiling", fate="", step="", choice=""))
             note += f"; ceiling {(other >= threshold).mean():.0%}"
         of = f"datum.pair == '{name}' && datum.of == "
         layers = [
             alt.Chart()
             .transform_filter(of + "'best match'")
-            .mark_bar(opacity=0.8, binSpacing=1)
+            .mark_bar(binSpacing=1, cursor="pointer")
             .encode(
                 x=x,
                 x2="right:Q",
                 y=y,
                 color=alt.Color("fate:N", scale=fates, legend=None),
+                opacity=picked_opacity(0.8),
                 tooltip=tips,
             ),
             rule.encode(x="left:Q"),
@@ -192,7 +201,18 @@ def match_histogram(
         ]
         title = alt.TitleParams(name, subtitle=note)
         panels.append(alt.layer(*layers).properties(width=500, height=105, title=title))
-    return _stack(panels, pd.concat(tables, ignore_index=True), gutter=56)
+    chart = _stack(panels, pd.concat(tables, ignore_index=True), gutter=56)
+    ends = itertools.pairwise(edges)
+    choices = {
+        f"{low:.2f}": {
+            "text": f"have a best r of {low:.2f} to {high:.2f}",
+            "fates": "pd",
+            # The last bar holds r = 1 as well.
+            "r": [round(1000 * low), round(1000 * high) + (high > 0.999)],
+        }
+        for low, high in ends
+    }
+    return list_features(chart, list_pairs(best), choices, "")
 
 
 def _percent_left() -> alt.Axis:
@@ -268,6 +288,8 @@ def correlation_by_firings(
     if data.empty:
         raise FeatlibError("correlation_by_firings: no group of five features; use more tokens")
     data["pair"] = [name_pair(p, c) for p, c in zip(data["parent"], data["child"], strict=True)]
+    data["step"] = data["parent"] + ">" + data["child"]
+    data["choice"] = np.floor(np.log2(data["firings"])).astype(int).astype(str)
     order = [name_pair(p, c) for p, c in list_pairs(data)]
     # Dashes lead into the merged model: two pairs share the colour of one fine-tune.
     solid = alt.Legend(symbolType="stroke", symbolOpacity=1, columns=2)
@@ -292,13 +314,14 @@ def correlation_by_firings(
     )
     y = alt.Y("r:Q", title="best correlation", scale=alt.Scale(domain=[0, 1]))
     marks = pd.DataFrame({"r": [threshold], "firings": [float(min_firings)]})
-    return alt.layer(
+    chart = alt.layer(
         base.mark_area(opacity=0.14).encode(
             y=alt.Y("low:Q", title="best correlation"), y2="high:Q"
         ),
         base.mark_line().encode(y=y, strokeDash=dash),
-        base.mark_point(size=40).encode(
+        base.mark_point(size=60, cursor="pointer").encode(
             y=y,
+            opacity=picked_opacity(),
             tooltip=[
                 "pair:N",
                 alt.Tooltip("firings:Q", format=",.0f"),
@@ -310,6 +333,16 @@ def correlation_by_firings(
         alt.Chart(marks).mark_rule(strokeDash=[4, 3]).encode(x=x),
         data=data,
     ).properties(width="container", height=300)
+    bins = sorted({int(n) for n in data["choice"]})
+    choices = {
+        str(n): {
+            "text": f"fire on {2**n:,} to {2 ** (n + 1) - 1:,} tokens",
+            "fates": "pdu",
+            "firings": [2**n, 2 ** (n + 1)],
+        }
+        for n in bins
+    }
+    return list_features(chart, list_pairs(data), choices, "")
 
 
 def _pair_colours(data: pd.DataFrame) -> list[str]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import html
+import itertools
 import json
 import math
 import re
@@ -26,7 +27,7 @@ from featlib.params import FeatlibError
 Layered: TypeAlias = alt.LayerChart | alt.FacetChart  # what Altair says alt.layer gives
 
 STATIC_WIDTH = 700  # pixels; the measure of a page of the book on a laptop
-CSV_BYTES = 100_000  # a page stays light: longer tables are cut, and the link says so
+CSV_BYTES = 150_000  # a page stays light: longer tables are cut, and the link says so
 TABLE_ROWS = 8
 
 # Okabe and Ito's palette, which keeps apart under every common colour blindness. A domain has the
@@ -120,9 +121,12 @@ def theme(mode: Literal["light", "dark"], font: str = FONT) -> dict[str, Any]:
 
 
 class Markup(str):
-    """HTML that a notebook shows as HTML; our own code has escaped everything inside it."""
+    """HTML that a notebook shows as HTML; our own code has escaped everything inside it.
 
-    __slots__ = ()
+    `data` is the table behind it, where there is one.
+    """
+
+    data: pd.DataFrame | None = None
 
     def _repr_html_(self) -> str:
         return str(self)
@@ -181,9 +185,10 @@ def figure(
         if len(text.split()) < 3:
             raise FeatlibError(f"figure {name}: the {what} {text!r} says too little; write a line")
     if isinstance(chart, Markup):
-        return Figure(
-            name, caption, alt, f'<div class="fl-html">{chart}</div>', None, data, made_by
-        )
+        said = html.escape(alt, quote=True)
+        body = f'<div class="fl-html" role="group" aria-label="{said}">{chart}</div>'
+        behind = chart.data if data is None else data
+        return Figure(name, caption, alt, body, None, behind, made_by)
     own = chart.data if isinstance(getattr(chart, "data", None), pd.DataFrame) else None
     spec = chart_spec(chart)
     label = html.escape(alt, quote=True)
@@ -269,17 +274,24 @@ def _table_behind(data: pd.DataFrame, name: str) -> str:
 
 
 def table(data: pd.DataFrame, digits: int = 4) -> Markup:
-    """A small HTML table: numbers to the right and short, text escaped."""
+    """A small HTML table: numbers to the right and short, text escaped, a dash for what is missing.
+
+    The numbers of a column named feature are names: they get no comma.
+    """
+    names = [str(c).rsplit(" ", 1)[-1] == "feature" for c in data.columns]
     head = "".join(f'<th scope="col">{html.escape(str(c))}</th>' for c in data.columns)
     body = "".join(
-        "<tr>" + "".join(_cell(v, digits) for v in row) + "</tr>"
+        "<tr>" + "".join(map(_cell, row, names, itertools.repeat(digits))) + "</tr>"
         for row in data.itertuples(index=False, name=None)
     )
     return Markup(f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>")
 
 
-def _cell(value: Any, digits: int) -> str:
+def _cell(value: Any, is_name: bool, digits: int) -> str:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return f"<td>{html.escape(str(value))}</td>"
+    if isinstance(value, float) and math.isnan(value):
+        return '<td class="fl-num">–</td>'
     text = f"{value:,}" if isinstance(value, int) else f"{value:.{digits}g}"
+    text = (text.replace(",", "") if is_name else text).replace("-", "−")
     return f'<td class="fl-num">{text}</td>'

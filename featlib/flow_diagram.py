@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from featlib.diagrams import MODEL_SCALE, x_axis, y_axis
+from featlib.feature_lists import list_features, picked_opacity
 from featlib.figures import FATE_COLORS, Layered
 from featlib.params import PRINT_NAMES, FeatlibError
 
@@ -155,6 +156,8 @@ def _draw_pair(drawing: _Drawing, pair: _Pair, column: int, top: float, scale: f
             "from": PRINT_NAMES[pair.parent],
             "to": PRINT_NAMES[pair.child],
             "features": round(stop - start, 1),
+            "step": f"{pair.parent}>{pair.child}",
+            "choice": fate[0],
         }
         for u in np.linspace(0, 1, 13):
             ease = 3 * u**2 - 2 * u**3
@@ -230,12 +233,13 @@ def _layers(flows: pd.DataFrame, drawing: _Drawing, height: float) -> Layered:
         if len(part):
             layers.append(
                 alt.Chart(part)
-                .mark_area(color=_fade(FATE_COLORS[fate.split(",")[0]], *fade))
+                .mark_area(color=_fade(FATE_COLORS[fate.split(",")[0]], *fade), cursor="pointer")
                 .encode(
                     x=x_axis("x:Q"),
                     y=y_axis("y:Q", height),
                     y2="y2:Q",
                     detail="band:N",
+                    opacity=picked_opacity(),
                     tooltip=["from:N", "to:N", "fate:N", alt.Tooltip("features:Q", format=",")],
                 )
             )
@@ -270,7 +274,21 @@ def _layers(flows: pd.DataFrame, drawing: _Drawing, height: float) -> Layered:
             .mark_text(align=anchor, baseline="middle", style=styles[kind])
             .encode(x=x_axis("x:Q"), y=y_axis("y:Q", height), text="text:N")
         )
-    return alt.layer(*layers, data=flows).properties(width="container", height=height)
+    pairs = [pair for chain in CHAINS for pair in itertools.pairwise(chain)]
+    known = set(zip(flows["parent"], flows["child"], strict=True))
+    choices = {
+        "p": {"text": "persist", "fates": "p", "filter": True},
+        "d": {"text": "disappear", "fates": "d", "filter": True, "sort": "firings"},
+        "e": {"text": "emerge", "fates": "e", "side": "child", "filter": True, "sort": "firings"},
+        "u": {"text": "are untestable", "fates": "u", "filter": True, "sort": "firings"},
+    }
+    chart = alt.layer(*layers, data=flows).properties(width="container", height=height)
+    return list_features(
+        chart,
+        [pair for pair in pairs if pair in known],
+        choices,
+        "The picture counts means over pairs of autoencoders; the list is of one pair.",
+    )
 
 
 def _fade(colour: str, start: float, stop: float) -> Any:

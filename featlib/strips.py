@@ -6,6 +6,8 @@ import html
 import math
 from collections.abc import Mapping, Sequence
 
+import pandas as pd
+
 from featlib.figures import Markup
 from featlib.params import FeatlibError
 
@@ -68,6 +70,7 @@ def token_strips(
 
     All strips share one scale (the largest activation of all) unless `peak` gives a number, or one
     for each label: the units of two autoencoders differ, so their own peaks may serve better.
+    The table behind it has one row a token and one column a label.
     """
     if not rows:
         raise FeatlibError("token strips: no rows given")
@@ -79,7 +82,10 @@ def token_strips(
         for label, row in rows.items()
     )
     legend = _legend(next(iter(peaks.values()))) if one_scale else ""
-    return Markup(f'<div class="fl-strips">{strips}{legend}</div>')
+    shown = Markup(f'<div class="fl-strips">{strips}{legend}</div>')
+    columns = {"token": list(tokens), **rows}
+    shown.data = pd.DataFrame(columns if notes is None else {**columns, "note": list(notes)})
+    return shown
 
 
 def _token(token: str, value: float, peak: float, note: str = "") -> str:
@@ -111,6 +117,10 @@ def excerpts(texts: Mapping[str, str], *, lines: int = 8, width: int = 96) -> Ma
     return Markup("".join(shown))
 
 
+# Letters and marks, by their class, that show nothing: they could hide in a word.
+_NO_INK = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u3164\uffa0") | {
+    chr(code) for code in (*range(0x180B, 0x1810), *range(0xFE00, 0xFE10), *range(0xE0100, 0xE01F0))
+}
 _MARKS = {" ": "·", "\t": "⇥", "\n": "↵", "\r": "␍"}
 
 
@@ -120,7 +130,7 @@ def _visible(token: str) -> str:
         if mark := _MARKS.get(character):
             brk = "<br>" if character == "\n" else ""
             out.append(f'<span class="fl-ws">{mark}</span>{brk}')
-        elif not character.isprintable():  # controls, bidirectional overrides, zero-width marks
+        elif not character.isprintable() or character in _NO_INK:  # controls, overrides, odd spaces
             out.append(f'<span class="fl-escape">\\u{ord(character):04x}</span>')
         else:
             out.append(html.escape(character, quote=True))

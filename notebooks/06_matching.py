@@ -189,7 +189,8 @@ charts.figure(
     name="best-matches",
     made_by=chapter.made_by,
     caption="Best correlation of each testable feature of the parent with a feature of the child "
-    "(bars) and with a feature of a second autoencoder of the parent itself (outline).",
+    "(bars) and with a feature of a second autoencoder of the parent itself (outline). Choose a "
+    "bar to see its features.",
     alt="Share of features whose best match passes the threshold: "
     + "; ".join(f"{PRINT_NAMES[a]} to {PRINT_NAMES[b]} {r:.0%}" for (a, b), r in passing.items()),
 )

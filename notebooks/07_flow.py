@@ -58,7 +58,7 @@ charts.figure(
     "Widths are numbers of features, means over all pairs of autoencoders with different "
     "seeds. What disappears is drawn in two shades: up to the seed "
     "ceiling it was lost; beyond the ceiling nobody can tell, since two autoencoders of one model "
-    "lose as much.",
+    "lose as much. Choose a band, or a step and a fate beneath the picture, to see its features.",
     alt="Share of features that persist: "
     + "; ".join(
         f"{PRINT_NAMES[a]} to {PRINT_NAMES[b]} {step.loc[(a, b), 'persist']:.0%} (ceiling "
@@ -74,9 +74,9 @@ charts.figure(
 # are mostly about punctuation and formatting.
 
 # %%
-wide = flows.pivot(index=["parent", "child"], columns="fate", values="count")
-wide = wide.rename(index=PRINT_NAMES).reset_index()
-charts.table(wide, digits=4)
+wide = flows.pivot(index=["parent", "child"], columns="fate", values="count").loc[family]
+wide = wide[["persists", "disappears", "emerges", "untestable"]].round().astype(int)
+charts.table(wide.rename(index=PRINT_NAMES).reset_index())
 
 # %% [markdown]
 # ## Rare and common features
@@ -86,13 +86,22 @@ charts.table(wide, digits=4)
 
 # %% tags=["hide-input"]
 scatter = matches[(matches["side"] == "parent") & (matches["child"] != "merged")]
+middle = scatter.loc[scatter["firings"] > 0, "firings"].median()
+told = [
+    f"to {PRINT_NAMES[child]} the median best correlation is "
+    f"{part.loc[part['firings'] <= middle, 'r'].median():.2f} for the rarer half and "
+    f"{part.loc[part['firings'] > middle, 'r'].median():.2f} for the commoner half"
+    for child, part in scatter[scatter["firings"] > 0].groupby("child", observed=True)
+]
 charts.figure(
     charts.correlation_by_firings(scatter, threshold=p.threshold, min_firings=p.min_firings),
     name="correlation-by-firings",
     made_by=chapter.made_by,
     caption="Best correlation in the child against the number of firings in the common text, for "
-    "BabyPython's features. Left of the rule, features are untestable.",
-    alt="Best correlation of BabyPython's features in each child against their number of firings.",
+    "BabyPython's features: the median, and the middle half as a band. Left of the upright rule "
+    "features are untestable; from the level one on they persist. Choose a dot to see its "
+    "features.",
+    alt="Frequent features are found again better than rare ones: " + "; ".join(told) + ".",
 )
 
 # %% [markdown]
@@ -118,7 +127,9 @@ Into the merge, {step.loc[("lua", "merged"), "persist"]:.0%} of Lua's features p
 
 A ceiling is an average over features. It does not say *which* of them were lost to noise. A single
 feature with a low best correlation may have changed, or may only be split differently by the
-second autoencoder."""
+second autoencoder. [The controls](11_controls) tell the two apart by transfer: the parent's own
+autoencoder reads the child, and each feature is compared with itself. What is lost there has
+drifted in the model. What is lost only in the picture above was lost between two dictionaries."""
 )
 
 # %% tags=["remove-input"]

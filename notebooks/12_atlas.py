@@ -39,7 +39,7 @@ from IPython.display import Markdown
 from featlib import atlas, atlas_charts, atlas_labels, charts, features, matching, tokens
 from featlib import autoencoder as sae_lib
 from featlib import language_model as lm
-from featlib.atlas_files import write_atlas
+from featlib.atlas_files import BUDGET, write_atlas
 from featlib.chapters import needed, start_chapter
 from featlib.params import DOMAIN_NAMES, DOMAINS, MODELS, PAIRS, PRINT_NAMES, derive_seed
 
@@ -67,7 +67,14 @@ held_out = pd.read_parquet(run_folder.tokens / "documents.parquet")
 held_out = held_out[held_out["split"] == "test"].sort_values("document")
 texts = {d: held_out.loc[held_out["domain"] == d, "text"].tolist() for d in DOMAINS}
 masks = atlas_labels.label_stream(tokenizer, stream, origin, texts)
-pd.DataFrame({"label": list(masks), "share of tokens": [m.mean() for m in masks.values()]})
+charts.table(
+    pd.DataFrame(
+        {
+            "label": [name.replace("_", " ") for name in masks],
+            "share of tokens": [f"{m.mean():.2%}" for m in masks.values()],
+        }
+    )
+)
 
 # %% [markdown]
 # ## What a feature writes
@@ -161,6 +168,17 @@ size = write_atlas(
     twins=twins,
     explanations=explanations,
 )
+n_features = sum(f[0].d_sae for f in acts.values())
+
+# %% tags=["remove-input"]
+over = size > BUDGET * n_features
+Markdown(
+    f"""\
+The files of [the atlas](../book/atlas) take {size / 1e6:.1f} MB, {size / n_features:,.0f} bytes a
+feature. The most that we allow is {BUDGET:,} bytes a feature, here {BUDGET * n_features / 1e6:.1f}
+MB. """
+    + ("**That is exceeded:** lower `atlas_top` or `atlas_per_quantile`." if over else "")
+)
 
 # %% [markdown]
 # ## What they are about
@@ -187,6 +205,7 @@ share = {m: n / acts[m][0].d_sae for m, n in share.items()}
 charts.figure(
     atlas_charts.label_counts(fitting),
     name="labels",
+    made_by=chapter.made_by,
     caption="Features whose best label fits with an F1 of 0.5 or more, by label and model.",
     alt="Share of features that a simple label fits: "
     + ", ".join(f"{PRINT_NAMES[m]} {s:.1%}" for m, s in share.items())
@@ -205,7 +224,7 @@ twin_share = {
 Markdown(
     f"""\
 A simple label fits {min(share.values()):.1%} to {max(share.values()):.1%} of the features of a
-model, and {sum(dead.values()):,} of {sum(f[0].d_sae for f in acts.values()):,} never fire on the
+model, and {sum(dead.values()):,} of {n_features:,} never fire on the
 common stream. The rest is narrower than our labels, or about several things at once. Looking is the
 only way to know, and [the atlas](../book/atlas) is made for it.
 
@@ -217,4 +236,4 @@ feature is one of them."""
 )
 
 # %% tags=["remove-input"]
-chapter.finish(atlas_bytes=size)
+chapter.finish({"atlas.bytes_per_feature": size / n_features}, atlas_bytes=size)

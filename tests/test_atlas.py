@@ -89,10 +89,11 @@ class Made:
         ]
         self.vocabulary = words + [f" word{n}" for n in range(VOCAB - len(words))]
         fate = {
-            "fate": ["persists", "disappears", "untestable"] * 30,
-            "r": [0.9, 0.3, 0.0] * 30,
-            "best": [4, 5, -1] * 30,
+            "fate": ["persists", "disappears", "untestable"] * 24,
+            "r": [0.9, 0.3, 0.0] * 24,
+            "best": [4, 5, -1] * 24,
         }
+        fate = {key: column[:N_FEATURES] for key, column in fate.items()}
         steps = {"base": ["base>lua"], "lua": ["base>lua", "lua>merged"]}
         self.size = write_atlas(
             folder,
@@ -136,8 +137,10 @@ def test_the_files_hold_every_feature_once(made: Made) -> None:
         column = read(made.folder / f"list-{m}.js")
         assert column["firings"] == (made.dense(m) > 0).sum(0).tolist()
         assert all(len(tokens_) <= SEARCHED for tokens_ in column["on"] + column["up"])
-    assert read(made.folder / "base-0.js")[3]["why"]["explanation"] == HOSTILE
-    assert read(made.folder / "list-lua.js")["fates"]["lua>merged"][:4] == "pdup"
+    assert read(made.folder / "list-base.js")["why"]["3"]["explanation"] == HOSTILE
+    known = read(made.folder / "list-lua.js")
+    assert known["fates"]["lua>merged"][:4] == "pdup"
+    assert known["r"]["lua>merged"][:4] == [900, 300, None, 900], "no best feature, no correlation"
 
 
 def test_numbers_of_a_feature_equal_those_of_the_dense_matrix(made: Made) -> None:
@@ -264,7 +267,7 @@ def html(made: Made, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("html")
     static = folder / "_static"
     static.mkdir()
-    for name in ("featlib.css", "featlib.js", "atlas.css", "atlas.js"):
+    for name in ("featlib.css", "featlib.js", "atlas.css", "atlas-data.js", "atlas.js"):
         (static / name).write_bytes((ROOT / "book" / "_static" / name).read_bytes())
     (static / "atlas").symlink_to(made.folder)
     source = (ROOT / "book" / "atlas.md").read_text()
@@ -328,6 +331,15 @@ def test_hostile_text_stays_text(html: Path, browser: Any, made: Made) -> None:
         assert seen.errors == [] and seen.requests == []
 
 
+ROWS = "[...document.querySelectorAll('.at-row')].map(a => a.hash.slice(1).split('?')[0])"
+
+
+def found(page: Any, text: str) -> None:
+    page.wait_for_function(
+        "t => document.querySelector('.at-found').innerText.startsWith(t)", arg=text
+    )
+
+
 @pytest.mark.browser
 def test_it_is_worked_by_keyboard_and_by_address(html: Path, browser: Any) -> None:
     from browser import visit
@@ -335,7 +347,8 @@ def test_it_is_worked_by_keyboard_and_by_address(html: Path, browser: Any) -> No
     with visit(browser, f"{html.as_uri()}#lua/66") as seen:
         page = seen.page
         shows(page, "lua/66")
-        assert page.locator("[aria-current]").inner_text().startswith("66")
+        assert page.locator("[aria-current] .at-number").inner_text() == "66"
+        assert page.evaluate("scrollY") == 0, "marking the row moves the list, not the page"
         page.keyboard.press("j")
         shows(page, "lua/67")
         assert page.url.endswith("#lua/67")
@@ -343,14 +356,15 @@ def test_it_is_worked_by_keyboard_and_by_address(html: Path, browser: Any) -> No
         shows(page, "lua/66")
         page.keyboard.press("/")
         page.keyboard.type("exception")
-        page.wait_for_function("document.querySelector('.at-found').innerText.startsWith('0 ')")
-        page.locator("button[value=base]").click()
-        page.wait_for_function("document.querySelector('.at-found').innerText.startsWith('1 ')")
+        page.wait_for_function(f"{ROWS}[0] === 'base/69'")  # the best fit comes first
+        assert "Lua 66, shown here, is not among them" in page.inner_text(".at-side")
+        page.keyboard.press("Enter")
         shows(page, "base/69")
+        assert page.evaluate("document.activeElement.hash") == "#base/69?q=exception"
         page.keyboard.press("/")
         assert page.evaluate("document.activeElement.id") == "at-query"
         page.keyboard.press("Escape")
-        assert page.evaluate("document.activeElement.hash") == "#base/69"
+        assert page.evaluate("document.activeElement.hash") == "#base/69?q=exception"
         page.evaluate("location.hash = '#merged/12'")
         shows(page, "merged/12")
         assert page.locator("#at-query").input_value() == ""
@@ -360,32 +374,121 @@ def test_it_is_worked_by_keyboard_and_by_address(html: Path, browser: Any) -> No
 
 
 @pytest.mark.browser
+def test_all_models_are_searched_at_once(html: Path, browser: Any, made: Made) -> None:
+    from browser import visit
+
+    with visit(browser, f"{html.as_uri()}#base/0?q=12") as seen:
+        page = seen.page
+        shows(page, "base/0")
+        assert page.evaluate(ROWS)[:4] == [f"{m}/12" for m in MODELS]
+        page.locator("#at-query").fill("LuaStories 12")
+        page.wait_for_function(f"{ROWS}[0] === 'merged/12'")
+        page.locator("#at-query").fill("word9")
+        word = made.vocabulary.index(" word9")
+        known = {m: read(made.folder / f"list-{m}.js") for m in MODELS}
+        wanted = {
+            f"{m}/{n}"
+            for m in MODELS
+            for n in range(N_FEATURES)
+            if word in known[m]["on"][n] + known[m]["up"][n]
+        }
+        found(page, f"{len(wanted)} features of all models")
+        page.locator(".at-scroll").evaluate("e => e.scrollTo(0, 1e6)")
+        page.wait_for_function(f"{ROWS}.length === {len(wanted)}")
+        assert set(page.evaluate(ROWS)) == wanted
+        assert len({m.split("/")[0] for m in wanted}) == 4
+        assert seen.errors == []
+
+
+@pytest.mark.browser
 def test_filters_and_orders(html: Path, browser: Any, made: Made) -> None:
     from browser import visit
 
     firings = (made.dense("base") > 0).sum(0)
-    numbers = "[...document.querySelectorAll('.at-number')].map(n => Number(n.innerText))"
-    with visit(browser, f"{html.as_uri()}#base/0") as seen:
+
+    def numbers(order: Any) -> list[str]:
+        return [f"base/{n}" for n in np.asarray(order).tolist()]
+
+    with visit(browser, f"{html.as_uri()}#base/0?in=base") as seen:
         page = seen.page
         shows(page, "base/0")
         page.locator("#at-sort").select_option("firings")
-        assert page.evaluate(numbers) == np.lexsort((np.arange(70), -firings)).tolist()
-        page.locator("#at-sort").select_option("index")
+        assert page.evaluate(ROWS) == numbers(np.lexsort((np.arange(70), -firings)))
+        page.locator("#at-sort").select_option("")
         page.locator("#at-density").select_option("silent")
-        assert page.evaluate(numbers) == np.flatnonzero(firings == 0).tolist()
+        assert page.evaluate(ROWS) == numbers(np.flatnonzero(firings == 0))
         page.locator("#at-density").select_option("")
         page.locator("#at-fate").select_option("base>lua/d")
-        assert page.evaluate(numbers) == list(range(1, N_FEATURES, 3))
+        assert page.evaluate(ROWS) == numbers(range(1, N_FEATURES, 3))
         page.locator("#at-fate").select_option("")
-        page.locator("#at-query").fill("word9")
-        page.wait_for_function("document.querySelector('.at-found').innerText < '7'")
-        known = read(made.folder / "list-base.js")
-        wanted = {
-            n
-            for n in range(N_FEATURES)
-            if made.vocabulary.index(" word9") in known["on"][n] + known["up"][n]
-        }
-        assert set(page.evaluate(numbers)) == wanted
+        page.locator("#at-label").select_option("exception")
+        fits = [n for n, f in enumerate(made.fits["base"]) if any(fit[0] == 3 for fit in f)]
+        assert 69 in fits and page.evaluate(ROWS) == numbers(fits)
+        assert seen.errors == []
+
+
+@pytest.mark.browser
+def test_a_link_to_elsewhere_keeps_the_list_and_back_leads_back(html: Path, browser: Any) -> None:
+    from browser import visit
+
+    with visit(browser, f"{html.as_uri()}#base/1?in=base&fate=base-lua/d") as seen:
+        page = seen.page
+        shows(page, "base/1")
+        wanted = [f"base/{n}" for n in range(1, N_FEATURES, 3)]
+        assert page.evaluate(ROWS) == wanted
+        page.evaluate("scrollTo(0, 1e6)")
+        link = page.locator(".at-relative h4 a").first
+        other = link.get_attribute("data-to")
+        link.click()
+        shows(page, other)
+        assert page.evaluate(ROWS) == wanted, "the reader's list stays"
+        assert "is not among them" in page.inner_text(".at-side")
+        assert page.evaluate("document.activeElement.id") == "at-name", "where the new page begins"
+        assert page.evaluate("document.activeElement.getBoundingClientRect().top") >= 0
+        page.go_back()
+        shows(page, "base/1")
+        assert page.evaluate(ROWS) == wanted and page.url.endswith("in=base&fate=base-lua/d")
+        page.locator(".at-reset").click()
+        found(page, f"{4 * N_FEATURES} features of all models")
+        assert page.url.endswith("#base/1") and seen.errors == []
+
+
+@pytest.mark.browser
+def test_a_feature_far_down_the_list_has_its_neighbours(html: Path, browser: Any) -> None:
+    from browser import visit
+
+    with visit(browser, f"{html.as_uri()}#merged/30") as seen:
+        shows(seen.page, "merged/30")
+        drawn = seen.page.evaluate(ROWS)
+        assert len(drawn) < 4 * N_FEATURES, "the rows before it are not all drawn"
+        assert {"merged/28", "merged/29", "merged/31"} <= set(drawn)
+        up = "document.querySelector('.at-scroll').scrollTo(0, 0)"
+        seen.page.wait_for_function(f"() => ({up}, {ROWS}[0] === 'base/0')")
+        assert seen.page.evaluate(ROWS) == sorted(
+            seen.page.evaluate(ROWS),
+            key=lambda name: (MODELS.index(name.split("/")[0]), int(name.split("/")[1])),
+        )
+
+
+@pytest.mark.browser
+def test_a_shard_that_does_not_come_is_named_and_can_be_asked_for_again(
+    html: Path, browser: Any, made: Made
+) -> None:
+    from browser import visit
+
+    with visit(browser, f"{html.as_uri()}#base/0") as seen:
+        page = seen.page
+        shows(page, "base/0")
+        shard, away = made.folder / "lua-1.js", made.folder.parent / "away"
+        shard.rename(away)
+        try:
+            page.evaluate("location.hash = '#lua/66'")
+            page.wait_for_selector("[role=alert]")
+            assert "Lua 66 cannot be shown: lua-1.js" in page.inner_text(".at-detail")
+        finally:
+            away.rename(shard)
+        page.locator(".at-again").click()
+        shows(page, "lua/66")
 
 
 @pytest.mark.browser

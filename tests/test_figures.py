@@ -14,6 +14,7 @@ import pytest
 
 from featlib.figures import CSV_BYTES, Markup, figure, table
 from featlib.params import FeatlibError
+from featlib.strips import token_strips
 
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(1)>&\"'"
 
@@ -148,3 +149,18 @@ def test_table_escapes_and_aligns() -> None:
     assert "<x>" not in text and "<script>" not in text and "<img" not in text
     assert '<td class="fl-num">12,345</td><td class="fl-num">0.1235</td><td>True</td>' in text
     assert text._repr_html_() == str(text)
+
+
+def test_table_names_features_and_leaves_no_nan() -> None:
+    text = table(pd.DataFrame({"best feature": [1463], "r": [float("nan")], "n": [-1234]}))
+    assert '<td class="fl-num">1463</td>' in text
+    assert ">–<" in text and ">−1,234<" in text and "nan" not in text
+
+
+def test_markup_says_its_finding_and_brings_its_table() -> None:
+    strips = token_strips(["a", "b"], {"Lua 2": [0, 2.0]})
+    page = Reader(made(strips, alt="It fires on b alone."))
+    group = next(a for a in page.all("div") if a.get("class") == "fl-html")
+    assert group["role"] == "group" and group["aria-label"] == "It fires on b alone."
+    data = base64.b64decode(page.all("a")[0]["href"].split("base64,")[1])
+    assert pd.read_csv(io.BytesIO(data)).to_dict("list") == {"token": ["a", "b"], "Lua 2": [0, 2]}

@@ -32,6 +32,13 @@ def test_hostile_text_stays_text() -> None:
     assert "\\u0000" in text and "\\u200b" in text
 
 
+@pytest.mark.parametrize("code", [0x3164, 0x034F, 0xFE0F, 0xE0101, 0x00A0, 0x2028, 0xFEFF, 0xD800])
+def test_what_has_no_ink_is_spelt_out(code: int) -> None:
+    text = token_strip(["a" + chr(code)], [0])
+    shown = "".join(Reader(text).text)
+    assert chr(code) not in shown and f"\\u{code:04x}" in shown
+
+
 def test_whitespace_is_visible_and_lines_break() -> None:
     page = Reader(token_strip([" a", "\n", "\t", "b", ""], [0] * 5))
     assert "".join(page.text).startswith("·a↵⇥b∅")
@@ -51,6 +58,7 @@ def test_strips_of_several_models_share_one_scale_unless_told() -> None:
     shared = token_strips(["a", "b"], rows)
     assert [a.get("style", "")[:7] for a in tokens_of(shared)] == ["", "--a:1.0", "", "--a:0.5"]
     assert shared.count("fl-legend") == 1
+    assert shared.data.to_dict("list") == {"token": ["a", "b"], **rows}, "to download"
     own = token_strips(["a", "b"], rows, peak={"BabyPython 1": 4, "Lua 2": 2})
     assert own.count("--a:1.0") == 2 and own.count("fl-legend") == 2
 

@@ -1,93 +1,39 @@
-/* The feature atlas. Plain script, no server: shards are scripts that call featlibAtlas(). All text
-   of the corpora goes in as text nodes, never as HTML. */
+/* The feature atlas. Its address says everything: #base/152?q=raise&fate=p is a feature and what its
+   list is filtered by, so that Back, Reload and a link passed on all lead to the same view. */
 "use strict";
 (() => {
   const root = document.getElementById("fl-atlas");
   if (!root) return;
-  const base = document.currentScript.src.replace(/atlas\.js.*$/, "atlas/");
   const page = 80; // rows added to the list at a time
 
-  /* --- shards --------------------------------------------------------------------------------- */
-
-  const shards = new Map(); // name -> {promise, resolve}
-  function expect(name) {
-    if (!shards.has(name)) {
-      const entry = {};
-      entry.promise = new Promise((resolve, reject) => Object.assign(entry, { resolve, reject }));
-      shards.set(name, entry);
-    }
-    return shards.get(name);
-  }
-  window.featlibAtlas = (name, data) => expect(name).resolve(data);
-
-  function load(name) {
-    const known = shards.has(name);
-    const entry = expect(name);
-    if (!known) {
-      const script = document.createElement("script");
-      script.src = `${base}${name}.js`;
-      script.onerror = () => entry.reject(new Error(`${name}.js is not there`));
-      document.head.append(script);
-    }
-    return entry.promise;
-  }
-
-  /* --- small helpers -------------------------------------------------------------------------- */
-
-  /* make("p.note", {title: "x"}, "text", node, ...) */
-  function make(what, attributes, ...children) {
-    const [tag, ...classes] = what.split(".");
-    const node = document.createElement(tag);
-    if (classes.length) node.className = classes.join(" ");
-    for (const [key, value] of Object.entries(attributes ?? {})) {
-      if (value === false || value == null) continue;
-      if (key.startsWith("--")) node.style.setProperty(key, value);
-      else node.setAttribute(key, value === true ? "" : value);
-    }
-    node.append(...children.flat().filter((child) => child != null && child !== ""));
-    return node;
-  }
+  const { load, make, count, percent, corr, visible } = window.featlibData;
   const svgNode = (tag, attributes, ...children) => {
     const node = document.createElementNS("http://www.w3.org/2000/svg", tag);
     for (const [key, value] of Object.entries(attributes)) node.setAttribute(key, value);
     node.append(...children);
     return node;
   };
-  const count = (n) => n.toLocaleString("en");
-  const percent = (share) =>
-    share === 0 ? "0 %" : `${(100 * share).toPrecision(share < 0.001 ? 1 : 2)} %`;
-  const corr = (thousandths) => (thousandths / 1000).toFixed(2);
 
   let index = null; // models, vocabulary, domains, labels
   let ids = null; // the common stream
   const lists = {}; // by model, what the list needs
   const print = (model) => index.models.find((m) => m.name === model).print;
-  const address = (model, feature) => `#${model}/${feature}`;
+  const places = { q: "query", in: "model", fate: "fate", label: "label", density: "density", sort: "sort" };
+  const address = (model, feature) => {
+    const set = Object.entries(places).filter(([, key]) => state[key]).map(([short, key]) => [short, state[key]]);
+    const filters = String(new URLSearchParams(set)).replaceAll("%2F", "/").replaceAll("%3E", "-");
+    return `#${model}/${feature}${filters && `?${filters}`}`;
+  };
 
-  const marks = { " ": "·", "\t": "⇥", "\n": "↵", "\r": "␍" };
-  const hidden = /[\p{C}\p{Z}]/u; // controls, direction overrides, odd spaces
-  function visible(token) {
-    const out = [];
-    for (const character of token) {
-      const mark = marks[character];
-      if (mark) {
-        out.push(make("span.fl-ws", null, mark));
-        if (character === "\n") out.push(document.createElement("br"));
-      } else if (hidden.test(character)) {
-        const code = character.codePointAt(0).toString(16).padStart(4, "0");
-        out.push(make("span.fl-escape", null, `\\u${code}`));
-      } else if (typeof out.at(-1) === "string") out.push(out.pop() + character);
-      else out.push(character);
-    }
-    return out.length ? out : [make("span.fl-ws", null, "∅")];
-  }
   const token = (id) => index.vocabulary[id] ?? `<${id}>`;
-  const inline = (id) => make("code.at-token", null, visible(token(id)).filter((n) => n.nodeName !== "BR"));
+  const inline = (id) => window.featlibData.inline(token(id));
 
   /* --- the list ------------------------------------------------------------------------------- */
 
-  const state = { model: "base", query: "", fate: "", density: "", sort: "index", hits: [], shown: 0 };
+  // Empty means any: all models, any fate, in the order of their numbers.
+  const state = { query: "", model: "", fate: "", label: "", density: "", sort: "", hits: [], from: 0, to: 0 };
   const parts = {};
+  const searched = () => (state.model ? [state.model] : index.models.map((m) => m.name));
 
   const fateNames = { p: "persists", d: "disappears", e: "emerges", u: "untestable" };
   function stepText(model, step, letter) {
@@ -97,6 +43,12 @@
     if (letter === "e") return `emerges, seen from ${print(parent)}`;
     return `untestable, ${print(parent)} to ${print(child)}`;
   }
+  /* Whether a fate, "p" at any step or "base>lua/p" at one, is that of a feature. */
+  function hasFate(list, feature, fate) {
+    const [step, letter] = fate.includes("/") ? fate.split("/") : [null, fate];
+    if (step) return list.fates[step]?.[feature] === letter;
+    return Object.values(list.fates).some((letters) => letters[feature] === letter);
+  }
 
   const densities = {
     common: ["fires on over 1 %", (d) => d > 0.01],
@@ -104,40 +56,49 @@
     rare: ["on under 0.1 %", (d) => d <= 0.001 && d > 0],
     silent: ["never fires", (d) => d === 0],
   };
+  const closest = (l, i) => Math.max(...Object.values(l.match).map((r) => r[i]));
   const orders = {
-    index: ["number", null],
+    "": ["number", null],
     firings: ["fires most often", (l, i) => l.firings[i]],
     rare: ["fires least often", (l, i) => -(l.firings[i] || Infinity)],
     peak: ["strongest activation", (l, i) => l.peak[i]],
-    match: ["best match in another model", (l, i) => Math.max(...Object.values(l.match).map((r) => r[i]))],
-    alone: ["no match in other models", (l, i) => l.firings[i] === 0 ? -2e3 : -Math.max(...Object.values(l.match).map((r) => r[i]))],
+    match: ["best match in another model", closest],
+    alone: ["no match in other models", (l, i) => (l.firings[i] === 0 ? -2e3 : -closest(l, i))],
     twin: ["found again by a second autoencoder", (l, i) => l.twin[i]],
-    label: ["fits a label", (l, i) => l.labels[i][0]?.[1] ?? 0],
+    label: ["fits a label", (l, i) => (state.label ? fit(l, i, state.label) : l.labels[i][0])?.[1] ?? 0],
   };
+  const fit = (list, feature, label) => list.labels[feature].find(([n]) => index.labels[n] === label);
 
   function search() {
-    const list = lists[state.model];
     const words = state.query.trim().toLowerCase();
-    let wanted = list.firings.map((_, feature) => ({ feature, why: "" }));
-    if (/^\d+$/.test(words) && Number(words) < list.firings.length) {
-      const exact = Number(words);
-      const others = wanted.filter((hit) => hit.feature !== exact && byWords(list, words, hit));
-      wanted = [{ feature: exact, why: "this number" }, ...others];
-    } else if (words) wanted = wanted.filter((hit) => byWords(list, words, hit));
-    if (state.fate) {
-      const [step, letter] = state.fate.split("/");
-      wanted = wanted.filter((hit) => list.fates[step]?.[hit.feature] === letter);
+    const named = words.match(/^(?:(\D+?)[\s/#]*)?(\d+)$/) ?? []; // 152, lua 152, LuaStories/152
+    const means = (m) => !named[1] || [m.name, m.print.toLowerCase()].includes(named[1]);
+    const inside = densities[state.density]?.[1];
+    const hits = [];
+    for (const m of index.models.filter((m) => searched().includes(m.name))) {
+      const list = lists[m.name];
+      const number = named[2] && means(m) ? Number(named[2]) : -1;
+      for (let feature = 0; feature < m.features; feature++) {
+        const hit = { model: m.name, feature, why: "", rank: 0 };
+        if (feature === number) Object.assign(hit, { why: "this number", rank: -9 });
+        else if (words && !byWords(list, words, hit)) continue;
+        if (state.fate && !hasFate(list, feature, state.fate)) continue;
+        if (inside && !inside(list.firings[feature] / index.tokens)) continue;
+        if (state.label) {
+          const found = fit(list, feature, state.label);
+          if (!found) continue;
+          hit.why ||= `F1 ${(found[1] / 100).toFixed(2)}`;
+        }
+        hits.push(hit);
+      }
     }
-    if (state.density) {
-      const inside = densities[state.density][1];
-      wanted = wanted.filter((hit) => inside(list.firings[hit.feature] / index.tokens));
-    }
-    const key = orders[state.sort][1];
+    // Sorting keeps the order of models and numbers where nothing else decides.
+    const key = orders[state.sort]?.[1];
     if (key) {
-      const value = new Map(wanted.map((hit) => [hit, key(list, hit.feature)]));
-      wanted.sort((a, b) => value.get(b) - value.get(a) || a.feature - b.feature);
-    } else if (words) wanted.sort((a, b) => a.rank - b.rank || a.feature - b.feature);
-    return wanted;
+      const value = new Map(hits.map((hit) => [hit, key(lists[hit.model], hit.feature)]));
+      hits.sort((a, b) => value.get(b) - value.get(a));
+    } else if (words) hits.sort((a, b) => a.rank - b.rank);
+    return hits;
   }
 
   let wordCache = { words: null, ids: null, labels: null };
@@ -157,8 +118,8 @@
     const on = best(list.on[feature]);
     const up = best(list.up[feature]);
     const label = list.labels[feature].find(([n]) => wordCache.labels.has(n));
-    const said = list.why[feature]?.toLowerCase().includes(words);
-    if (label) [hit.why, hit.rank] = [`fits ${index.labels[label[0]]}`, -1 - label[1] / 100];
+    const said = list.why[feature]?.explanation.toLowerCase().includes(words);
+    if (label) [hit.why, hit.rank] = [`fits ${index.labels[label[0]].replaceAll("_", " ")}`, -1 - label[1] / 100];
     else if (said) [hit.why, hit.rank] = ["in its explanation", 0];
     else if (on < 99) [hit.why, hit.rank] = ["fires on it", on];
     else if (up < 99) [hit.why, hit.rank] = ["promotes it", 20 + up];
@@ -167,67 +128,94 @@
   }
 
   function row(hit) {
-    const list = lists[state.model];
-    const feature = hit.feature;
-    const density = list.firings[feature] / index.tokens;
-    const tokens = list.on[feature].slice(0, 3).flatMap((id) => [inline(id), " "]);
+    const list = lists[hit.model];
+    const density = list.firings[hit.feature] / index.tokens;
+    const tokens = list.on[hit.feature].slice(0, 3).flatMap((id) => [inline(id), " "]);
     const link = make(
       "a.at-row",
-      { href: address(state.model, feature), tabindex: -1, "data-feature": feature },
-      make("span.at-number", null, String(feature)),
+      { href: address(hit.model, hit.feature), tabindex: -1, "data-model": hit.model },
+      make("span.at-of", null, print(hit.model)), " ",
+      make("span.at-number", null, String(hit.feature)),
       make("span.at-tokens", null, tokens.length ? tokens : "silent"),
       make("span.at-density", null, hit.why || percent(density)),
     );
     return make("li", null, link);
   }
 
-  function more() {
-    const next = state.hits.slice(state.shown, state.shown + page);
+  function later() {
+    const next = state.hits.slice(state.to, state.to + page);
     parts.list.append(...next.map(row));
-    state.shown += next.length;
+    state.to += next.length;
+  }
+
+  function earlier() {
+    const from = Math.max(state.from - page, 0);
+    const before = parts.scroll.scrollHeight;
+    parts.list.prepend(...state.hits.slice(from, state.from).map(row));
+    state.from = from;
+    parts.scroll.scrollTop += parts.scroll.scrollHeight - before;
+  }
+
+  /* Draws the list from some rows above `place` on; the rest follows when it is scrolled to. */
+  function drawFrom(place) {
+    state.from = state.to = Math.max(place - 10, 0);
+    parts.list.replaceChildren();
+    later();
+    parts.scroll.scrollTop = 0;
+    if (state.from) earlier();
   }
 
   function showList() {
     state.hits = search();
-    state.shown = 0;
-    parts.list.replaceChildren();
-    parts.scroll.scrollTop = 0;
-    more();
-    const n = state.hits.length;
-    parts.found.textContent = `${count(n)} ${n === 1 ? "feature" : "features"} of ${print(state.model)}`;
-    markCurrent(false);
+    parts.list.classList.toggle("at-mixed", !state.model);
+    drawFrom(Math.max(currentPlace(), 0));
+    markCurrent(true);
+    sayFound();
   }
 
-  function currentPlace() {
-    return current.model === state.model ? state.hits.findIndex((hit) => hit.feature === current.feature) : -1;
+  function sayFound() {
+    const n = state.hits.length;
+    const of = state.model ? print(state.model) : "all models";
+    parts.found.textContent = `${count(n)} ${n === 1 ? "feature" : "features"} of ${of}`;
+    const filtered = state.query || state.fate || state.label || state.density;
+    parts.reset.hidden = !filtered && !state.model;
+    parts.apart.hidden = current.model === null || currentPlace() >= 0;
+    if (!parts.apart.hidden) parts.apart.textContent = `${print(current.model)} ${current.feature}, shown here, is not among them.`;
   }
+
+  const currentPlace = () => state.hits.findIndex((hit) => hit.model === current.model && hit.feature === current.feature);
 
   function markCurrent(scroll) {
-    for (const old of parts.list.querySelectorAll("[aria-current]")) {
+    for (const old of parts.list.querySelectorAll("[tabindex='0']")) {
       old.removeAttribute("aria-current");
       old.tabIndex = -1;
     }
     const place = currentPlace();
-    while (place >= state.shown) more();
-    const link = parts.list.children[Math.max(place, 0)]?.firstChild;
+    if (place >= 0 && (place < state.from || place >= state.to)) drawFrom(place);
+    const link = parts.list.children[Math.max(place - state.from, 0)]?.firstChild;
     if (!link) return null;
     link.tabIndex = 0; // one stop of the tab key for the whole list
     if (place >= 0) {
       link.setAttribute("aria-current", "true");
-      if (scroll) link.scrollIntoView({ block: "nearest" });
+      if (scroll) {
+        // Of the list only: scrollIntoView would move the page as well.
+        const [box, own] = [parts.scroll.getBoundingClientRect(), link.getBoundingClientRect()];
+        if (own.top < box.top) parts.scroll.scrollTop -= box.top - own.top;
+        if (own.bottom > box.bottom) parts.scroll.scrollTop += own.bottom - box.bottom;
+      }
     }
     return link;
   }
 
-  function step(by) {
+  async function step(by) {
     if (!state.hits.length) return;
     const place = currentPlace();
-    const next = Math.min(Math.max(place + by, 0), state.hits.length - 1);
-    history.replaceState(null, "", address(state.model, state.hits[next].feature));
+    const next = state.hits[Math.min(Math.max(place + by, 0), state.hits.length - 1)];
     const inList = parts.list.contains(document.activeElement);
-    route();
-    const link = markCurrent(true);
-    if (inList) link?.focus({ preventScroll: true });
+    history.replaceState(null, "", address(next.model, next.feature));
+    const shown = route();
+    if (inList) markCurrent(true)?.focus({ preventScroll: true });
+    await shown;
   }
 
   /* --- one feature ---------------------------------------------------------------------------- */
@@ -277,7 +265,7 @@
     );
   }
 
-  function bars(values, { title, mark, left, right, log }) {
+  function bars(values, { name, title, mark, left, right, log }) {
     const [w, h] = [260, 74];
     const height = (v) => (v <= 0 ? 0 : log ? Math.log10(1 + v) : v);
     const top = Math.max(...values.map(height), 1e-9);
@@ -295,6 +283,7 @@
     return make(
       "figure.at-figure",
       null,
+      make("figcaption.at-axis", null, name),
       svgNode("svg", frame, svgNode("title", {}, title), ...drawn),
       make("div.at-axis", { "aria-hidden": "true" }, make("span", null, left), make("span", null, right)),
     );
@@ -307,7 +296,8 @@
     for (const n of lists[model].firings) if (n) values[binOf(n / index.tokens)]++;
     const title = `Density: fires on ${percent(firings / index.tokens)} of tokens; the bars are all features of ${print(model)}`;
     const mark = firings ? binOf(firings / index.tokens) : -1;
-    return bars(values, { title, mark, left: "0.001 % of tokens", right: "100 %" });
+    const name = `How often it fires, and ${print(model)}’s others`;
+    return bars(values, { name, title, mark, left: "0.001 % of tokens", right: "100 %" });
   }
 
   function effectTable(name, rows) {
@@ -332,14 +322,17 @@
   }
 
   function link(model, feature, text) {
-    return make("a", { href: address(model, feature) }, text ?? `${print(model)} ${feature}`);
+    return make("a", { href: address(model, feature), "data-to": `${model}/${feature}` }, text ?? `${print(model)} ${feature}`);
   }
 
-  function steps(model, told) {
-    const rows = Object.entries(told.steps).map(([name, [fate, r, best]]) => {
+  function steps(model, feature) {
+    const list = lists[model];
+    const rows = Object.entries(list.fates).map(([name, letters]) => {
       const [parent, child] = name.split(">");
       const other = model === parent ? child : parent;
-      const where = best < 0 ? "nothing correlates" : `best r ${corr(r)}`;
+      const fate = fateNames[letters[feature]];
+      const r = list.r[name][feature];
+      const where = r === null ? "nothing correlates" : `best r ${corr(r)}`;
       return make(
         "tr",
         null,
@@ -348,13 +341,13 @@
         make("td", null, `${where} in ${print(other)}’s second autoencoder`),
       );
     });
-    const again = told.twin >= 1000 * index.threshold;
+    const again = list.twin[feature] >= 1000 * index.threshold;
     const twin = make(
       "tr",
       null,
       make("td", null, `${print(model)} itself`),
       make("td", null, make(`span.at-fate.at-${again ? "persists" : "untestable"}`, null, again ? "found again" : "not found again")),
-      make("td", null, `best r ${corr(told.twin)} in its own second autoencoder`),
+      make("td", null, `best r ${corr(list.twin[feature])} in its own second autoencoder`),
     );
     return make("table", null, make("thead", null, make("tr", null, ["Step", "Fate", "Evidence"].map((t) => make("th", { scope: "col" }, t)))), make("tbody", null, rows, twin));
   }
@@ -392,8 +385,10 @@
     Object.assign(current, { model, feature });
     const still = () => current.model === model && current.feature === feature;
     const shard = load(`${model}-${Math.floor(feature / index.shard)}`);
-    const [told] = await Promise.all([shard.then((s) => s[feature % index.shard]), load("stream").then(unpack)]);
+    const [told] = await Promise.all([shard.then((s) => s[feature % index.shard]), load("stream").then(unpack), loadList(model)]);
     if (!still()) return;
+    const list = lists[model];
+    const why = list.why[feature];
     const name = `${print(model)} ${feature}`;
     const density = told.firings / index.tokens;
     const fires = told.firings
@@ -402,20 +397,25 @@
     const where = told.firings
       ? told.mix.map((n, d) => [index.domains[d], n / told.firings]).filter(([, s]) => s >= 0.005).sort((a, b) => b[1] - a[1])
       : [];
-    const scores = told.why && Object.entries(told.why).filter(([key, v]) => key !== "explanation" && typeof v === "number");
+    const scores = why && Object.entries(why).filter(([key, v]) => key !== "explanation" && typeof v === "number");
+    const chips = Object.entries(list.fates).map(([step, letters]) => {
+      const r = list.r[step][feature];
+      return make(`span.at-fate.at-${fateNames[letters[feature]]}`, null, stepText(model, step, letters[feature]), r === null || letters[feature] === "u" ? "" : make("span.at-share", null, ` r ${corr(r)}`));
+    });
     const slot = make("div.at-relatives", null, make("p.at-note", null, "Loading …"));
     const body = make(
       "article",
       { "data-model": model, "aria-labelledby": "at-name" },
       make("h2", { id: "at-name", tabindex: -1 }, name),
-      make("p.at-facts", null, fires, where.length ? ` Where: ${where.map(([d, s]) => `${d} ${Math.round(100 * s)} %`).join(", ")}.` : ""),
-      told.why ? make("p.at-why", null, make("q", null, told.why.explanation), scores.length ? ` (${scores.map(([k, v]) => `${k} ${v.toFixed(2)}`).join(", ")})` : "") : null,
+      make("p.at-facts", null, fires, where.length ? ` Where: ${where.map(([d, s]) => `${d} ${Math.round(100 * s)}\u00a0%`).join(", ")}.` : ""),
+      chips.length ? make("p.at-chips", null, chips) : null,
+      why ? make("p.at-why", null, make("q", null, why.explanation), scores.length ? ` (${scores.map(([k, v]) => `${k} ${v.toFixed(2)}`).join(", ")})` : "") : null,
       told.on.length ? make("p.at-on", null, "Fires on ", told.on.slice(0, 8).flatMap(([id, s]) => [inline(id), make("span.at-share", null, ` ${(s / 10).toFixed(s < 100 ? 1 : 0)} % `)])) : null,
       told.labels.length
         ? make("p.at-labels", null, "Fits ", told.labels.map(([label, precision, recall, f1], n) => [n ? "; " : "", make("strong", null, index.labels[label].replaceAll("_", " ")), ` (F1 ${(f1 / 100).toFixed(2)}, precision ${precision} %, recall ${recall} %)`]).flat())
         : make("p.at-labels.at-note", null, "Fits none of the labels."),
       told.firings
-        ? make("div.at-charts", null, densityChart(model, told.firings), bars(told.hist, { title: `Activations between 0 and ${told.peak}, number of tokens on a logarithmic scale`, left: "activation 0", right: String(told.peak), log: true }))
+        ? make("div.at-charts", null, densityChart(model, told.firings), bars(told.hist, { name: "How strongly it fires (tokens, logarithmic)", title: `Activations between 0 and ${told.peak}, number of tokens on a logarithmic scale`, left: "activation 0", right: String(told.peak), log: true }))
         : null,
       told.top.length
         ? section("Strongest examples", told.top.map((w, n) => strip(w, `Example ${n + 1}`, told.peak)), legend(told.peak))
@@ -424,11 +424,14 @@
         ? make("details.at-section", null, make("summary", null, make("h3", null, "Typical examples"), " drawn at random from each quarter of its firings"), told.quantiles.map((ws, q) => make("div", null, make("h4", null, quarters[q]), ws.map((w, n) => strip(w, `${quarters[q]}, example ${n + 1}`, told.peak)))).reverse())
         : null,
       section("Effect on the next token", make("p.at-note", null, "Direct effect on the logits, in standard deviations over the vocabulary; the final norm’s division is left out."), make("div.at-two", null, effectTable("Promotes", told.up), effectTable("Suppresses", told.down))),
-      section("Fate", make("div.at-wide", { tabindex: 0, role: "region", "aria-label": "Fate of this feature" }, steps(model, told))),
+      section("Fate", make("div.at-wide", { tabindex: 0, role: "region", "aria-label": "Fate of this feature" }, steps(model, feature))),
       section("In the other models", make("p.at-note", null, "The best match in each other model, first autoencoder with first. All of them started from one seed, so an equal number is no evidence; the fates above are decided against second autoencoders."), slot),
     );
+    const held = parts.detail.contains(document.activeElement);
     parts.detail.replaceChildren(body);
-    parts.detail.scrollTop = 0;
+    // Who followed a link far down a page begins the next one at its head.
+    if (parts.detail.getBoundingClientRect().top < 0) parts.detail.scrollIntoView({ behavior: "instant" });
+    if (held) body.querySelector("h2").focus({ preventScroll: true });
     parts.said.textContent = `${name}. ${fires}`;
     document.title = `${name} · Feature atlas`;
     root.dataset.shown = `${model}/${feature}`;
@@ -453,93 +456,174 @@
     return [make("label.at-field", { for: id }, make("span", null, label), node), node];
   }
 
-  function fillFates() {
-    const list = lists[state.model];
-    const options = [make("option", { value: "" }, "any")];
-    for (const [name, letters] of Object.entries(list.fates)) {
-      for (const letter of "pdeu") {
-        const n = letters.split(letter).length - 1;
-        if (n) options.push(make("option", { value: `${name}/${letter}` }, `${stepText(state.model, name, letter)} (${count(n)})`));
-      }
-    }
-    parts.fate.replaceChildren(...options);
-    state.fate = "";
+  function fill(box, groups) {
+    const kept = box.value;
+    const option = ([value, text]) => make("option", { value }, text);
+    box.replaceChildren(...groups.map(([name, options]) => (name ? make("optgroup", { label: name }, options.map(option)) : options.map(option))).flat());
+    box.value = kept;
   }
 
-  async function chooseModel(model) {
-    lists[model] ??= await load(`list-${model}`);
-    state.model = model;
-    for (const button of parts.models.children) button.setAttribute("aria-pressed", button.value === model);
-    fillFates();
+  function fillFilters() {
+    const known = searched().map((model) => lists[model]);
+    const tally = (has) => known.reduce((sum, list) => sum + list.firings.reduce((n, _, i) => n + has(list, i), 0), 0);
+    const named = (letters, value, text) =>
+      [...letters].map((letter) => [value(letter), text(letter)])
+        .map(([value, text]) => [value, text, tally((list, i) => hasFate(list, i, value))])
+        .filter(([, , n]) => n)
+        .map(([value, text, n]) => [value, `${text} (${count(n)})`]);
+    const stepsKnown = [...new Set(known.flatMap((list) => Object.keys(list.fates)))];
+    const groups = stepsKnown.map((step) => {
+      const [parent, child] = step.split(">");
+      const told = (letter) => (state.model ? stepText(state.model, step, letter) : fateNames[letter]);
+      return [`${print(parent)} → ${print(child)}`, named("pdeu", (letter) => `${step}/${letter}`, told)];
+    });
+    fill(parts.fate, [[null, [["", "any"]]], ["At some step", named("pdeu", (letter) => letter, (letter) => fateNames[letter])], ...groups]);
+    const labels = index.labels.map((name) => [name, tally((list, i) => Boolean(fit(list, i, name)))]).filter(([, n]) => n);
+    fill(parts.label, [[null, [["", "any"], ...labels.map(([name, n]) => [name, `${name.replaceAll("_", " ")} (${count(n)})`])]]]);
+    for (const box of [parts.fate, parts.label]) {
+      const key = box === parts.fate ? "fate" : "label";
+      box.value = state[key];
+      if (box.value !== state[key]) box.value = state[key] = ""; // no feature of this model has it
+    }
+  }
+
+  const loadList = async (model) => (lists[model] ??= await load(`list-${model}`));
+
+  /* The reader has changed a filter: the address says so, and the list follows. */
+  async function changed(changes) {
+    const models = "model" in changes;
+    Object.assign(state, changes);
+    if (models) await listModels();
     showList();
+    const first = state.hits[0];
+    if (models && currentPlace() < 0 && first) location.hash = address(first.model, first.feature);
+    else history.replaceState(null, "", address(current.model, current.feature));
+    for (const link of parts.detail.querySelectorAll("[data-to]")) link.href = address(...link.dataset.to.split("/"));
+  }
+
+  async function listModels() {
+    for (const button of parts.models.children) button.setAttribute("aria-pressed", button.value === state.model);
+    await Promise.all(searched().map(loadList));
+    fillFilters();
+  }
+
+  function readAddress() {
+    const [, model, number, filters] = location.hash.match(/^#(?:([a-z]+)\/(\d+))?(?:\?(.*))?$/) ?? [];
+    const given = new URLSearchParams(filters ?? "");
+    const wanted = Object.fromEntries(Object.entries(places).map(([short, key]) => [key, given.get(short) ?? ""]));
+    wanted.fate = wanted.fate.replace("-", ">"); // base-lua/p in an address is base>lua/p here
+    if (!index.models.some((m) => m.name === wanted.model)) wanted.model = "";
+    if (!(wanted.density in densities)) wanted.density = "";
+    if (!(wanted.sort in orders)) wanted.sort = "";
+    return { model, number, wanted };
   }
 
   async function route() {
-    const [, model, number] = location.hash.match(/^#([a-z]+)\/(\d+)$/) ?? [];
+    const { model, number, wanted } = readAddress();
     const known = index.models.find((m) => m.name === model && Number(number) < m.features);
-    if (!known) {
-      if (number !== undefined) parts.said.textContent = `There is no feature ${model} ${number}.`;
-      if (current.model === null) await showFeature(state.model, state.hits[0]?.feature ?? 0);
-      else return;
-    } else {
-      if (model !== state.model || !lists[model]) await chooseModel(model);
-      const shown = showFeature(model, Number(number));
-      if (currentPlace() < 0 && (state.query || state.fate || state.density)) {
-        // A link to a feature that the filters hide: the list shows all again.
-        Object.assign(state, { query: "", fate: "", density: "" });
-        parts.query.value = parts.fate.value = parts.density.value = "";
-        showList();
-      }
-      await shown;
+    if (number !== undefined && !known) {
+      say(`There is no feature ${model} ${number}.`);
+      if (current.model !== null) return;
+    }
+    const differs = Object.keys(wanted).some((key) => wanted[key] !== state[key]);
+    if (known) Object.assign(current, { model, feature: Number(number) });
+    let shown = known ? showSafely(model, Number(number)) : null; // first, as it is what was asked for
+    if (differs || parts.list.childElementCount === 0) {
+      Object.assign(state, wanted);
+      for (const key of ["query", "density", "sort"]) parts[key].value = state[key];
+      await listModels();
+      showList();
+    }
+    if (!known && current.model === null) {
+      const first = state.hits[0] ?? { model: index.models[0].name, feature: 0 };
+      shown = showSafely(first.model, first.feature);
     }
     markCurrent(true);
+    sayFound();
+    await shown;
+  }
+
+  async function showSafely(model, feature) {
+    try {
+      await showFeature(model, feature);
+    } catch (error) {
+      if (current.model !== model || current.feature !== feature) return;
+      const again = make("button.at-again", { type: "button" }, "Try again");
+      again.addEventListener("click", () => showSafely(model, feature));
+      parts.detail.replaceChildren(make("p", { role: "alert" }, `${print(model)} ${feature} cannot be shown: ${error.message}. `, again));
+    }
+  }
+
+  function say(text) {
+    parts.said.textContent = text;
+    parts.note.textContent = text;
+    parts.note.hidden = false;
   }
 
   function frame() {
-    parts.query = make("input", { id: "at-query", type: "search", autocomplete: "off", spellcheck: "false", placeholder: "token, label or number" });
-    parts.models = make("div.at-models", { role: "group", "aria-label": "Model" }, index.models.map((m) => make("button", { type: "button", value: m.name, "data-model": m.name, "aria-pressed": "false" }, m.print)));
+    parts.query = make("input", { id: "at-query", type: "search", autocomplete: "off", spellcheck: "false", placeholder: "token, label, words or number" });
+    const choices = [{ name: "", print: "All models" }, ...index.models];
+    parts.models = make("div.at-models", { role: "group", "aria-label": "Model" }, choices.map((m) => make("button", { type: "button", value: m.name, "data-model": m.name, "aria-pressed": "false" }, m.print)));
     const [density, densityBox] = select("Density", "at-density", [["", "any"], ...Object.entries(densities).map(([k, v]) => [k, v[0]])]);
     const [fate, fateBox] = select("Fate", "at-fate", [["", "any"]]);
+    const [label, labelBox] = select("Label", "at-label", [["", "any"]]);
     const [sort, sortBox] = select("Sort by", "at-sort", Object.entries(orders).map(([k, v]) => [k, v[0]]));
-    Object.assign(parts, { density: densityBox, fate: fateBox, sort: sortBox });
-    parts.found = make("p.at-found", { role: "status" });
+    Object.assign(parts, { density: densityBox, fate: fateBox, label: labelBox, sort: sortBox });
+    parts.found = make("span", { role: "status" });
+    parts.reset = make("button.at-reset", { type: "button", hidden: true }, "show all");
+    parts.apart = make("p.at-found", { hidden: true });
     parts.list = make("ol.at-list", { "aria-label": "Features" });
-    parts.scroll = make("div.at-scroll", null, parts.list);
+    parts.scroll = make("div.at-scroll", null, make("div.at-end"), parts.list, make("div.at-end"));
     parts.detail = make("div.at-detail");
     parts.said = make("p.at-said", { "aria-live": "polite" });
+    parts.note = make("p.at-note", { hidden: true });
     const controls = make(
       "form.at-controls",
       { role: "search", "aria-label": "Features" },
       parts.models,
       make("label.at-field.at-query", { for: "at-query" }, make("span", null, "Search"), parts.query),
-      fate, density, sort,
+      fate, label, density, sort,
     );
     const keys = make("p.at-keys", null, make("kbd", null, "j"), " ", make("kbd", null, "k"), " next, previous  ", make("kbd", null, "/"), " search  ", make("kbd", null, "Esc"), " back to the list");
-    root.replaceChildren(controls, make("div.at-columns", null, make("nav.at-side", { "aria-label": "List of features" }, parts.found, parts.scroll, keys), parts.detail), parts.said);
+    const side = make("nav.at-side", { "aria-label": "List of features" }, make("p.at-found", null, parts.found, " ", parts.reset), parts.apart, parts.scroll, keys);
+    root.replaceChildren(controls, parts.note, make("div.at-columns", null, side, parts.detail), parts.said);
 
     controls.addEventListener("submit", (event) => event.preventDefault());
-    parts.models.addEventListener("click", async (event) => {
+    parts.models.addEventListener("click", (event) => {
       const button = event.target.closest("button");
-      if (!button) return;
-      await chooseModel(button.value);
-      if (state.hits.length) location.hash = address(state.model, state.hits[0].feature);
+      if (button) changed({ model: button.value });
+    });
+    parts.reset.addEventListener("click", () => {
+      for (const key of ["query", "density"]) parts[key].value = "";
+      changed({ query: "", fate: "", label: "", density: "", model: "" });
+      parts.query.focus();
     });
     let timer = 0;
     parts.query.addEventListener("input", () => {
       clearTimeout(timer);
-      timer = setTimeout(() => ((state.query = parts.query.value), showList()), 80);
+      timer = setTimeout(() => parts.query.value !== state.query && changed({ query: parts.query.value }), 80);
     });
-    for (const name of ["fate", "density", "sort"]) {
-      parts[name].addEventListener("change", () => ((state[name] = parts[name].value), showList()));
+    for (const name of ["fate", "label", "density", "sort"]) {
+      parts[name].addEventListener("change", () => changed({ [name]: parts[name].value }));
     }
-    new IntersectionObserver((entries) => entries.some((e) => e.isIntersecting) && more(), { root: parts.scroll, rootMargin: "400px" })
-      .observe(parts.scroll.appendChild(make("div.at-end")));
+    const [above, , below] = parts.scroll.children;
+    const ends = new IntersectionObserver((entries) => {
+      for (const { isIntersecting, target } of entries) {
+        if (!isIntersecting) continue;
+        if (target === above && state.from) earlier();
+        else if (target === below && state.to < state.hits.length) later();
+        else continue;
+        ends.unobserve(target); // observed anew, it tells at once whether there is still room
+        ends.observe(target);
+      }
+    }, { root: parts.scroll, rootMargin: "400px" });
+    for (const end of [above, below]) ends.observe(end);
     parts.list.addEventListener("click", (event) => {
       if (event.target.closest("a") && matchMedia("(max-width: 60rem)").matches) {
         setTimeout(() => parts.detail.scrollIntoView(), 50);
       }
     });
-    window.addEventListener("hashchange", route);
+    window.addEventListener("hashchange", () => ((parts.note.hidden = true), route()));
     document.addEventListener("keydown", keyboard, true); // before the theme's own shortcuts
   }
 
@@ -559,10 +643,12 @@
       markCurrent(true)?.focus({ preventScroll: true });
     } else if (search_ && ["Enter", "ArrowDown"].includes(event.key)) {
       taken();
-      state.query = parts.query.value;
-      showList();
-      const first = parts.list.querySelector("a");
-      if (first) (first.focus(), (location.hash = first.hash));
+      if (parts.query.value !== state.query) changed({ query: parts.query.value });
+      const first = state.hits[0];
+      if (!first) return;
+      drawFrom(0);
+      parts.list.querySelector("a").focus({ preventScroll: true });
+      location.hash = address(first.model, first.feature);
     } else if ((!typing && ["j", "k"].includes(event.key)) || (inList && ["ArrowDown", "ArrowUp"].includes(event.key))) {
       taken();
       step(["j", "ArrowDown"].includes(event.key) ? 1 : -1);
@@ -572,12 +658,9 @@
   load("index")
     .then(async (data) => {
       index = data;
-      const model = location.hash.match(/^#([a-z]+)\//)?.[1];
-      state.model = index.models.some((m) => m.name === model) ? model : index.models[0].name;
       frame();
-      await chooseModel(state.model);
       await route();
-      for (const m of index.models) load(`list-${m.name}`).then((list) => (lists[m.name] ??= list));
+      for (const m of index.models) loadList(m.name).catch(() => {}); // whoever needs it asks again
     })
     .catch((error) => {
       root.replaceChildren(

@@ -5,18 +5,25 @@
   const narrow = 480; // pixels below which legends go into columns and labels shrink
   const mode = () => (document.documentElement.dataset.theme === "dark" ? "dark" : "light");
 
+  const scripts = new Map();
+  function loadScript(name) {
+    if (!scripts.has(name)) {
+      const loading = new Promise((resolve, reject) => {
+        const script = document.createElement("script");
+        script.src = base + name;
+        script.onload = resolve;
+        script.onerror = () => reject(new Error(`${name} did not load`));
+        document.head.append(script);
+      });
+      scripts.set(name, loading);
+    }
+    return scripts.get(name);
+  }
+
   /* The chart library is large, so a page without figures never asks for it. */
-  let library = null;
-  function loadLibrary() {
-    if (window.vegaEmbed) return Promise.resolve(window.vegaEmbed); // the page holds it itself
-    library ??= new Promise((resolve, reject) => {
-      const script = document.createElement("script");
-      script.src = base + "featlib-vega.js";
-      script.onload = () => resolve(window.vegaEmbed);
-      script.onerror = () => reject(new Error("featlib-vega.js did not load"));
-      document.head.append(script);
-    });
-    return library;
+  async function loadLibrary() {
+    if (!window.vegaEmbed) await loadScript("featlib-vega.js"); // unless the page holds it itself
+    return window.vegaEmbed;
   }
 
   function withWidth(spec, width) {
@@ -44,6 +51,20 @@
       this.turn = 0;
       this.width = 0;
       this.drawn = false;
+      if (spec.usermeta?.features) this.listFeatures(spec.usermeta.features);
+    }
+
+    /* The list of features beneath the chart, and the mark that it shows, follow one another. */
+    async listFeatures(features) {
+      await loadScript("atlas-data.js");
+      await loadScript("feature-list.js");
+      this.list = window.featlibFeatureList(this.figure, features);
+      this.list.onChoice = () => this.result?.view.signal("picked", this.list.picked).run();
+    }
+
+    clicked(datum) {
+      if (datum?.choice) this.list?.choose(datum.step, datum.choice);
+      if (datum?.atlas) location.href = `${base}../book/atlas.html#${datum.atlas}`;
     }
 
     async draw() {
@@ -65,6 +86,8 @@
       this.result = result;
       this.width = width;
       this.drawn = true;
+      if (this.list?.picked) this.list.onChoice();
+      result.view.addEventListener("click", (_, item) => this.clicked(item?.datum));
       this.slot.replaceChildren(place);
       this.slot.hidden = false;
       this.figure.classList.add("fl-is-live");
@@ -148,9 +171,31 @@
       if (index >= 0) show(index);
     });
   }
-  window.featlib = { startStrip }; // for strips that a page makes itself
 
-  const start = () => (startCharts(), document.querySelectorAll(".fl-strip").forEach(startStrip));
+  /* A table wider than the page can be scrolled by keyboard, and says that it can. */
+  function markWide() {
+    for (const box of document.querySelectorAll(".fl-scroll, .cell_output .output.text_html")) {
+      const table = box.querySelector("table");
+      if (!table) continue;
+      const wide = box.scrollWidth > box.clientWidth + 1;
+      box.classList.toggle("fl-wide", wide);
+      if (wide && !box.hasAttribute("tabindex")) {
+        const name = box.getAttribute("aria-label") ?? "Table, wider than the page";
+        for (const [key, value] of Object.entries({ tabindex: 0, role: "region", "aria-label": name })) {
+          box.setAttribute(key, value);
+        }
+      }
+    }
+  }
+  window.featlib = { startStrip, markWide }; // for what a page makes itself
+
+  const start = () => {
+    startCharts();
+    document.querySelectorAll(".fl-strip").forEach(startStrip);
+    markWide();
+    window.addEventListener("resize", markWide);
+    document.addEventListener("toggle", markWide, true); // a table in details has no width before
+  };
   if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", start);
   else start();
 })();
