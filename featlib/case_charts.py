@@ -29,6 +29,15 @@ REGION_NAMES = {
     "labelled": "predicting labelled tokens",
     "elsewhere": "elsewhere",
 }
+# Chapter 11 has the same shapes for matching and transfer.
+ROUTE_SHAPES = {
+    "labels": "triangle-up",
+    "correlation": "circle",
+    "transfer": "square",
+    "crosscoder": "cross",
+}
+WHO_NAMES = {"feature": "the feature", "random": "random features"}
+_GREY = FATE_COLORS["untestable"]
 _NAMES = [PRINT_NAMES[model] for model in MODELS]
 
 
@@ -38,7 +47,7 @@ def _named(data: pd.DataFrame) -> pd.DataFrame:
 
 def _spans(
     data: pd.DataFrame, value: str, *, y: alt.Y, title: str, color: alt.Color, domain: list | None,
-    offset: alt.YOffset | None = None, tips: tuple[str, ...] = (),
+    offset: alt.YOffset | None = None, shape: alt.Shape | None = None, tips: tuple[str, ...] = (),
 ) -> alt.LayerChart:  # fmt: skip
     """Dots with their intervals `value`_low to `value`_high."""
     scale = alt.Scale(domain=domain, clamp=True) if domain else alt.Scale(zero=True)
@@ -50,7 +59,10 @@ def _spans(
     if offset is not None:
         base = base.encode(yOffset=offset)
     ends = base.encode(x=alt.X(f"{value}_low:Q", scale=scale, title=title), x2=f"{value}_high:Q")
-    return alt.layer(ends.mark_rule(strokeWidth=2), base.mark_point(size=70))
+    dots = base.mark_point(size=70)
+    if shape is not None:
+        dots = dots.encode(shape=shape)
+    return alt.layer(ends.mark_rule(strokeWidth=2), dots)
 
 
 def detector_dots(table: pd.DataFrame, order: Sequence[str] = DETECTORS) -> alt.LayerChart:
@@ -93,6 +105,7 @@ def route_dots(fates: pd.DataFrame) -> alt.VConcatChart:
     ends = [f"{value}{end}" for value in ("f1", "effect") for end in ("", "_low", "_high")]
     need(fates, ["model", "route", "again", "r", *ends], "route_dots")
     data = _named(fates).assign(Route=fates["route"].map(ROUTE_NAMES))
+    data["Own"] = data["Model"]  # whose colour it has
     data["Model"] += np.where(data["again"], ", again", "")
     two_lines = alt.Axis(**_left().to_dict(), labelExpr="split(datum.label, ', ')")
     order = sorted(set(data["Model"]), key=lambda name: (_NAMES.index(name.split(",")[0]), name))
@@ -105,7 +118,8 @@ def route_dots(fates: pd.DataFrame) -> alt.VConcatChart:
             _spans(
                 data, value, title=title, domain=domain,
                 y=alt.Y("Model:N", title=None, sort=order, axis=two_lines),
-                color=alt.Color("Route:N", scale=_route_scale(fates)),
+                color=alt.Color("Own:N", scale=model_scale(data["model"]), legend=None),
+                shape=alt.Shape("Route:N", scale=_route_shapes(fates)),
                 offset=alt.YOffset("Route:N", sort=list(ROUTE_NAMES.values())),
                 tips=("Model:N", "Route:N"),
             ).properties(width=500, height=alt.Step(14))
@@ -113,45 +127,46 @@ def route_dots(fates: pd.DataFrame) -> alt.VConcatChart:
     return _stack(panels, data)
 
 
-def _route_scale(table: pd.DataFrame) -> alt.Scale:
-    colors = [
-        FATE_COLORS["persists"],
-        FATE_COLORS["disappears"],
-        FATE_COLORS["emerges"],
-        MODEL_COLORS["merged"],
-    ]
-    present = [
-        (name, color)
-        for (route, name), color in zip(ROUTE_NAMES.items(), colors, strict=True)
-        if route in set(table["route"])
-    ]
-    return alt.Scale(domain=[n for n, _ in present], range=[c for _, c in present])
+def _route_shapes(table: pd.DataFrame) -> alt.Scale:
+    present = [route for route in ROUTE_NAMES if route in set(table["route"])]
+    return alt.Scale(
+        domain=[ROUTE_NAMES[r] for r in present], range=[ROUTE_SHAPES[r] for r in present]
+    )
 
 
 def ablation_dots(effects: pd.DataFrame) -> alt.VConcatChart:
-    """What ablating costs by region, the feature beside random ones.
+    """What ablating costs by region, the feature beside random ones, all to one scale.
 
     Columns: model, who (feature, random), region, delta, low, high [nats a token].
     """
     need(effects, ["model", "who", "region", "delta", "low", "high"], "ablation_dots")
-    kept = effects[effects["who"].isin(["feature", "random"])]
+    kept = effects[effects["who"].isin(WHO_NAMES) & effects["region"].isin(REGION_NAMES)]
+    kept = kept.dropna(subset=["delta"])
     data = _named(kept).rename(columns={"low": "delta_low", "high": "delta_high"})
-    data = data.assign(Who=data["who"].map({"feature": "the feature", "random": "random features"}))
+    data["Who"] = data["who"].map(WHO_NAMES)
+    data["Own"] = data["Model"].where(data["who"] == "feature", WHO_NAMES["random"])
+    models = model_scale(data["model"])
+    colors = alt.Scale(
+        domain=[*models.domain, WHO_NAMES["random"]],
+        range=[*models.range, _GREY],
+    )
+    shapes = alt.Scale(domain=list(WHO_NAMES.values()), range=["circle", "diamond"])
+    # One scale: what is nothing beside the effect at labelled tokens has to look like nothing.
+    ends = data[["delta", "delta_low", "delta_high"]].to_numpy()
+    low, high = min(float(np.nanmin(ends)), 0.0), max(float(np.nanmax(ends)), 1e-3)
+    domain = [low - 0.03 * (high - low), high + 0.03 * (high - low)]
     panels = []
     for region, title in REGION_NAMES.items():
+        part = data[data["region"] == region]
+        if part.empty:
+            continue
         panels.append(
             _spans(
-                data[data["region"] == region].dropna(subset=["delta"]), "delta",
-                title=f"nats lost, {title}", domain=None,
+                part, "delta", title=f"nats lost, {title}", domain=domain,
                 y=alt.Y("Model:N", title=None, sort=_NAMES, axis=_left()),
-                color=alt.Color(
-                    "Who:N",
-                    scale=alt.Scale(
-                        domain=["the feature", "random features"],
-                        range=[FATE_COLORS["persists"], FATE_COLORS["untestable"]],
-                    ),
-                ),
-                offset=alt.YOffset("Who:N"),
+                color=alt.Color("Own:N", scale=colors, legend=None),
+                shape=alt.Shape("Who:N", scale=shapes),
+                offset=alt.YOffset("Who:N", sort=list(WHO_NAMES.values())),
                 tips=("Model:N", "Who:N"),
             ).properties(width=500, height=alt.Step(11))
         )  # fmt: skip
@@ -159,24 +174,32 @@ def ablation_dots(effects: pd.DataFrame) -> alt.VConcatChart:
 
 
 def steering_lines(table: pd.DataFrame) -> alt.LayerChart:
-    """Probability of related words as the feature is added.
+    """Change of the probability of related words as the feature is added, in points.
 
     Columns: model, who (feature, random), dose, probability, low, high.
     """
     need(table, ["model", "who", "dose", "probability", "low", "high"], "steering_lines")
-    data = _named(table).assign(
-        Who=table["who"].map({"feature": "the feature", "random": "random features"})
-    )
+    data = _named(table).assign(Who=table["who"].map(WHO_NAMES)).sort_values("dose")
+    rest = data.groupby(["model", "who"])["probability"].transform("first")
+    data["points"] = 100 * (data["probability"] - rest)
+    dashes = alt.Scale(domain=list(WHO_NAMES.values()), range=[[1, 0], [4, 3]])
     base = alt.Chart(data).encode(
-        x=alt.X("dose:Q", title="amount added (1 = where the feature fires, on average)"),
-        y=alt.Y("probability:Q", title="probability", axis=alt.Axis(format=".2~%")),
+        x=alt.X("dose:Q", title=["amount added", "(1 = where the feature fires, on average)"]),
+        y=alt.Y("points:Q", title="change of probability (points)"),
         color=alt.Color("Model:N", scale=model_scale(data["model"]), sort=_NAMES),
-        strokeDash=alt.StrokeDash("Who:N", legend=alt.Legend(symbolType="stroke")),
-        tooltip=["Model:N", "Who:N", "dose:Q", alt.Tooltip("probability:Q", format=".3%")],
+        strokeDash=alt.StrokeDash(
+            "Who:N", scale=dashes, legend=alt.Legend(symbolType="stroke", orient="bottom")
+        ),
+        tooltip=[
+            "Model:N",
+            "Who:N",
+            "dose:Q",
+            alt.Tooltip("probability:Q", format=".3%"),
+            alt.Tooltip("points:Q", format="+.2f", title="change, points"),
+        ],
     )
-    return alt.layer(base.mark_line(), base.mark_point(size=35), data=data).properties(
-        width="container", height=280
-    )
+    dots = base.mark_point(size=35).encode(strokeDash=alt.StrokeDashValue([1, 0]))
+    return alt.layer(base.mark_line(), dots, data=data).properties(width="container", height=280)
 
 
 def dose_response(
@@ -192,8 +215,21 @@ def dose_response(
         "x:Q", title="t (0 = Lua, 1 = TinyStories)",
         scale=alt.Scale(domain=[0, 1], nice=False), axis=alt.Axis(format=".2~f"),
     )  # fmt: skip
-    color = alt.Color("Route:N", scale=_route_scale(followed))
-    panels = [_band_panel(data, value, axis, color, t=t) for value in ("f1", "effect")]
+    # What is followed by transfer has the colour of the merge; the search by labels, grey and drawn
+    # last with gaps in it, lets that line be seen where both give the same.
+    looks = {"transfer": (MODEL_COLORS["merged"], [1, 0]), "labels": (_GREY, [4, 4])}
+    routes = sorted(set(followed["route"]), key=lambda r: [*looks, r].index(r))
+    names = [ROUTE_NAMES[r] for r in routes]
+    look = [looks.get(r, (_GREY, [8, 3])) for r in routes]
+    data = data.assign(order=data["route"].map(routes.index)).sort_values(["order", "x"])
+    legend = alt.Legend(symbolType="stroke", symbolOpacity=1)
+    color = alt.Color(
+        "Route:N", scale=alt.Scale(domain=names, range=[c for c, _ in look]), legend=legend
+    )
+    dash = alt.StrokeDash(
+        "Route:N", scale=alt.Scale(domain=names, range=[d for _, d in look]), legend=legend
+    )
+    panels = [_band_panel(data, value, axis, color, t=t, dash=dash) for value in ("f1", "effect")]
     scores = accuracy.rename(columns={"t": "x"}).assign(Domain=accuracy["domain"].map(DOMAIN_NAMES))
     lines = alt.Chart(scores).encode(
         x=axis,
@@ -203,7 +239,7 @@ def dose_response(
     )
     panels.append(lines.mark_line().properties(width=500, height=130))
     return alt.vconcat(*panels, spacing=14, usermeta={"gutter": GUTTER}).resolve_scale(
-        color="independent"
+        color="independent", strokeDash="independent"
     )
 
 
@@ -216,7 +252,8 @@ def fading(followed: pd.DataFrame) -> alt.VConcatChart:
         "x:Q", title="share of the fine-tune's steps done",
         scale=alt.Scale(domain=[0, 1], nice=False), axis=alt.Axis(format="%"),
     )  # fmt: skip
-    color = alt.Color("Model:N", scale=model_scale(data["model"]))
+    solid = alt.Legend(symbolType="stroke", symbolOpacity=1)
+    color = alt.Color("Model:N", scale=model_scale(data["model"]), legend=solid)
     panels = [_band_panel(data, value, axis, color, points=True) for value in ("f1", "effect")]
     return alt.vconcat(*panels, spacing=14, usermeta={"gutter": GUTTER})
 
@@ -227,7 +264,7 @@ _GUTTER = {"minExtent": 46, "maxExtent": 46}
 
 def _band_panel(
     data: pd.DataFrame, value: str, axis: alt.X, color: alt.Color, *,
-    t: float | None = None, points: bool = False,
+    t: float | None = None, points: bool = False, dash: alt.StrokeDash | None = None,
 ) -> alt.LayerChart:  # fmt: skip
     need(data, ["x", value, f"{value}_low", f"{value}_high"], "dose and response")
     title = {"f1": "F1", "effect": "nats lost when ablated"}[value]
@@ -239,7 +276,10 @@ def _band_panel(
         tooltip=["x:Q", *(alt.Tooltip(f"{c}:Q", format=".3f") for c in columns)],
     )  # fmt: skip
     bands = base.encode(y=alt.Y(f"{value}_low:Q", title=title, scale=scale), y2=f"{value}_high:Q")
-    layers = [bands.mark_area(opacity=0.18), base.mark_line()]
+    lines = base.mark_line()
+    if dash is not None:
+        lines = lines.encode(strokeDash=dash)
+    layers = [bands.mark_area(opacity=0.18), lines]
     if points:
         layers.append(base.mark_point(size=40))
     if t is not None:

@@ -88,13 +88,18 @@ def score_histograms(
 def explained_against_baselines(scores: pd.DataFrame) -> alt.LayerChart | alt.FacetChart:
     """Each feature's correlation by its explanation (up) against a baseline's (right).
 
-    Columns: feature, correlation, other_correlation, frequency_correlation. Above the diagonal the
-    explanation is better.
+    Columns: feature, correlation, other_correlation, frequency_correlation and, for dots that lead
+    to the atlas, model. Above the diagonal the explanation is better. Dragging moves the picture,
+    shift and wheel zoom into it.
     """
     need(scores, ["feature", "correlation", *_BASELINES], "explained_against_baselines")
+    kept = scores[["feature", "correlation", *_BASELINES]]
+    own = ["feature", "correlation"]
+    if "model" in scores:
+        kept = kept.assign(atlas=scores["model"] + "/" + scores["feature"].astype(str))
+        own.append("atlas")
     data = (
-        scores[["feature", "correlation", *_BASELINES]]
-        .melt(["feature", "correlation"], var_name="column", value_name="baseline")
+        kept.melt(own, var_name="column", value_name="baseline")
         .assign(Baseline=lambda d: d["column"].map(_BASELINES))
         .drop(columns="column")
     )
@@ -103,15 +108,18 @@ def explained_against_baselines(scores: pd.DataFrame) -> alt.LayerChart | alt.Fa
     low = float(min(data["baseline"].min(), data["correlation"].min(), 0))
     scale = alt.Scale(domain=[low, 1], nice=False)
     line = alt.Chart(pd.DataFrame({"baseline": [low, 1.0], "correlation": [low, 1.0]}))
-    colours = [MODEL_COLORS["merged"], MODEL_COLORS["base"]]
+    # No model's colour: a dot is a feature of one model, the two kinds are baselines.
+    kinds = list(_BASELINES.values())
+    colours = alt.Scale(domain=kinds, range=[FATE_COLORS["untestable"], FATE_COLORS["disappears"]])
     dots = (
         alt.Chart(data)
-        .mark_point(size=22, opacity=0.5)
+        .mark_point(size=26, opacity=0.55, cursor="pointer")
         .encode(
             x=alt.X("baseline:Q", scale=scale, title="correlation of the baseline"),
             y=alt.Y("correlation:Q", scale=scale, title="correlation of the explanation"),
-            color=alt.Color(
-                "Baseline:N", scale=alt.Scale(domain=list(_BASELINES.values()), range=colours)
+            color=alt.Color("Baseline:N", scale=colours),
+            shape=alt.Shape(
+                "Baseline:N", scale=alt.Scale(domain=kinds, range=["circle", "diamond"])
             ),
             tooltip=[
                 "feature:Q",
@@ -124,7 +132,11 @@ def explained_against_baselines(scores: pd.DataFrame) -> alt.LayerChart | alt.Fa
     rule = line.mark_line(style="ink", strokeDash=[4, 3], strokeWidth=1).encode(
         x="baseline:Q", y="correlation:Q"
     )
-    return alt.layer(rule, dots, data=data).properties(width="container", height=360)
+    # A bare wheel scrolls the page; a second click would be a double one, which resets.
+    zoom = alt.selection_interval(bind="scales", zoom="wheel![event.shiftKey]", name="zoom")
+    return alt.layer(rule, dots.add_params(zoom), data=data).properties(
+        width="container", height=360
+    )
 
 
 def explained_feature(
@@ -141,9 +153,11 @@ def explained_feature(
     value unless `peaks` gives one for its label.
     """
     own = {name: max([float(v) for v in row if v > 0], default=1.0) for name, row in rows.items()}
-    told = ", ".join(f"{name} {value:.2f}" for name, value in scores.items())
+    told = ", ".join(f"{name} {value:.2f}" for name, value in scores.items()).replace("-", "−")
+    deepest = {f"{name} (deepest: {v:.3g})": v for name, v in {**own, **(peaks or {})}.items()}
+    shown = dict(zip(deepest, rows.values(), strict=True))
     return Markup(
         f'<section class="fl-explained"><p class="fl-strip-label">{html.escape(label)} '
         f"({html.escape(told)})</p><p>{html.escape(explanation)}</p>"
-        f"{token_strips(tokens, rows, peak={**own, **(peaks or {})})}</section>"
+        f"{token_strips(tokens, shown, peak=deepest, legend=False)}</section>"
     )

@@ -65,6 +65,7 @@ def token_strips(
     *,
     peak: float | Mapping[str, float] | None = None,
     notes: Sequence[str] | None = None,
+    legend: bool = True,
 ) -> Markup:
     """The same text under several features, one strip each: `rows` is label -> activations.
 
@@ -78,11 +79,18 @@ def token_strips(
     peaks = dict(peak) if isinstance(peak, Mapping) else dict.fromkeys(rows, peak or shared)
     one_scale = len(set(peaks.values())) == 1
     strips = "".join(
-        token_strip(tokens, row, label=label, peak=peaks[label], legend=not one_scale, notes=notes)
+        token_strip(
+            tokens,
+            row,
+            label=label,
+            peak=peaks[label],
+            legend=legend and not one_scale,
+            notes=notes,
+        )
         for label, row in rows.items()
     )
-    legend = _legend(next(iter(peaks.values()))) if one_scale else ""
-    shown = Markup(f'<div class="fl-strips">{strips}{legend}</div>')
+    shared_legend = _legend(next(iter(peaks.values()))) if legend and one_scale else ""
+    shown = Markup(f'<div class="fl-strips">{strips}{shared_legend}</div>')
     columns = {"token": list(tokens), **rows}
     shown.data = pd.DataFrame(columns if notes is None else {**columns, "note": list(notes)})
     return shown
@@ -121,7 +129,7 @@ def excerpts(texts: Mapping[str, str], *, lines: int = 8, width: int = 96) -> Ma
 _NO_INK = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u3164\uffa0") | {
     chr(code) for code in (*range(0x180B, 0x1810), *range(0xFE00, 0xFE10), *range(0xE0100, 0xE01F0))
 }
-_MARKS = {" ": "·", "\t": "⇥", "\n": "↵", "\r": "␍"}
+_MARKS = {" ": "·", "\t": "⇥", "\n": "↵"}
 
 
 def _visible(token: str) -> str:

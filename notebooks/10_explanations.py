@@ -147,13 +147,15 @@ for name in MODELS:
         )
     )
 found = pd.concat(tables, ignore_index=True)
-pd.DataFrame(
-    {
-        "model": [PRINT_NAMES[m] for m in MODELS],
-        "usable": [len(usable[m]) for m in MODELS],
-        "left out": [acts[m].shape[1] - len(usable[m]) for m in MODELS],
-        "explained": [int((found["model"] == m).sum()) for m in MODELS],
-    }
+charts.table(
+    pd.DataFrame(
+        {
+            "model": [PRINT_NAMES[m] for m in MODELS],
+            "usable": [len(usable[m]) for m in MODELS],
+            "left out": [acts[m].shape[1] - len(usable[m]) for m in MODELS],
+            "explained": [int((found["model"] == m).sum()) for m in MODELS],
+        }
+    )
 )
 
 # %% [markdown]
@@ -170,8 +172,10 @@ share_frequency = (found["correlation"] > found["frequency_correlation"]).mean()
 charts.figure(
     explanation_charts.explained_against_baselines(lua),
     name="baselines",
+    made_by=chapter.made_by,
     caption="Correlation between predicted and true activation, by a feature's own explanation "
-    "(up) and by each of two baselines (right). Above the dashed line, the explanation is better.",
+    "(up) and by each of two baselines (right). Above the dashed line, the explanation is better. "
+    "A click on a dot opens its feature in the atlas; drag to move, shift and wheel to zoom.",
     alt=f"Over all four models the explanation predicts better than another feature's for "
     f"{share_other:.1%} of the features, and better than token frequency for "
     f"{share_frequency:.1%}.",
@@ -184,7 +188,7 @@ rng = np.random.default_rng(derive_seed(p.seed, "medians"))
 
 def middle(values: pd.Series) -> str:
     median, low, high = explanation_scores.median_interval(values.to_numpy(), rng)
-    return f"{median:.2f} ({low:.2f} to {high:.2f})"
+    return f"{median:.2f} ({low:.2f} to {high:.2f})".replace("-", "−")
 
 
 sampled = found[found["sampled"]]
@@ -236,17 +240,17 @@ medians = pd.DataFrame(
     ],
     columns=["group", "features", "median", "low", "high"],
 )
+grouped = pd.concat(table.assign(group=group) for group, table in groups.items())
 charts.figure(
-    explanation_charts.score_histograms(
-        pd.concat(table.assign(group=group) for group, table in groups.items()), medians
-    ),
+    explanation_charts.score_histograms(grouped, medians),
     name="explanation-scores",
+    made_by=chapter.made_by,
     caption="How well explanations predict activations on unseen text: features of Lua, of "
     "LuaStories, those of Lua that persist into LuaStories, and as many of Lua that do not persist "
     "but fire as often. The line is the median, the band its 95 % interval.",
     alt="Median correlation: "
     + "; ".join(f"{r.group} {r.median:.2f} ({r.features} features)" for r in medians.itertuples()),
-    data=medians,
+    data=grouped[["group", "feature", "firings", "correlation"]],
 )
 
 # %% [markdown]
@@ -286,6 +290,7 @@ shown = [show(ranked.iloc[i], place) for place, span in places.items() for i in 
 charts.figure(
     charts.Markup("".join(shown)),
     name="ten-explanations",
+    made_by=chapter.made_by,
     caption="Explanations of ten features of Lua and their tokens: the darker, the stronger. Each "
     "strip is shaded up to its own strongest token, predictions up to 9.",
     alt=f"The best of these explanations predicts its feature with correlation "
@@ -353,6 +358,7 @@ if len(chat_table):
     page = charts.figure(
         explanation_charts.score_histograms(chat_table, chat_medians),
         name="chat-scores",
+        made_by=chapter.made_by,
         caption="How well a chat model's explanations let it predict activations, on the windows "
         "of the figure above.",
         alt=f"Median correlation {chat_table['correlation'].median():.2f} by the chat model, "

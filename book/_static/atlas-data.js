@@ -50,7 +50,7 @@ window.featlibData ??= (() => {
   const percent = (share) => (share === 0 ? "0\u00a0%" : `${(100 * share).toPrecision(share < 0.001 ? 1 : 2)}\u00a0%`);
   const corr = (thousandths) => (thousandths / 1000).toFixed(2).replace("-", "−");
 
-  const marks = { " ": "·", "\t": "⇥", "\n": "↵", "\r": "␍" };
+  const marks = { " ": "·", "\t": "⇥", "\n": "↵" };
   const hidden = /[\p{C}\p{Z}\p{DI}]/u; // controls, direction overrides, odd spaces, what has no ink
   function visible(token) {
     const out = [];
