@@ -163,6 +163,12 @@ def check_page(
               .map(m => `maths not shown: ${m.textContent.slice(0, 60)}`)"""
         )
         faults += page.evaluate(
+            """() => [...document.querySelectorAll('.fl-equation:has(math)')]
+              .filter(e => e.querySelector('math').getBoundingClientRect().left
+                < e.getBoundingClientRect().left - 1)
+              .map(e => `no scrolling leads to the beginning of ${e.textContent.slice(0, 60)}`)"""
+        )
+        faults += page.evaluate(
             """() => [...document.querySelectorAll('main img')]
               .filter(i => !i.naturalWidth || !i.alt).map(i => `image ${i.src}: broken, no alt`)"""
         )

@@ -492,6 +492,27 @@ def test_a_shard_that_does_not_come_is_named_and_can_be_asked_for_again(
 
 
 @pytest.mark.browser
+def test_a_list_that_does_not_come_leaves_the_feature_to_be_read(
+    html: Path, browser: Any, made: Made
+) -> None:
+    from browser import visit
+
+    part, away = made.folder / "list-merged.js", made.folder.parent / "away-list"
+    part.rename(away)
+    try:
+        with visit(browser, f"{html.as_uri()}#base/0") as seen:
+            seen.page.wait_for_function(
+                "document.body.innerText.includes('cannot be shown: list-merged.js')"
+            )
+            seen.page.wait_for_selector("#at-name")
+            assert seen.page.inner_text("#at-name") == "BabyPython 0"
+            seen.page.locator("button[value=base]").click()
+            found(seen.page, f"{N_FEATURES} features of BabyPython")
+    finally:
+        away.rename(part)
+
+
+@pytest.mark.browser
 def test_where_there_is_no_data_the_page_says_so(html: Path, browser: Any, tmp_path: Path) -> None:
     from browser import visit
 

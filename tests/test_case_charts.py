@@ -12,8 +12,8 @@ import pytest
 import vl_convert
 
 from featlib import case_charts
-from featlib.figures import chart_spec, set_width, theme
-from featlib.params import MODELS, PRINT_NAMES, FeatlibError
+from featlib.figures import DOMAIN_COLORS, MODEL_COLORS, chart_spec, set_width, theme
+from featlib.params import DOMAIN_NAMES, MODELS, PRINT_NAMES, FeatlibError
 
 
 def spans(table: pd.DataFrame, *values: str) -> pd.DataFrame:
@@ -88,6 +88,53 @@ def test_the_ceiling_stands_beside_the_model_it_belongs_to():
 def test_fading_follows_the_transferred_feature_only():
     tables = chart_spec(CHARTS["fading"])["datasets"].values()
     assert {row["route"] for rows in tables for row in rows} == {"transfer"}
+
+
+def scales(spec, channel):
+    """The scale of one channel wherever it stands in a specification."""
+    if isinstance(spec, dict):
+        found = spec.get("encoding", {}).get(channel, {})
+        if "scale" in found:
+            yield found["scale"]
+    for part in spec.values() if isinstance(spec, dict) else spec if isinstance(spec, list) else ():
+        yield from scales(part, channel)
+
+
+@pytest.mark.parametrize("name", CHARTS)
+def test_a_model_has_its_own_colour_and_nothing_else_has_it(name):
+    known = {PRINT_NAMES[m]: MODEL_COLORS[m] for m in MODELS}
+    allowed = known | {DOMAIN_NAMES[d]: DOMAIN_COLORS[d] for d in DOMAIN_NAMES}
+    seen = [
+        pair
+        for scale in scales(chart_spec(CHARTS[name]), "color")
+        for pair in zip(scale["domain"], scale["range"], strict=True)
+    ]
+    assert seen
+    for what, colour in seen:
+        if what in allowed:
+            assert colour == allowed[what]
+        else:  # the route that is followed in the merge is drawn as the merge
+            assert colour not in known.values() or (name, what) == ("dose", "transfer"), what
+
+
+def test_what_ablating_costs_is_on_one_scale_everywhere():
+    domains = [s["domain"] for s in scales(chart_spec(CHARTS["ablation"]), "x")]
+    assert len(domains) >= 6 and all(d == domains[0] for d in domains)
+    assert domains[0][0] < 0 < domains[0][1]
+
+
+def test_steering_starts_at_no_change_and_the_feature_is_solid():
+    spec = chart_spec(CHARTS["steering"])
+    rows = [row for table in spec["datasets"].values() for row in table]
+    assert {row["points"] for row in rows if row["dose"] == 0} == {0}
+    assert all(
+        row["points"] == pytest.approx(100 * (row["probability"] - rest["probability"]), abs=1e-3)
+        for row in rows
+        for rest in rows
+        if (rest["model"], rest["who"], rest["dose"]) == (row["model"], row["who"], 0)
+    )
+    dash = next(iter(scales(spec, "strokeDash")))
+    assert dict(zip(dash["domain"], dash["range"], strict=True))["the feature"] == [1, 0]
 
 
 def test_charts_refuse_what_they_cannot_draw():

@@ -58,7 +58,7 @@
   };
   const closest = (l, i) => Math.max(...Object.values(l.match).map((r) => r[i]));
   const orders = {
-    "": ["number", null],
+    "": ["number; best hit first", null],
     firings: ["fires most often", (l, i) => l.firings[i]],
     rare: ["fires least often", (l, i) => -(l.firings[i] || Infinity)],
     peak: ["strongest activation", (l, i) => l.peak[i]],
@@ -120,8 +120,8 @@
     const label = list.labels[feature].find(([n]) => wordCache.labels.has(n));
     const said = list.why[feature]?.explanation.toLowerCase().includes(words);
     if (label) [hit.why, hit.rank] = [`fits ${index.labels[label[0]].replaceAll("_", " ")}`, -1 - label[1] / 100];
-    else if (said) [hit.why, hit.rank] = ["in its explanation", 0];
     else if (on < 99) [hit.why, hit.rank] = ["fires on it", on];
+    else if (said) [hit.why, hit.rank] = ["in its explanation", 19];
     else if (up < 99) [hit.why, hit.rank] = ["promotes it", 20 + up];
     else return false;
     return true;
@@ -429,6 +429,7 @@
     );
     const held = parts.detail.contains(document.activeElement);
     parts.detail.replaceChildren(body);
+    performance.mark("atlas-feature"); // for whoever measures how soon there is something to read
     // Who followed a link far down a page begins the next one at its head.
     if (parts.detail.getBoundingClientRect().top < 0) parts.detail.scrollIntoView({ behavior: "instant" });
     if (held) body.querySelector("h2").focus({ preventScroll: true });
@@ -493,7 +494,7 @@
   async function changed(changes) {
     const models = "model" in changes;
     Object.assign(state, changes);
-    if (models) await listModels();
+    if (models && !(await listModels())) return;
     showList();
     const first = state.hits[0];
     if (models && currentPlace() < 0 && first) location.hash = address(first.model, first.feature);
@@ -503,8 +504,14 @@
 
   async function listModels() {
     for (const button of parts.models.children) button.setAttribute("aria-pressed", button.value === state.model);
-    await Promise.all(searched().map(loadList));
+    try {
+      await Promise.all(searched().map(loadList));
+    } catch (error) {
+      say(`The list cannot be shown: ${error.message}.`);
+      return false;
+    }
     fillFilters();
+    return true;
   }
 
   function readAddress() {
@@ -531,8 +538,7 @@
     if (differs || parts.list.childElementCount === 0) {
       Object.assign(state, wanted);
       for (const key of ["query", "density", "sort"]) parts[key].value = state[key];
-      await listModels();
-      showList();
+      if (await listModels()) showList();
     }
     if (!known && current.model === null) {
       const first = state.hits[0] ?? { model: index.models[0].name, feature: 0 };

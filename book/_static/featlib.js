@@ -173,15 +173,15 @@
     });
   }
 
-  /* A table wider than the page can be scrolled by keyboard, and says that it can. */
+  /* A table or an equation wider than the page can be scrolled by keyboard, and says that it can. */
   function markWide() {
-    for (const box of document.querySelectorAll(".fl-scroll, .cell_output .output.text_html")) {
-      const table = box.querySelector("table");
-      if (!table) continue;
+    for (const box of document.querySelectorAll(".fl-scroll, .fl-equation, .cell_output .output.text_html")) {
+      const what = box.matches(".fl-equation") ? "Equation" : box.querySelector("table") && "Table";
+      if (!what) continue;
       const wide = box.scrollWidth > box.clientWidth + 1;
       box.classList.toggle("fl-wide", wide);
       if (wide && !box.hasAttribute("tabindex")) {
-        const name = box.getAttribute("aria-label") ?? "Table, wider than the page";
+        const name = box.getAttribute("aria-label") ?? `${what}, wider than the page`;
         for (const [key, value] of Object.entries({ tabindex: 0, role: "region", "aria-label": name })) {
           box.setAttribute(key, value);
         }
