@@ -196,6 +196,9 @@ def _draw_pair(drawing: _Drawing, pair: _Pair, column: int, top: float, scale: f
         beside = max([y, *(t + 15 for t in taken)])
         taken.append(beside)
         word(f"ceiling {pair.ceiling:.0%}", beside_stub, beside, "count", "left")
+        if pair.ceiling > 0:
+            taken.append(beside + 13)
+            word(f"{share / pair.ceiling:.0%} of it", beside_stub, taken[-1], "count", "left")
 
     def free(start: float, stop: float) -> float:
         """The height in a band farthest from what is written already; below all if too near."""

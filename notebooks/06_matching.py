@@ -214,6 +214,8 @@ for (parent, child), f in fates.items():
             "best": f"{passing_r.mean():.1%}",
             "mutual": f"{(passing_r & tested['mutual']).mean():.1%}",
             "one-to-one": f"{tested['feature'].isin(paired).mean():.1%}",
+            "seed ceiling (best)": f"{ceilings[parent].share:.1%}",
+            "calibrated (best)": f"{crossed[parent, child].share / ceilings[parent].share:.2f}",
         }
     )
 charts.table(pd.DataFrame(ways))

@@ -62,7 +62,7 @@ charts.figure(
     alt="Share of features that persist: "
     + "; ".join(
         f"{PRINT_NAMES[a]} to {PRINT_NAMES[b]} {step.loc[(a, b), 'persist']:.0%} (ceiling "
-        f"{step.loc[(a, b), 'ceiling']:.0%})"
+        f"{step.loc[(a, b), 'ceiling']:.0%}, so {step.loc[(a, b), 'calibrated']:.0%} of it)"
         for a, b in family
     ),
     data=flows,
@@ -123,7 +123,9 @@ this measure. The rest would also have been lost if nothing had been done to the
 Into the merge, {step.loc[("lua", "merged"), "persist"]:.0%} of Lua's features persist and
 {step.loc[("tinystories", "merged"), "persist"]:.0%} of those of TinyStories, with ceilings of
 {step.loc[("lua", "merged"), "ceiling"]:.0%} and
-{step.loc[("tinystories", "merged"), "ceiling"]:.0%}.
+{step.loc[("tinystories", "merged"), "ceiling"]:.0%}: {
+        step.loc[("lua", "merged"), "calibrated"]:.0%} and
+{step.loc[("tinystories", "merged"), "calibrated"]:.0%} of what could persist.
 
 A ceiling is an average over features. It does not say *which* of them were lost to noise. A single
 feature with a low best correlation may have changed, or may only be split differently by the
