@@ -203,7 +203,8 @@ charts.figure(
 
 # %% tags=["hide-input"]
 ways = []
-for (parent, child), f in fates.items():
+for (parent, child), share in crossed.items():
+    f = fates[parent, child]
     r = matching.pearson(matrices[parent][0], matrices[child][1])
     tested = f.parents[f.parents["fate"] != "untestable"]
     passing_r = tested["r"] >= p.threshold
@@ -215,7 +216,7 @@ for (parent, child), f in fates.items():
             "mutual": f"{(passing_r & tested['mutual']).mean():.1%}",
             "one-to-one": f"{tested['feature'].isin(paired).mean():.1%}",
             "seed ceiling (best)": f"{ceilings[parent].share:.1%}",
-            "calibrated (best)": f"{crossed[parent, child].share / ceilings[parent].share:.2f}",
+            "calibrated (best)": f"{controls.calibrate(share, ceilings[parent])[0]:.2f}",
         }
     )
 charts.table(pd.DataFrame(ways))
