@@ -128,11 +128,12 @@ charts.table(ct.index_table(c, same_start, fates))
 # %% [markdown]
 # ## Nothing to find
 #
-# Four comparisons in which no feature can rightly persist. The child's activations are *shifted*
+# Three comparisons in which no feature can rightly persist. The child's activations are *shifted*
 # around within each document, or its *documents are permuted*; or the child's dictionary is
 # replaced by *random directions* that fire exactly as often. A feature that still passes the
-# threshold is a false alarm. The fourth needs no dictionary at all and belongs here for the
-# opposite reason: the *neurons* of parent and child, which fine-tuning moves but never reorders.
+# threshold is a false alarm. Beside them stands their opposite, a comparison in which all could
+# persist and which needs no dictionary at all: the *neurons* of parent and child, which fine-tuning
+# moves but never reorders.
 
 # %% tags=["hide-input"]
 nothing = cr.run_nulls(c)
@@ -243,7 +244,7 @@ charts.table(ct.recovered_examples(c, followed), digits=2)
 # %% [markdown]
 # ## Where the threshold lies
 #
-# The number 0.8 is a convention. The next figure moves it.
+# The threshold is a convention. The next figure moves it.
 
 # %% tags=["hide-input"]
 measures = {("BabyPython, two seeds", ct.CEILING): itself}
