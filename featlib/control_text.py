@@ -229,8 +229,8 @@ def say_crosscoder(
     said = (
         f"With {l0:.1f} features per token for all four models together, the crosscoder leaves "
         f"{min(fvu.values()):.0%} to {max(fvu.values()):.0%} of each model's variance unexplained, "
-        f"where the models' own autoencoders, with as many for each, leave "
-        f"{min(own_fvu.values()):.0%} to {max(own_fvu.values()):.0%}"
+        f"where the models' own autoencoders, with as many for each but trained on their own text "
+        f"alone, leave {min(own_fvu.values()):.0%} to {max(own_fvu.values()):.0%}"
         f"{': a common list costs something' if worse else ''}. Of its testable features "
         f"{overall.get('shared', 0.0):.0%} are shared by all four, "
         f"{overall.get('exclusive', 0.0):.0%} are exclusive to one, and the rest are longer in "
