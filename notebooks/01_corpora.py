@@ -23,8 +23,8 @@
 # them, removes what stands there twice, sets documents aside for validation and for testing, and
 # cuts all of it into tokens.
 #
-# *What we ask here:* is there enough text of each kind, and is the text that measures a model kept
-# strictly apart from the text that trained it?
+# *What we ask here:* how much text is there of each kind, and is the text that measures a model
+# kept strictly apart from the text that trained it?
 
 # %% tags=["parameters", "remove-cell"]
 run: str = "mini"  # the run's name: its files lie in runs/<run>
@@ -189,12 +189,16 @@ with atomic_path(run_folder.tokens / "documents.parquet") as path:
 # %% tags=["remove-input"]
 per_token = counts.groupby("domain")[["characters", "tokens"]].sum().eval("characters / tokens")
 n_train = int(counts.loc[counts["split"] == "train", "tokens"].sum())
+trained_on = set(training_texts)
+twice = sum(text in trained_on for text in held_out["text"])
 Markdown(
     f"""\
 The run has {n_train / 1e6:.1f} million tokens to train on. One token stands for
 {per_token["babylm"]:.1f} characters of English, {per_token["python"]:.1f} of Python,
 {per_token["lua"]:.1f} of Lua and {per_token["tinystories"]:.1f} of the stories. Deduplication
-removed {sum(removed.values()):,} documents.
+removed {sum(removed.values()):,} documents; of the {len(held_out):,} that were held out,
+{twice or "none"} stand{"s" if twice < 2 else ""} word for word in the training text. A passage that
+two documents share may still be on both sides, where the rest of them differs enough.
 
 These are stand-ins for the paper's data unless you gave your own. The stories in particular come
 from a generator: they are more regular than TinyStories, so a model learns them faster and its

@@ -56,16 +56,17 @@ base, lua, stories = (
 # %% [markdown]
 # ## How far apart the children are
 #
-# Each weight tensor, laid out as one long vector, has a direction. For tensors $u$ (Lua) and $v$
-# (TinyStories) with angle $\theta$ between them, slerp is
+# Each weight tensor, laid out as one long vector, has a direction. For tensors $w_0$ (Lua) and
+# $w_1$ (TinyStories) with angle $\theta$ between them, slerp is
 #
-# $$\mathrm{slerp}(u, v; t) = \frac{\sin((1-t)\theta)}{\sin\theta}\,u
-# + \frac{\sin(t\theta)}{\sin\theta}\,v .$$
+# $$\mathrm{slerp}(w_0, w_1; t) = \frac{\sin((1-t)\theta)}{\sin\theta}\,w_0
+# + \frac{\sin(t\theta)}{\sin\theta}\,w_1 .$$
 #
 # At $t = 0$ this is Lua, at $t = 1$ TinyStories. The paper's $t = 0.58$ leans to TinyStories. When
 # the two directions are nearly the same (cosine above 0.9995) the formula divides by almost
-# nothing, and mergekit, whose rule we follow, takes the straight line instead. The table says
-# tensor by tensor how large the angle is, and where that fallback was taken.
+# nothing, and mergekit {cite:p}`goddard2024arcee`, whose rule we follow, takes the straight line
+# instead. The figure says tensor by tensor how large the angle is and where that fallback was
+# taken.
 
 # %% tags=["hide-input"]
 angles = merging.tensor_angles(lua.state_dict(), stories.state_dict(), origin=base.state_dict())
@@ -180,21 +181,28 @@ charts.figure(
 # %% tags=["remove-input"]
 top = balance.idxmax()
 widest = angles["angle_degrees"].max()
+error = 1 / p.sweep_tokens**0.5  # two standard errors of an accuracy, at most
+same = largest <= error
 Markdown(
     f"""\
-At $t$ = {p.merge_t:g} the merged model reaches {accuracy.loc["merged", "lua"]:.1%} on Lua, between
-BabyPython's {accuracy.loc["base", "lua"]:.1%} and the Lua model's {accuracy.loc["lua", "lua"]:.1%},
+At $t$ = {p.merge_t:g} the merged model reaches {accuracy.loc["merged", "lua"]:.1%} on Lua, where
+BabyPython has {accuracy.loc["base", "lua"]:.1%} and the Lua model {accuracy.loc["lua", "lua"]:.1%},
 and {accuracy.loc["merged", "tinystories"]:.1%} on stories, where BabyPython has
 {accuracy.loc["base", "tinystories"]:.1%} and the TinyStories model
 {accuracy.loc["tinystories", "tinystories"]:.1%}. The mean of the two is highest at $t$ = {top:g}.
 
-Slerp and the straight line never differ by more than {largest:.4f} in accuracy, on
-{p.sweep_tokens:,} tokens per point, so a difference of {1 / p.sweep_tokens**0.5 / 2:.3f} would be
-within sampling error of a single score. The largest angle
-between two tensors of the children is {widest:.0f} degrees, where the middle of the chord is
-{1 - np.cos(np.radians(widest) / 2):.1%} shorter than that of the arc. Children of one parent are
-close together, and on so short a way the two are nearly the same. What the merge keeps it owes to
-interpolation, not to the sphere."""
+Slerp and the straight line never differ by more than {largest:.4f} in accuracy; on
+{p.sweep_tokens:,} tokens a point, a score is known to within {error:.3f}. The largest angle between
+two tensors of the children is {widest:.0f} degrees, where the middle of the chord is
+{1 - np.cos(np.radians(widest) / 2):.1%} shorter than that of the arc. {
+        "On so short a way arc and chord are the same to the model: what the merge keeps it owes "
+        "to interpolation, not to the sphere. Children that have gone further apart may differ."
+        if same
+        else "So the way between the children matters, and not only how far along it one goes."
+    }
+
+Accuracy says what the merged model can do, not how. Whether it does so with the features of its
+parents is the question of the chapters that follow."""
 )
 
 # %% tags=["remove-input"]

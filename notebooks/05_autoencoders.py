@@ -60,15 +60,16 @@ p, run_folder = chapter.params, chapter.run
 # Let $x$ be a vector of activations, scaled by one fixed number per model so that its mean length
 # is $\sqrt{d_\text{in}}$. The autoencoder computes
 #
-# $$f = \sigma\big((x - b_\text{dec})\,W_\text{enc} + b_\text{enc}\big), \qquad
+# $$f = \mathrm{act}\big((x - b_\text{dec})\,W_\text{enc} + b_\text{enc}\big), \qquad
 # \hat{x} = f\,W_\text{dec} + b_\text{dec},$$
 #
-# where $f$ has one entry per feature and the rows of $W_\text{dec}$ have length one. The paper
-# takes $\sigma = \mathrm{ReLU}$ and adds an L1 penalty to keep $f$ sparse. How sparse $f$ becomes
-# then depends on the model, and two models with different sparsity are hard to compare. We take
-# *BatchTopK* by default: of all entries in a batch, the largest are kept, $k$ per token on average.
-# So every model uses the same number of features per token. Set `sae_architecture` to `relu` for
-# the paper's.
+# where $f$ has one entry per feature and the rows of $W_\text{dec}$ have length one. It is trained
+# to make $\lVert x - \hat{x} \rVert^2$ small. The paper takes $\mathrm{act} = \mathrm{ReLU}$ and
+# adds a penalty $\ell_1 \sum_j f_j$ to keep $f$ sparse. How sparse $f$ becomes then depends on the
+# model, and two models with different sparsity are hard to compare. We take *BatchTopK*
+# {cite:p}`bussmann2024batchtopk` by default: of all entries in a batch, the largest are kept, $k$
+# per token on average. So every model uses the same number of features per token. Set
+# `sae_architecture` to `relu` for the paper's, with $\ell_1$ as the parameter `l1`.
 #
 # Each model's autoencoders read the text which that model was trained on. Several are trained at
 # once on the very same activations, from different seeds: how far *they* agree is the ceiling for

@@ -122,6 +122,21 @@ def test_a_page_prints_what_a_tagged_cell_says(tmp_path: Path) -> None:
         output("10_case", "answer")
 
 
+def test_a_cell_that_was_edited_since_the_published_run_says_so(tmp_path: Path) -> None:
+    edited = nbformat.v4.new_code_cell('figure(name="flow")', metadata={"tags": ["answer"]})
+    silent = nbformat.v4.new_code_cell('"fate"', metadata={"tags": ["said"]}, execution_count=1)
+    write_notebook(tmp_path / "07_flow.ipynb", "Flow", [edited, silent])
+    figure_of = featbook.FigureFinder(str(tmp_path))
+    output = featbook.OutputFinder(str(tmp_path))
+    assert "make book" in figure_of("07_flow", "flow") and "make book" in output(
+        "07_flow", "answer"
+    )
+    with pytest.raises(featbook.UnknownKey, match="no figure 'fate'"):
+        figure_of("07_flow", "fate")
+    with pytest.raises(featbook.UnknownKey, match="tagged 'said' that says something"):
+        output("07_flow", "said")
+
+
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project as small as can be, with the real configuration, and a finished run in it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -73,3 +74,34 @@ def test_the_repository_builds_as_it_is_committed(tmp_path):
     for page in pages:
         text = (html / "notebooks" / f"{page}.html").read_text()
         assert "cell_output" in text and "fl-provenance" in text, f"{page} has no outputs"
+
+
+# --- the bibliography ---------------------------------------------------------------------------
+
+WITHOUT_DOI = {"Transformer Circuits Thread"}  # journals that give their articles an address only
+
+
+def entries() -> dict[str, dict[str, str]]:
+    text = (ROOT / "book/references.bib").read_text()
+    found = {}
+    for key, body in re.findall(r"^@\w+\{([^,]+),\n(.*?)^\}", text, re.MULTILINE | re.DOTALL):
+        found[key] = dict(re.findall(r"^\s*(\w+) = \{(.*)\},?$", body, re.MULTILINE))
+    assert len(found) == text.count("@")
+    return found
+
+
+@pytest.mark.parametrize("key", entries())
+def test_every_reference_has_its_doi_and_is_cited(key):
+    entry = entries()[key]
+    assert {"title", "author", "year"} <= set(entry) and entry["year"] in key
+    preprint = re.search(r"arXiv:(\d{4}\.\d{5})", entry.get("journal", ""))
+    if preprint:
+        assert entry["doi"] == f"10.48550/arXiv.{preprint[1]}"
+        assert preprint[1][:2] == entry["year"][2:], "an arXiv number begins with the year"
+    elif entry.get("journal") in WITHOUT_DOI:
+        assert entry["url"].startswith("https://")
+    else:
+        assert re.fullmatch(r"10\.\d{4,9}/\S+", entry["doi"])
+    prose = [*(ROOT / "book").glob("*.md"), *(ROOT / "notebooks").glob("*.py")]
+    cited = re.compile(rf"\{{cite:\w+\}}+`[^`]*\b{key}\b")
+    assert any(cited.search(path.read_text()) for path in prose), f"nothing cites {key}"

@@ -38,6 +38,8 @@ LOGGER = logging.getLogger(__name__)
 STATIC = Path(__file__).resolve().parent.parent / "_static"
 DATA = "book/_data"  # below the source folder
 NBSP = "\u00a0"
+# What a plain build shows for a committed cell that was edited since the last published run.
+STALE = "*This has changed since it was last run; `make book` fills it in.*"
 
 
 class UnknownKey(Exception):
@@ -99,6 +101,8 @@ class FigureFinder:
         outputs = [o for cell in cells for o in cell.get("outputs", ())]
         shown = ["".join(o.get("data", {}).get("text/html", "")) for o in outputs]
         figures = {m.group(1): h for h in shown if (m := re.search(r'id="fig-([a-z0-9-]+)"', h))}
+        if name not in figures and any(_never_run(c) and f'"{name}"' in _source(c) for c in cells):
+            return STALE
         if name not in figures:
             raise UnknownKey(f"chapter {chapter} has no figure {name!r}, only {sorted(figures)}")
         return f"``````{{raw}} html\n{figures[name]}\n``````"
@@ -126,10 +130,21 @@ class OutputFinder:
         cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
         for cell in cells:
             if tag in cell.get("metadata", {}).get("tags", ()):
+                if _never_run(cell):
+                    return STALE
                 for output in cell.get("outputs", ()):
                     if "text/markdown" in output.get("data", {}):
                         return "".join(output["data"]["text/markdown"])
         raise UnknownKey(f"chapter {chapter} has no cell tagged {tag!r} that says something")
+
+
+def _source(cell: Mapping[str, Any]) -> str:
+    return "".join(cell.get("source", ""))
+
+
+def _never_run(cell: Mapping[str, Any]) -> bool:
+    code = cell.get("cell_type") == "code"
+    return code and not cell.get("outputs") and cell.get("execution_count") is None
 
 
 def load_substitutions(source: Path) -> dict[str, Any]:
