@@ -100,12 +100,15 @@ def test_features_of_a_fate_are_listed_by_keyboard(html: Path, browser: Any, mad
         assert (
             page.locator(".fl-list tbody a")
             .first.evaluate("a => a.href")
-            .endswith(f"/book/atlas.html#base/{wanted[0]}")
+            .endswith(f"/book/atlas.html#base/{wanted[0]}?in=base&fate=base-lua/d")
         )
         assert HOSTILE.replace(" ", "·") in page.inner_text(".fl-list"), "as text, and only as that"
         assert page.locator(".fl-list :is(script, img, iframe)").count() == 0
         assert seen.errors == [] and seen.requests == []
         assert check_axe(page) == []
+        page.reload()  # as when the reader comes back from the atlas
+        page.wait_for_selector(".fl-list tbody tr")
+        assert page.get_by_label("Features").input_value() == "d"
         page.get_by_role("button", name="clear").click()
         assert page.evaluate(ROWS) == []
 

@@ -57,7 +57,7 @@ window.featlibFeatureList = (figure, { steps, choices, note }) => {
         make("strong", null, `${steps[state.step]}: ${count(state.rows.length)} of ${print}’s features ${chosen.text}`),
         note ? `. ${note} ` : ". ",
         chosen.filter && state.rows.length
-          ? make("a", { href: `${atlas}#${model}/${sorted()[0].feature}?in=${model}&fate=${parent}-${child}/${chosen.fates}` }, "All of them in the atlas")
+          ? make("a", { href: address(sorted()[0].feature) }, "All of them in the atlas")
           : "",
       );
       state.shown = page;
@@ -67,6 +67,14 @@ window.featlibFeatureList = (figure, { steps, choices, note }) => {
       said.textContent = `The features cannot be listed: the atlas of this run is not there (${error.message}).`;
       place.replaceChildren();
     }
+  }
+
+  /* In the atlas the list beside a feature is the same, where its filters can say so. */
+  function address(feature) {
+    const [parent, child] = state.step.split(">");
+    const { side, fates, filter } = choices[state.choice];
+    const model = side === "child" ? child : parent;
+    return `${atlas}#${model}/${feature}${filter ? `?in=${model}&fate=${parent}-${child}/${fates}` : ""}`;
   }
 
   const sorted = () => state.rows.toSorted((a, b) => orders[state.sort][1](a, b) || a.feature - b.feature);
@@ -89,7 +97,7 @@ window.featlibFeatureList = (figure, { steps, choices, note }) => {
       return make(
         "tr",
         null,
-        make("td", null, make("a", { href: `${atlas}#${model}/${feature}`, "aria-label": `${name} ${feature}` }, String(feature))),
+        make("td", null, make("a", { href: address(feature), "aria-label": `${name} ${feature}` }, String(feature))),
         make("td.fl-list-about", null, list.on[feature].slice(0, 4).flatMap((id) => [inline(index.vocabulary[id]), " "]),
           label ? make("span.fl-list-label", null, `fits ${index.labels[label[0]].replaceAll("_", " ")}`) : null),
         make("td.fl-num", null, percent(firings / index.tokens)),
@@ -115,10 +123,14 @@ window.featlibFeatureList = (figure, { steps, choices, note }) => {
   }
   function take() {
     Object.assign(state, { step: step.value, choice: choice.value, sort: "" });
+    // Whoever comes back from the atlas finds the list again.
+    history.replaceState({ ...history.state, [figure.id]: [state.step, state.choice] }, "");
     return show();
   }
   step.addEventListener("change", take);
   choice.addEventListener("change", take);
   clear.addEventListener("click", () => (choose("", ""), step.focus()));
+  const [oldStep, oldChoice] = history.state?.[figure.id] ?? [];
+  if (oldStep in steps && oldChoice in choices) choose(oldStep, oldChoice);
   return api;
 };
