@@ -70,6 +70,7 @@ detectors = case_study.detector_table(case.fits)
 charts.figure(
     case_charts.detector_dots(detectors),
     name="detectors",
+    made_by=chapter.made_by,
     caption="Detectors of assignment in each model: the best feature, the best rule that sees the "
     "token alone, the best neuron, a logistic probe on the residual stream, and random features "
     "that fire as often. Bars are 95 % intervals from resampling documents.",
@@ -103,6 +104,7 @@ matched = fates[fates["route"] == "correlation"]
 charts.figure(
     case_tables.case_strips(case, "correlation", token_texts),
     name="strips",
+    made_by=chapter.made_by,
     caption="An assignment feature of BabyPython and its best match by correlation in the others.",
     alt="Correlation with BabyPython's feature: "
     + "; ".join(f"{PRINT_NAMES[row.model]} {row.r:.2f}" for row in matched.itertuples()),
@@ -116,6 +118,7 @@ charts.figure(
 charts.figure(
     case_charts.route_dots(case.fates),
     name="routes",
+    made_by=chapter.made_by,
     caption="The assignment feature of BabyPython and its counterparts: how well each detects "
     "assignments (above), and what ablating it costs at labelled tokens, beyond random features "
     "(below).",

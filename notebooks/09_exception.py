@@ -143,6 +143,7 @@ own = case.fits[p.label, case.reference]
 charts.figure(
     case_charts.label_dots(best),
     name="labels",
+    made_by=chapter.made_by,
     caption="F1 of the best feature for each label, in each model.",
     alt=f"F1 of the best feature in {parent}: "
     + "; ".join(
@@ -162,6 +163,7 @@ rivals = detectors[detectors["label"] == p.label]
 charts.figure(
     case_charts.detector_dots(rivals),
     name="detectors",
+    made_by=chapter.made_by,
     caption=f"Detectors of the label *{p.label.replace('_', ' ')}*, chosen on one half of the "
     "documents and judged on the other.",
     alt=f"In {parent} the feature reaches F1 {own.row()['f1']:.2f}, the token rule "
@@ -228,6 +230,7 @@ labelled = fates[(fates["route"] == "labels") & (fates["model"] != case.referenc
 charts.figure(
     case_charts.route_dots(case.fates),
     name="routes",
+    made_by=chapter.made_by,
     caption=f"The {name} of {parent} and its counterparts: how well each detects the label "
     "(above), and what ablating it costs at labelled tokens, beyond random features (below). "
     f"*{parent}, again*: the other autoencoders of the same model.",
@@ -277,6 +280,7 @@ matched = fates[fates["route"] == "correlation"]
 charts.figure(
     case_tables.case_strips(case, "correlation", token_texts),
     name="strips",
+    made_by=chapter.made_by,
     caption=f"The {name} of {parent} and its best match by correlation in the other models.",
     alt="Correlation with the feature: "
     + "; ".join(f"{PRINT_NAMES[row.model]} {row.r:.2f}" for row in matched.itertuples()),
@@ -289,6 +293,7 @@ charts.figure(
 charts.figure(
     case_tables.case_strips(case, "labels", token_texts),
     name="strips-labels",
+    made_by=chapter.made_by,
     caption="The same text under each model's own best feature for the label.",
     alt="F1 of these features: "
     + "; ".join(f"{PRINT_NAMES[row.model]} {row.f1:.2f}" for row in labelled.itertuples()),
@@ -310,6 +315,7 @@ if others:
     shown = charts.figure(
         case_charts.detector_dots(abroad, order=case_elsewhere.DETECTORS),
         name="elsewhere",
+        made_by=chapter.made_by,
         caption=f"Detectors of the same label in {DOMAIN_NAMES[others[0]]} "
         f"({int(abroad['n_labelled'].iloc[0])} labelled tokens in the test half).",
         alt=f"F1 in {DOMAIN_NAMES[others[0]]}. The same feature, transferred: "
@@ -342,6 +348,7 @@ at = effects[effects["region"] == "at"].set_index(["model", "who"])["delta"]
 charts.figure(
     case_charts.ablation_dots(effects),
     name="ablation",
+    made_by=chapter.made_by,
     caption=f"Change of loss when the {name} of {parent} is ablated in each model, in nats a "
     "token.",
     alt="Ablating the feature costs at labelled tokens: "
@@ -382,8 +389,9 @@ rest = steered[steered["dose"] == 0.0].set_index(["model", "who"])["probability"
 charts.figure(
     case_charts.steering_lines(steered),
     name="steering",
-    caption=f"Probability of {len(vocabulary)} related tokens at random places of the text as the "
-    "feature is added (solid), or random features by the same amount (dashed).",
+    made_by=chapter.made_by,
+    caption=f"Change in the probability of {len(vocabulary)} related tokens, at random places of "
+    "the text, as the feature is added (solid), or random features by the same amount (dashed).",
     alt="Probability of related tokens without the feature and at twice its usual strength: "
     + "; ".join(
         f"{PRINT_NAMES[m]} {rest[m, 'feature']:.2%} to {pull[m, 'feature']:.2%}"
@@ -415,6 +423,7 @@ def say(table: pd.DataFrame, measure: str, unit: str, route: str = "transfer") -
 charts.figure(
     case_charts.dose_response(diluted, accuracy, t=p.merge_t),
     name="dose-response",
+    made_by=chapter.made_by,
     caption="F1 of the feature and what ablating it costs at labelled tokens as the merge goes "
     "from Lua to TinyStories, with 95 % intervals; below, next-token accuracy. The rule marks the "
     "merge of this run.",
@@ -433,6 +442,7 @@ fade = {child: case_sweeps.half_lives(part) for child, part in along.groupby("mo
 charts.figure(
     case_charts.fading(along),
     name="fading",
+    made_by=chapter.made_by,
     caption="F1 and causal effect, by transfer, at checkpoints of both fine-tunes.",
     alt="; ".join(
         f"{PRINT_NAMES[child]}: {say(table, 'f1', 'share of steps')}"
