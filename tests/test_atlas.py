@@ -381,6 +381,11 @@ def test_all_models_are_searched_at_once(html: Path, browser: Any, made: Made) -
         page = seen.page
         shows(page, "base/0")
         assert page.evaluate(ROWS)[:4] == [f"{m}/12" for m in MODELS]
+        page.evaluate("location.hash = '#merged/60?q=word'")
+        shows(page, "merged/60")
+        page.locator("#at-query").fill("wor")
+        page.wait_for_function("document.querySelector('.at-scroll').scrollTop === 0")
+        page.wait_for_function(f"!{ROWS}.includes('merged/60') && {ROWS}.length === 80")
         page.locator("#at-query").fill("LuaStories 12")
         page.wait_for_function(f"{ROWS}[0] === 'merged/12'")
         page.locator("#at-query").fill("word9")

@@ -133,7 +133,7 @@
     const tokens = list.on[hit.feature].slice(0, 3).flatMap((id) => [inline(id), " "]);
     const link = make(
       "a.at-row",
-      { href: address(hit.model, hit.feature), tabindex: -1, "data-model": hit.model },
+      { href: address(hit.model, hit.feature), tabindex: -1, "data-model": hit.model, "aria-current": isCurrent(hit) && "true" },
       make("span.at-of", null, print(hit.model)), " ",
       make("span.at-number", null, String(hit.feature)),
       make("span.at-tokens", null, tokens.length ? tokens : "silent"),
@@ -165,11 +165,12 @@
     if (state.from) earlier();
   }
 
-  function showList() {
+  /* Anew: from the top for a reader who has just asked, else around the feature shown. */
+  function showList(top) {
     state.hits = search();
     parts.list.classList.toggle("at-mixed", !state.model);
-    drawFrom(Math.max(currentPlace(), 0));
-    markCurrent(true);
+    drawFrom(top ? 0 : Math.max(currentPlace(), 0));
+    markCurrent(!top);
     sayFound();
   }
 
@@ -183,19 +184,21 @@
     if (!parts.apart.hidden) parts.apart.textContent = `${print(current.model)} ${current.feature}, shown here, is not among them.`;
   }
 
-  const currentPlace = () => state.hits.findIndex((hit) => hit.model === current.model && hit.feature === current.feature);
+  const isCurrent = (hit) => hit.model === current.model && hit.feature === current.feature;
+  const currentPlace = () => state.hits.findIndex(isCurrent);
 
   function markCurrent(scroll) {
-    for (const old of parts.list.querySelectorAll("[tabindex='0']")) {
+    for (const old of parts.list.querySelectorAll("[tabindex='0'], [aria-current]")) {
       old.removeAttribute("aria-current");
       old.tabIndex = -1;
     }
     const place = currentPlace();
-    if (place >= 0 && (place < state.from || place >= state.to)) drawFrom(place);
-    const link = parts.list.children[Math.max(place - state.from, 0)]?.firstChild;
+    if (scroll && place >= 0 && (place < state.from || place >= state.to)) drawFrom(place);
+    const drawn = place >= state.from && place < state.to;
+    const link = parts.list.children[drawn ? place - state.from : 0]?.firstChild;
     if (!link) return null;
     link.tabIndex = 0; // one stop of the tab key for the whole list
-    if (place >= 0) {
+    if (drawn) {
       link.setAttribute("aria-current", "true");
       if (scroll) {
         // Of the list only: scrollIntoView would move the page as well.
@@ -495,7 +498,7 @@
     const models = "model" in changes;
     Object.assign(state, changes);
     if (models && !(await listModels())) return;
-    showList();
+    showList(true);
     const first = state.hits[0];
     if (models && currentPlace() < 0 && first) location.hash = address(first.model, first.feature);
     else history.replaceState(null, "", address(current.model, current.feature));
