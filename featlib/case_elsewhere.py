@@ -20,7 +20,7 @@ from featlib.case_text import CaseText, split_halves
 from featlib.cases import evaluate_feature
 from featlib.detectors import LabelledStream, best_threshold, evaluate_detector, rank_features
 from featlib.labels import Label
-from featlib.params import derive_seed
+from featlib.params import PRINT_NAMES, derive_seed
 from featlib.runs import FeatlibError, Run
 
 SAME, BEST, RULE = "same feature, transferred", "best feature, its own", "token rule"
@@ -80,3 +80,26 @@ def _detect_in(
         measured = evaluate_feature(home.features, best, stream, **options)
         found.append((BEST, best, measured))
     return found
+
+
+def say_elsewhere(table: pd.DataFrame, language: str, *, least: float = 0.5) -> str:
+    """What the table of `detect_elsewhere` says, in words; `least`: the F1 that counts as found."""
+    f1 = table.set_index(["detector", "model"])["f1"]
+    carried, best = f1[SAME], f1[BEST] if BEST in f1.index else f1[SAME] * 0
+    few = int(table["n_labelled"].iloc[0])
+    took = [PRINT_NAMES[name] for name, value in carried.items() if value >= least]
+    own = [PRINT_NAMES[name] for name, value in best.items() if value >= least]
+    first = (
+        f"The feature detects the label in {language} too, in {' and '.join(took)}"
+        if took
+        else f"In no model does the feature detect the label in {language} (F1 at most "
+        f"{carried.max():.2f}): it stands for words of its own language"
+    )
+    second = (
+        f"{' and '.join(own)} {'has a feature' if len(own) == 1 else 'have features'} of "
+        f"{'its' if len(own) == 1 else 'their'} own for it"
+        if own
+        else f"no model has a clear feature of its own for it (best F1 {best.max():.2f})"
+    )
+    hint = f" With {few} labelled tokens in the test half this is a hint, no more."
+    return f"{first}; {second}.{hint if few < 100 else ''}"

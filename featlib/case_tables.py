@@ -79,6 +79,21 @@ def text_table(case: Case) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def halves_table(case: Case) -> pd.DataFrame:
+    """The two halves of the case's text: documents, tokens, and tokens with each label."""
+    documents = case.text.documents.reshape(-1)
+    halves = {"selection": case.stream.selection, "test": case.stream.test}
+    rows = [
+        {"": "documents", **{k: len(np.unique(documents[v])) for k, v in halves.items()}},
+        {"": "tokens", **{k: int(v.sum()) for k, v in halves.items()}},
+    ]
+    for name, stream in case.streams.items():
+        own = {"selection": stream.selection, "test": stream.test}
+        counts = {k: int(stream.mask[v].sum()) for k, v in own.items()}
+        rows.append({"": f"labelled {name.replace('_', ' ')}", **counts})
+    return pd.DataFrame(rows)
+
+
 def context_table(case: Case) -> pd.DataFrame:
     """How much of each label's best feature in the reference the token alone explains."""
     rows = []

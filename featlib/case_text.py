@@ -22,7 +22,9 @@ from featlib.runs import FeatlibError
 from featlib.tokens import TokenBlocks, tokenize_documents
 
 CODE = ("python", "lua")
-CHARACTERS = 6  # of a document read for each token asked for: enough to draw blocks from
+# Characters of documents read for each token asked for: blocks are drawn from several times the
+# text that is needed, so that many documents take part.
+CHARACTERS = 20
 
 
 def languages_of(label: Label, model: str) -> tuple[str, ...]:

@@ -104,6 +104,9 @@ def judge_survival(
             effect += ", an effect that cannot be told from none"
     else:
         effect = f"; its effect in {parent_model} cannot be told from none, so F1 alone decides"
+        if child.effect_low > 0:
+            cost = _interval(child.effect, child.effect_low, child.effect_high)
+            effect += f", though in {model} ablating it costs {cost} nats more than random features"
     rule = ""
     if np.isfinite(child.r):
         counts = "counts" if child.r >= at.same_feature else "does not count"

@@ -31,7 +31,7 @@ seed: int = 0  # every random choice follows from it
 label: str = "exception_header"  # what the feature detects; a name in featlib.labels
 model: str = "base"  # the model in which the feature is found; the others are searched
 sae_seeds: int = 3  # autoencoders per model; the feature is looked for in all of them
-case_tokens: int = 80_000  # held-out tokens of code, and a tenth as many of each kind of English
+case_tokens: int = 100_000  # held-out tokens of code, and a tenth as many of each kind of English
 case_sweep_tokens: int = 40_000  # tokens of code read in each model of a dose-response curve
 case_step: float = 0.05  # step of t in the dose-response curve
 case_random: int = 5  # random features of like density beside each feature that is ablated
@@ -41,7 +41,7 @@ control_crosscoder: bool = False  # ask the crosscoder too that chapter 11 train
 threshold: float = 0.8  # correlation from which two features count as one
 bootstrap: int = 200  # resamples of documents for an interval
 
-# %%
+# %% tags=["hide-input"]
 import numpy as np
 import pandas as pd
 from IPython.display import Markdown
@@ -109,24 +109,7 @@ charts.table(case_tables.text_table(case))
 # %% tags=["hide-input"]
 name = case_tables.feature_name(p.label, labels[p.label])
 parent = PRINT_NAMES[case.reference]
-halves = {"selection": case.stream.selection, "test": case.stream.test}
-charts.table(
-    pd.DataFrame(
-        [
-            {
-                "half": half,
-                "documents": len(np.unique(case.text.documents.reshape(-1)[rows])),
-                "tokens": int(rows.sum()),
-                **{
-                    key.replace("_", " "): int(stream.mask[stream_rows].sum())
-                    for key, stream in case.streams.items()
-                    for stream_rows in [stream.selection if half == "selection" else stream.test]
-                },
-            }
-            for half, rows in halves.items()
-        ]
-    )
-)
+charts.table(case_tables.halves_table(case))
 
 # %% [markdown]
 # ## Finding the feature
@@ -179,7 +162,8 @@ charts.figure(
 # %% tags=["hide-input"]
 said = detectors_lib.feature_scores(case.subjects[case.reference].features, case.feature)
 tally = case_lib.tally_tokens(said > own.threshold, case.stream, token_texts, top=8)
-charts.table(tally.assign(token=[repr(token) for token in tally["token"]]))
+tally = tally.assign(token=[repr(token) for token in tally["token"]])
+charts.table(tally.rename(columns=lambda column: column.replace("_", " ")))
 
 # %% [markdown]
 # ## Token or context?
@@ -202,7 +186,16 @@ charts.table(about_tokens, digits=2)
 needing = case_lib.rank_context_features(
     case.subjects[case.reference].features, case.stream, among=60, top=5
 )
-charts.table(needing, digits=2)
+charts.table(
+    needing[["feature", "f1", "token_share", "within_tokens_test"]].rename(
+        columns={
+            "f1": "F1 (selection)",
+            "token_share": "explained by token",
+            "within_tokens_test": "AUROC within tokens",
+        }
+    ),
+    digits=2,
+)
 
 # %% [markdown]
 # ## Its fate in the other models
@@ -265,6 +258,7 @@ Markdown(
 verdict_table = case.fates.assign(
     model=case.fates["model"].map(PRINT_NAMES) + np.where(case.fates["again"], ", again", ""),
     route=case.fates["route"].map(case_charts.ROUTE_NAMES),
+    feature=case.fates["feature"].where(case.fates["route"] != "transfer", case.feature),
 )[["model", "route", "feature", "r", "r_stream", "f1", "precision", "recall", "effect"]]
 charts.table(verdict_table.rename(columns={"r_stream": "r, common stream"}), digits=2)
 
@@ -327,6 +321,9 @@ if others:
 else:
     shown = Markdown("This label is read in no other language.")
 shown
+
+# %% tags=["remove-input"]
+Markdown(case_elsewhere.say_elsewhere(abroad, DOMAIN_NAMES[others[0]]) if others else "")
 
 # %% [markdown]
 # ## Cause: what happens without it

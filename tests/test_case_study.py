@@ -9,6 +9,7 @@ import torch
 
 from featlib.answers import judge_models, write_answer, write_short_answer
 from featlib.autoencoder import SparseAutoencoder
+from featlib.case_elsewhere import BEST, RULE, SAME, say_elsewhere
 from featlib.case_study import (
     Found,
     best_correlated,
@@ -261,3 +262,18 @@ def test_snapshots_come_back_in_order(model, tmp_path):
     keep_snapshots(tmp_path / "lua")
     with pytest.raises(FeatlibError, match="03_fine_tuning keeps them"):
         next(read_snapshots(tmp_path / "lua", model))
+
+
+def test_the_label_abroad_in_words():
+    rows = [
+        (SAME, "base", 0.0), (SAME, "lua", 0.0), (BEST, "base", 0.1), (BEST, "lua", 0.7),
+        (RULE, "base", 0.9), (RULE, "lua", 0.9),
+    ]  # fmt: skip
+    table = pd.DataFrame(rows, columns=["detector", "model", "f1"]).assign(n_labelled=20)
+    said = say_elsewhere(table, "Lua")
+    assert said.startswith("In no model does the feature detect the label in Lua (F1 at most 0.00)")
+    assert "Lua has a feature of its own for it." in said and "this is a hint" in said
+    table.loc[1, "f1"] = 0.8
+    said = say_elsewhere(table.assign(n_labelled=500), "Lua")
+    assert said.startswith("The feature detects the label in Lua too, in Lua;")
+    assert "hint" not in said
