@@ -54,7 +54,7 @@ def judge_models(
 
 
 def write_answer(fates: pd.DataFrame, *, reference: str, feature: str) -> str:
-    """The paragraph that answers the question: by transfer, and what the dictionaries say.
+    """The answer with all its numbers: by transfer, and what the dictionaries say.
 
     Transfer decides, since it asks the child itself; a child's own dictionary may lack a feature
     that the model has, as other dictionaries of the parent may (the ceiling).
@@ -81,6 +81,13 @@ def write_answer(fates: pd.DataFrame, *, reference: str, feature: str) -> str:
         f"{answer} All this is by transfer: the same feature, read in each model. Judged by the "
         f"best feature of each model's own autoencoders it {said}{ceiling}."
     )
+
+
+def write_reasons(fates: pd.DataFrame, *, reference: str, feature: str) -> str:
+    """`write_answer` without its first sentence: what stands below the short answer."""
+    answer = write_answer(fates, reference=reference, feature=feature)
+    moved = judge_models(fates, reference=reference, feature=feature)
+    return answer.removeprefix(open_answer(moved, feature=feature)).strip()
 
 
 def write_short_answer(

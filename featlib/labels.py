@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -111,6 +111,7 @@ def find_headers(
     return [(start, end) for start, end in found["exception_keyword"] if text[start:end] in words]
 
 
+LABELS["assignment"] = replace(LABELS["assignment"], words="the `=` of assignments")
 LABELS["exception_header"] = Label(
     "raise and except, the keywords after which an exception is named; in Lua error and assert",
     {

@@ -123,19 +123,19 @@ def answer_question(
     feature: str = "feature",
     thresholds: Thresholds | None = None,
 ) -> str:
-    """One paragraph from the verdicts of each child (by its name in print): answer, then why."""
+    """The verdicts on each child (by its name in print): the answer, a line for each, the rule."""
     at = thresholds or Thresholds()
     opening = open_answer(verdicts, feature=feature)
     absent = [verdict for verdict in verdicts.values() if verdict.word == "absent"]
     if absent:
         return f"{opening} {absent[0].sentence}"
-    sentences = " ".join(verdict.sentence for verdict in verdicts.values())
+    sentences = "\n".join(f"- {verdict.sentence}" for verdict in verdicts.values())
     rule = (
         f"Here a feature survives if it keeps {at.keep_f1:.0%} of its F1 and {at.keep_effect:.0%} "
         f"of its effect; it is lost below {at.lost_f1:.0%} of its F1, or if its F1 is not kept and "
         f"its effect falls below {at.lost_effect:.0%}; between them it is weakened."
     )
-    return f"{opening} {sentences} {rule}"
+    return f"{opening}\n\n{sentences}\n\n{rule}"
 
 
 def open_answer(verdicts: Mapping[str, Verdict], *, feature: str = "feature") -> str:

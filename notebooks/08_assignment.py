@@ -127,6 +127,9 @@ charts.figure(
     data=case.fates,
 )
 
+# %% tags=["hide-input"]
+charts.table(case_tables.verdicts_by_route(case, threshold=p.threshold))
+
 # %% [markdown]
 # ## What was found, and what could be wrong
 
@@ -135,7 +138,9 @@ name = case_tables.feature_name("assignment", LABELS["assignment"])
 passing = [PRINT_NAMES[r.model] for r in matched.itertuples() if r.r_stream >= p.threshold]
 best = fates[fates["route"] == "labels"].set_index("model")["f1"]
 rule = own.row("token rule")["f1"]
-verdict = answers.write_answer(case.fates, reference="base", feature=name)
+verdict = answers.write_short_answer(
+    case.fates, reference="base", feature=name, words=LABELS["assignment"].words
+)
 Markdown(
     f"""\
 The best feature of BabyPython detects assignments with F1 {best["base"]:.2f}, where the rule that

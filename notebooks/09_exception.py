@@ -459,11 +459,11 @@ Markdown(
 )
 
 # %% [markdown]
-# Model by model, with the rule behind the words:
+# Model by model, and the rule behind the words:
 
 # %% tags=["remove-input", "answer"]
 verdicts = answers.judge_models(case.fates, reference=case.reference, feature=name)
-Markdown(answers.write_answer(case.fates, reference=case.reference, feature=name))
+Markdown(answers.write_reasons(case.fates, reference=case.reference, feature=name))
 
 # %% [markdown]
 # ## What was found, and what could be wrong

@@ -85,18 +85,18 @@ def test_a_missing_number_is_an_error():
 def test_the_answer_follows_from_the_verdicts():
     good, weak, gone = judge(evidence()), judge(evidence(f1=0.6)), judge(evidence(f1=0.1))
     yes = answer_question({"Lua": good, "LuaStories": good})
-    assert yes.startswith("Yes: the feature survives in Lua and LuaStories. ")
+    assert yes.startswith("Yes: the feature survives in Lua and LuaStories.\n\n- In Lua the ")
     no = answer_question({"Lua": gone}, feature="exception feature")
-    assert no.startswith("No: the exception feature is lost in Lua. ")
+    assert no.startswith("No: the exception feature is lost in Lua.\n\n")
     mixed = answer_question({"Lua": gone, "TinyStories": good, "LuaStories": weak})
     assert mixed.startswith(
         "In part: the feature survives in TinyStories, is weakened in LuaStories and is lost in "
-        "Lua. "
+        "Lua.\n\n"
     )
     assert gone.sentence in mixed and good.sentence in mixed and "keeps 80%" in mixed
     absent = judge(evidence(), parent=Evidence(0.1, 0.0, 0.2))
     assert answer_question({"Lua": absent}).startswith("The question does not arise. BabyPython")
-    assert answer_question({"Lua": weak}).startswith("In part: the feature is weakened in Lua. ")
+    assert answer_question({"Lua": weak}).startswith("In part: the feature is weakened in Lua.\n\n")
     with pytest.raises(FeatlibError, match="no verdict"):
         answer_question({})
 
