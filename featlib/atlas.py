@@ -8,6 +8,7 @@ tokens stand before and after it, and the tokens that fire, counted from the win
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -159,6 +160,14 @@ def choose_examples(
     )
 
 
+def thousandths(r: float) -> int:
+    """A correlation in thousandths, cut and not rounded: 0.7996 has not reached 0.8.
+
+    A millionth is forgiven, which float32 may take from a number like 0.7.
+    """
+    return math.floor(1000 * float(r) + 1e-3)
+
+
 def nearest(r: np.ndarray, n: int = MATCHES) -> tuple[np.ndarray, np.ndarray]:
     """The n columns of largest correlation in each row of r: indices and values, best first."""
     n = min(n, r.shape[1])
@@ -213,7 +222,7 @@ def describe_features(
             "top": [],
             "quantiles": [[] for _ in range(QUANTILES)],
             "matches": {
-                model: [[int(g), round(1000 * float(v))] for g, v in zip(i[n], r[n], strict=True)]
+                model: [[int(g), thousandths(v)] for g, v in zip(i[n], r[n], strict=True)]
                 for model, (i, r) in matches.items()
             },
             "compared": {model: [] for model in matches},

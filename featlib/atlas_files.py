@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from featlib.atlas import thousandths
 from featlib.runs import PRINT_NAMES, atomic_path
 
 SHARD = 64  # features in one file: about 90 kB
@@ -82,7 +83,7 @@ def _columns(
         "on": [[token for token, _ in page["on"][:SEARCHED]] for page in told],
         "up": [[token for token, _ in page["up"][:SEARCHED]] for page in told],
         "labels": [[[fit[0], fit[3]] for fit in page["labels"]] for page in told],
-        "twin": [round(1000 * float(r)) for r in twins],
+        "twin": [thousandths(r) for r in twins],
         "match": {
             model: [page["matches"][model][0][1] for page in told] for model in told[0]["matches"]
         },
@@ -90,7 +91,7 @@ def _columns(
         # The best correlation of each step, in thousandths; null where nothing correlates.
         "r": {
             step: [
-                round(1000 * float(r)) if best >= 0 else None
+                thousandths(r) if best >= 0 else None
                 for r, best in zip(table["r"], table["best"], strict=True)
             ]
             for step, table in fates.items()

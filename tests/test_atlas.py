@@ -193,11 +193,18 @@ def test_the_same_text_under_the_best_match(made: Made) -> None:
             row = made.r["base", other][n]
             best = np.argsort(-row)[:3]
             assert [g for g, _ in page["matches"][other]] == best.tolist()
-            assert page["matches"][other][0][1] == round(1000 * row.max())
+            assert page["matches"][other][0][1] == atlas.thousandths(row.max())
             x = made.dense(other)[:, best[0]]
             assert len(page["compared"][other]) == min(3, len(page["top"]))
             for window, fires in zip(page["top"], page["compared"][other], strict=False):
                 assert windows_equal(window, x, fires)
+
+
+def test_thousandths_never_lift_a_correlation_over_a_threshold() -> None:
+    for threshold in range(0, 1001, 10):
+        at = np.float32(threshold / 1000)
+        assert atlas.thousandths(at) == threshold
+        assert atlas.thousandths(threshold / 1000 - 1e-5) == threshold - 1
 
 
 def test_direct_effects_are_what_the_weights_do_to_the_logits() -> None:

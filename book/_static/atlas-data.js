@@ -48,7 +48,11 @@ window.featlibData ??= (() => {
 
   const count = (n) => n.toLocaleString("en");
   const percent = (share) => (share === 0 ? "0\u00a0%" : `${(100 * share).toPrecision(share < 0.001 ? 1 : 2)}\u00a0%`);
-  const corr = (thousandths) => (thousandths / 1000).toFixed(2).replace("-", "−");
+  /* A correlation, in two places unless that would lift it over the threshold. */
+  function corr(thousandths, threshold) {
+    const lifted = thousandths < 1000 * threshold && Math.round(thousandths / 10) >= 100 * threshold;
+    return (thousandths / 1000).toFixed(lifted ? 3 : 2).replace("-", "−");
+  }
 
   const marks = { " ": "·", "\t": "⇥", "\n": "↵" };
   const hidden = /[\p{C}\p{Z}\p{DI}]/u; // controls, direction overrides, odd spaces, what has no ink

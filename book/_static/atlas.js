@@ -6,7 +6,7 @@
   if (!root) return;
   const page = 80; // rows added to the list at a time
 
-  const { load, make, count, percent, corr, visible } = window.featlibData;
+  const { load, make, count, percent, visible } = window.featlibData;
   const svgNode = (tag, attributes, ...children) => {
     const node = document.createElementNS("http://www.w3.org/2000/svg", tag);
     for (const [key, value] of Object.entries(attributes)) node.setAttribute(key, value);
@@ -25,6 +25,7 @@
     return `#${model}/${feature}${filters && `?${filters}`}`;
   };
 
+  const corr = (thousandths) => window.featlibData.corr(thousandths, index.threshold);
   const token = (id) => index.vocabulary[id] ?? `<${id}>`;
   const inline = (id) => window.featlibData.inline(token(id));
 
