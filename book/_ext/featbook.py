@@ -156,11 +156,14 @@ def load_substitutions(source: Path) -> dict[str, Any]:
         return (parse(path.read_text(encoding="utf-8")) or {}) if path.exists() else {}
 
     provenance, where = read("provenance.json", json.loads), f"{DATA}/provenance.json"
+    chapters = provenance.get("chapters", {}).values()
     return {
         "m": Numbers("m", f"{DATA}/metrics.json", read("metrics.json", json.loads)),
         "p": Numbers("p", f"{DATA}/params.yaml", read("params.yaml", yaml.safe_load)),
         "provenance": Numbers("provenance", where, provenance),
         "commit": provenance.get("commit", "unknown"),
+        "minutes": sum(c.get("seconds", 0) for c in chapters) / 60,
+        "memory_gb": max((c.get("peak_memory_mb", 0) for c in chapters), default=0) / 1000,
         "hardware": Numbers("hardware", where, provenance.get("hardware", {})),
         "parameter_table": tabulate_parameters(read("params.yaml", yaml.safe_load)),
         "deviation_table": tabulate_deviations(Path(featlib.__file__).parent),
