@@ -230,7 +230,13 @@ def train_joint(c: ControlRun) -> Joint:
     started = time.monotonic()
     own = autoencoder_config(c)
     config = replace(
-        own, architecture="batchtopk", d_in=own.d_in * len(MODELS), n_tokens=c.p.crosscoder_tokens
+        own,
+        architecture="batchtopk",
+        d_in=own.d_in * len(MODELS),
+        n_tokens=c.p.crosscoder_tokens,
+        # As many activations in a batch, since a token brings those of all models. More and smaller
+        # steps are what unlearning takes: a row of W_dec starts equally long in every model.
+        batch_size=max(1, own.batch_size // len(MODELS)),
     )
     blocks = training_text(c, DOMAINS, "crosscoder")
     scales = {
