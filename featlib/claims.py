@@ -199,7 +199,7 @@ def judge_merge(
     )
     if merged.value > max(share.value for share in children.values()):
         apart = merged.low > max(share.high for share in children.values())
-        said = "It also brings features back: more of the base's live in the merge than in a child."
+        said = "It also brings features back: the merge holds more of the base's than either child."
         return Judgement(said, numbers, SURE if apart else LIKELY)
     if recovered:
         said = "The merge has fewer of the base's than one child, but some that were lost are back."

@@ -289,7 +289,7 @@ def norm_histogram(norms: pd.DataFrame, step: float = 0.05) -> alt.Chart:
                 "relative:Q",
                 title="child's part of the two decoder norms",
                 scale=alt.Scale(domain=[0, 1], nice=False),
-                axis=alt.Axis(values=[0, 0.25, 0.5, 0.75, 1], labelExpr=names),
+                axis=alt.Axis(values=[0, 0.25, 0.5, 0.75, 1], format=".2~f", labelExpr=names),
             ),
             y=alt.Y("share:Q", title="share of features", axis=alt.Axis(format="%")),
             color=alt.Color(
