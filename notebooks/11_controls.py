@@ -388,7 +388,10 @@ shown
 # feature back into each model with a length of its own. Nothing needs to be matched. A feature that
 # a model lacks has length 0 there. Crosscoders trained with an L1 penalty are known to invent
 # exclusive features, because the penalty shrinks a length to 0 where it could only be small
-# {cite:p}`minder2025crosscoders`; with BatchTopK, used here, there is no such penalty.
+# {cite:p}`minder2025crosscoders`; with BatchTopK, used here, there is no such penalty. There is an
+# error on the other side. At the start every feature is equally long in all models, and what one of
+# them does not need has to be unlearned: a crosscoder that is trained too briefly calls everything
+# shared. So features of known owners are planted into the activations, to see what becomes of them.
 
 # %% tags=["hide-input"]
 joint = trained_controls.train_joint(c) if p.control_crosscoder else None
