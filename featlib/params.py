@@ -147,7 +147,7 @@ class Params(BaseModel):
         "base", "The model in which the feature of chapter 09 is found; the others are searched."
     )
     case_tokens: int = _field(
-        100_000, "Held-out tokens of code on which a case is judged; a tenth as many of each kind "
+        80_000, "Held-out tokens of code on which a case is judged; a tenth as many of each kind "
         "of English.", ge=1,
     )  # fmt: skip
     case_sweep_tokens: int = _field(

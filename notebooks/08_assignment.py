@@ -27,7 +27,7 @@
 run: str = "mini"  # the run's name: its files lie in runs/<run>
 seed: int = 0  # every random choice follows from it
 sae_seeds: int = 3  # autoencoders per model; the feature is looked for in all of them
-case_tokens: int = 100_000  # held-out tokens of code, and a tenth as many of each kind of English
+case_tokens: int = 80_000  # held-out tokens of code, and a tenth as many of each kind of English
 case_random: int = 5  # random features of like density beside each feature that is ablated
 threshold: float = 0.8  # correlation from which two features count as one
 bootstrap: int = 200  # resamples of documents for an interval
