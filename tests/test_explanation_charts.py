@@ -52,6 +52,25 @@ def test_figures_can_be_drawn() -> None:
         assert "<svg" in figure(chart, name="x", caption="a b c", alt="a b c").html()
 
 
+def test_dots_lead_to_the_atlas_and_a_bare_wheel_scrolls_the_page() -> None:
+    some = pd.DataFrame(
+        {
+            "model": ["lua", "base"],
+            "feature": [7, 12],
+            "correlation": [0.5, 0.6],
+            "other_correlation": [-0.1, 0.0],
+            "frequency_correlation": [0.1, 0.2],
+        }
+    )
+    spec = chart_spec(charts.explained_against_baselines(some))
+    rows = [row for table in spec["datasets"].values() for row in table if "feature" in row]
+    assert {(row["atlas"], row["feature"]) for row in rows} == {("lua/7", 7), ("base/12", 12)}
+    assert len(rows) == 4, "one dot a feature and baseline"
+    (zoom,) = (p["select"] for p in spec["params"] if p["name"] == "zoom")
+    assert zoom["zoom"] == "wheel![event.shiftKey]"
+    assert "atlas" not in str(charts.explained_against_baselines(some.drop(columns="model")).data)
+
+
 def test_scores_that_are_not_finite_are_refused() -> None:
     bad = pd.DataFrame({"feature": [1], "correlation": [np.nan]})
     with pytest.raises(FeatlibError):
