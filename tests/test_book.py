@@ -68,6 +68,10 @@ Shown by {cite:t}`horn2025tracking`.
 Not `a feature`, [a feature that is a link](maths) or a featured one; but **Features** are, once.
 Another feature, and *seed  ceilings* before every other ceiling.
 
+> A quoted match.
+
+*The Density of Things in a Title*.
+
 | feature | L0 |
 |---|---|
 | feature | 3 |
@@ -84,6 +88,7 @@ parts:
       - file: book/maths
       - file: book/words
       - file: book/glossary
+      - file: book/parameters
       - file: notebooks/01_gallery
       - file: notebooks/02_strips
       - file: book/references
@@ -147,7 +152,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copyfile(ROOT / "_config.yml", folder / "_config.yml")
     for name in ("_ext", "_static"):
         shutil.copytree(ROOT / "book" / name, folder / "book" / name)
-    for name in ("references.bib", "references.md", "glossary.md"):
+    for name in ("references.bib", "references.md", "glossary.md", "parameters.md"):
         shutil.copyfile(ROOT / "book" / name, folder / "book" / name)
     (folder / "_toc.yml").write_text(TOC)
     for name, text in PAGES.items():
@@ -162,7 +167,13 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (run / "notebooks" / "03_half.failed.ipynb").write_text("not a notebook")
     (run / "metrics.json").write_text(json.dumps({"lm.base.python.accuracy": 0.28612}))
     (run / "params.yaml").write_text("d_sae: 2048\nk: 16\n")
-    provenance = {"commit": "abc1234", "hardware": {"cpu": "Abacus 3000", "cores": 2}}
+    provenance = {
+        "commit": "abc1234",
+        "run": "tiny",
+        "hardware": {"cpu": "Abacus 3000", "cores": 2, "gpu": None},
+        "versions": {"torch": "2.13.0"},
+        "chapters": {"01_gallery": {"seconds": 60.0}, "02_strips": {"seconds": 31.0}},
+    }
     (run / "provenance.json").write_text(json.dumps(provenance))
     return folder
 
@@ -342,6 +353,18 @@ def test_a_page_links_each_term_of_the_glossary_once_where_its_prose_first_uses_
     glossary = BeautifulSoup((html / "book" / "glossary.html").read_text(), "html.parser")
     assert glossary.select("dt#term-FVU") and not glossary.select("a.fl-term")
     assert links[3]["title"].endswith("not a by-product."), "no citation in a tooltip"
+
+
+def test_a_page_of_prose_says_how_it_was_made(html: Path) -> None:
+    page = BeautifulSoup((html / "book" / "words.html").read_text(), "html.parser")
+    (said,) = page.select("article .fl-provenance")
+    words = " ".join(said.get_text(" ").split())
+    for fact in ("Run tiny", "abc1234", "1.5 minutes", "Abacus 3000, 2 cores", "torch 2.13.0"):
+        assert fact in words
+    assert "make book RUN=tiny" in said.select_one("pre").text
+    assert said.select_one("a")["href"] == "parameters.html"
+    chapter = BeautifulSoup((html / "notebooks" / "01_gallery.html").read_text(), "html.parser")
+    assert not chapter.select(".fl-provenance"), "a chapter says it itself"
 
 
 def test_every_link_leads_somewhere(html: Path) -> None:

@@ -209,6 +209,39 @@ def plain_citations(
         )
 
 
+def say_provenance(
+    app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: Any
+) -> None:
+    """End a page of prose as chapters end themselves: the run behind it, and how to repeat it."""
+    path = Path(app.srcdir) / DATA / "provenance.json"
+    if "body" not in context or not pagename.startswith("book/") or not path.exists():
+        return
+    known = json.loads(path.read_text(encoding="utf-8"))
+    machine = known.get("hardware", {})
+    seconds = sum(c.get("seconds", 0) for c in known.get("chapters", {}).values())
+    facts = {
+        "Run": known.get("run", ""),
+        "Commit": known.get("commit", ""),
+        "Time": f"{seconds / 60:.1f} minutes, all chapters together",
+        "Hardware": ", ".join(
+            f"{machine[key]}{unit}"
+            for key, unit in {"cpu": "", "cores": " cores", "memory_gb": " GB", "gpu": ""}.items()
+            if machine.get(key)
+        ),
+        "Versions": ", ".join(f"{name} {v}" for name, v in known.get("versions", {}).items()),
+    }
+    rows = "".join(
+        f"<dt>{name}</dt><dd>{html.escape(str(fact))}</dd>" for name, fact in facts.items() if fact
+    )
+    parameters = app.builder.get_relative_uri(pagename, "book/parameters")
+    context["body"] += (
+        f'<section class="fl-provenance"><h2>How this page was made</h2><dl>{rows}</dl>'
+        "<p>This repeats it, with the whole book:</p>"
+        f"<pre><code>make book RUN={html.escape(known.get('run', 'mini'))}</code></pre>"
+        f'<p><a href="{parameters}">All parameters of the run</a></p></section>'
+    )
+
+
 # --- maths ------------------------------------------------------------------------------------
 
 
@@ -283,6 +316,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.connect("config-inited", configure, priority=400)
     app.connect("doctree-read", fill_code)
     app.connect("html-page-context", plain_citations)
+    app.connect("html-page-context", say_provenance)
     app.add_html_math_renderer(
         "mathml",
         inline_renderers=(visit_inline_math, None),

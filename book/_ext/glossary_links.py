@@ -1,6 +1,7 @@
 """Sphinx extension: each page links a term of the glossary where its prose first uses it.
 
-Prose is what stands in paragraphs: not headings, captions, tables, code, maths, links or raw HTML.
+Prose is what stands in paragraphs: not headings, captions, tables, quotations, cards, titles in
+italics, code, maths, links or raw HTML.
 The glossary links nothing to itself. A term may stand in the plural; of two that overlap the longer
 one counts. The link says the definition when it is pointed at.
 """
@@ -21,8 +22,12 @@ from sphinx.transforms.post_transforms import SphinxPostTransform
 CLOSED = (
     nodes.title, nodes.caption, nodes.table, nodes.literal, nodes.literal_block, nodes.raw,
     nodes.math, nodes.math_block, nodes.reference, nodes.rubric, nodes.citation, nodes.footnote,
-    addnodes.glossary, addnodes.pending_xref, addnodes.toctree, addnodes.compact_paragraph,
+    nodes.block_quote, addnodes.glossary, addnodes.pending_xref, addnodes.toctree,
+    addnodes.compact_paragraph,
 )  # fmt: skip
+
+
+TITLE = 4  # words: what is longer and in italics is the title of something
 
 
 @dataclass(frozen=True)
@@ -58,11 +63,18 @@ def prose(document: nodes.document) -> Iterator[nodes.Text]:
     for text in list(document.findall(nodes.Text)):
         node: nodes.Node | None = text.parent
         paragraph = False
-        while node is not None and not isinstance(node, CLOSED):
+        while node is not None and not isinstance(node, CLOSED) and not _is_whole(node):
             paragraph = paragraph or isinstance(node, nodes.paragraph)
             node = node.parent
         if node is None and paragraph:
             yield text
+
+
+def _is_whole(node: nodes.Node) -> bool:
+    """A card, all of which is a link, or a title in italics."""
+    if isinstance(node, nodes.emphasis):
+        return len(node.astext().split()) > TITLE
+    return isinstance(node, nodes.Element) and "sd-card" in node["classes"]
 
 
 class LinkTerms(SphinxPostTransform):
