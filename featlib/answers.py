@@ -130,10 +130,11 @@ def write_short_answer(
     return (
         f"{opening} Read in each model, the same direction finds {words} with F1 "
         f"{parent['f1']:.2f} in {PRINT_NAMES[reference]}, "
-        + _listed([f"{row['f1']:.2f} in {PRINT_NAMES[name]}" for name, row in rows.items()])
+        + listed([f"{row['f1']:.2f} in {PRINT_NAMES[name]}" for name, row in rows.items()])
         + f"; {lists}{limit}."
     )
 
 
-def _listed(items: Sequence[str]) -> str:
+def listed(items: Sequence[str]) -> str:
+    """One, two and three."""
     return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}"

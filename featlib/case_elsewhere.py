@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 
+from featlib.answers import listed
 from featlib.autoencoder import SparseAutoencoder
 from featlib.baselines import token_rule
 from featlib.case_run import Case, read_text
@@ -90,13 +91,13 @@ def say_elsewhere(table: pd.DataFrame, language: str, *, least: float = 0.5) -> 
     took = [PRINT_NAMES[name] for name, value in carried.items() if value >= least]
     own = [PRINT_NAMES[name] for name, value in best.items() if value >= least]
     first = (
-        f"The feature detects the label in {language} too, in {' and '.join(took)}"
+        f"The feature detects the label in {language} too, in {listed(took)}"
         if took
         else f"In no model does the feature detect the label in {language} (F1 at most "
         f"{carried.max():.2f}): it stands for words of its own language"
     )
     second = (
-        f"{' and '.join(own)} {'has a feature' if len(own) == 1 else 'have features'} of "
+        f"{listed(own)} {'has a feature' if len(own) == 1 else 'have features'} of "
         f"{'its' if len(own) == 1 else 'their'} own for it"
         if own
         else f"no model has a clear feature of its own for it (best F1 {best.max():.2f})"

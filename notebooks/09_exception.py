@@ -473,11 +473,12 @@ Markdown(answers.write_reasons(case.fates, reference=case.reference, feature=nam
 # no single feature also fired on `try` and `finally`. The feature is looked for in all of a model's
 # autoencoders, because the first of them happened to have no clean one. And the verdict follows the
 # transferred feature, because a child's own dictionary has seen little Python; by the child's own
-# dictionaries the trials gave harsher verdicts. Every route is printed, here and on the front page.
+# dictionaries the trials gave harsher verdicts. Every route is printed above.
 
 # %% tags=["remove-input"]
 limit = Thresholds()
 keywords = case_tables.say_keywords(case)
+code = answers.listed([DOMAIN_NAMES[language] for language in languages])
 by = fates.set_index(["route", "model"])
 moved = [m for m in MODELS if ("transfer", m) in by.index]
 low_r = [m for m in moved if by.loc[("correlation", m), "r_stream"] < p.threshold]
@@ -511,7 +512,7 @@ In the merge, by transfer, {say(lives, "f1", "t")}, and {say(lives, "effect", "t
 What could be wrong: the labelled tokens are few ({own.n_labelled} in the test half), and the
 documents fewer, so the intervals are wide. Transfer asks whether the child still computes what
 the parent's feature reads, in the parent's units; it cannot see a feature that moved elsewhere. A
-child's own autoencoder was trained on the child's own text, in which Python is rare, and may give
+child's own autoencoder was trained on the child's own text, in which {code} may be rare, and may give
 the feature no place although the model has it. And thresholds are thresholds: {limit.keep_f1:.0%}
 and {limit.lost_f1:.0%} are stated, not derived."""
 )

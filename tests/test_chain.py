@@ -297,8 +297,8 @@ def test_any_feature_is_studied_the_same_way(smoke, runs, tmp_path):
     assert done.returncode == 0, said(done)[-3000:]
     assert Run("studied", runs).metrics()["case.assignment.lua.f1"] > 0.3
     page = out.read_text()
-    assert "the assignment feature" in page
-    assert "In BabyPython the assignment feature" in page, "the parent is Lua; BabyPython a child"
+    assert "assignment feature" in page
+    assert "in BabyPython" in page.split("The answer")[1], "the parent is Lua; BabyPython a child"
 
 
 @pytest.mark.parametrize("chapter", CHAPTERS)
