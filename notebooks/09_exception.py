@@ -513,8 +513,8 @@ What could be wrong: the labelled tokens are few ({own.n_labelled} in the test h
 documents fewer, so the intervals are wide. Transfer asks whether the child still computes what
 the parent's feature reads, in the parent's units; it cannot see a feature that moved elsewhere. A
 child's own autoencoder was trained on the child's own text, in which {code} may be rare, and
-may give the feature no place although the model has it. And thresholds are thresholds: {limit.keep_f1:.0%}
-and {limit.lost_f1:.0%} are stated, not derived."""
+may give the feature no place although the model has it. And thresholds are thresholds:
+{limit.keep_f1:.0%} and {limit.lost_f1:.0%} are stated, not derived."""
 )
 
 # %% tags=["remove-input"]
