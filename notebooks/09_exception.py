@@ -17,8 +17,10 @@
 # # Case study: does the Python exception feature survive?
 #
 # Shares and flows say how many features persist. The question on the paper's front page is about
-# one: BabyPython has a feature for Python's exceptions; what becomes of it when the model is tuned
-# on Lua, tuned on stories, and when the two are merged?
+# one.
+#
+# *What we ask here:* BabyPython has a feature for Python's exceptions; what becomes of it when the
+# model is tuned on Lua, tuned on stories, and when the two are merged?
 #
 # A feature picked by eye can be made to tell any story. So here nothing is: what an exception is,
 # Python itself decides, token by token; the feature is chosen on one half of the documents and

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -20,6 +21,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from bs4 import BeautifulSoup
 
 from featlib.params import DOMAINS, MODELS, PAIRS, load_params
 from featlib.runs import Run
@@ -168,6 +170,25 @@ def test_no_page_of_the_real_book_shuts_anyone_out_and_each_prints(smoke, browse
             faults += [f"{page.name} (dark): {fault}" for fault in check_axe(seen.page)]
             faults += [f"{page.name} (printed): {fault}" for fault in print_faults(seen.page)]
     assert charts > len(CHAPTERS) and not faults, "\n".join(faults)
+
+
+def test_every_page_of_the_real_book_says_what_made_it_and_the_front_page_has_its_parts(smoke):
+    html = smoke.folder / "book/html"
+    for path in [*html.glob("book/*.html"), *html.glob("notebooks/*.html")]:
+        page = BeautifulSoup(path.read_text(encoding="utf-8"), "html.parser")
+        made = page.select(".fl-provenance")
+        assert len(made) == 1, path
+        words = {term.text for term in made[0].select("dt")}
+        assert words == {"Run", "Commit", "Time", "Hardware", "Versions"}, path
+        command = made[0].select_one("pre").text
+        assert command.startswith(("make book RUN=smoke", f"papermill notebooks/{path.stem}.ipynb"))
+        assert made[0].select("details table") or made[0].select('a[href="parameters.html"]')
+    front = BeautifulSoup((html / "book/index.html").read_text(encoding="utf-8"), "html.parser")
+    doors = [link["href"] for link in front.select(".fl-doors a")]
+    assert doors == ["experiment.html", "atlas.html", "run-it-yourself.html"]
+    assert front.select("blockquote") and front.select("figure.fl-figure")
+    answer = front.select_one(".fl-answer p").text
+    assert len(re.findall(r"\.(?=\s|$)", answer)) == 2, f"not two sentences: {answer}"
 
 
 def test_the_real_book_searches(smoke, browser):
