@@ -127,11 +127,13 @@ def write_short_answer(
         limit = (
             f" (between two dictionaries of {PRINT_NAMES[reference]} itself: {ceiling.iloc[0]:.2f})"
         )
+    needed = all(row["effect_low"] > 0 for row in [parent, *rows.values()])
+    misses = ", and each predicts worse without it" if needed else ""
     return (
         f"{opening} Read in each model, the same direction finds {words} with F1 "
         f"{parent['f1']:.2f} in {PRINT_NAMES[reference]}, "
         + listed([f"{row['f1']:.2f} in {PRINT_NAMES[name]}" for name, row in rows.items()])
-        + f"; {lists}{limit}."
+        + f"{misses}; {lists}{limit}."
     )
 
 

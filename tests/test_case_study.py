@@ -166,12 +166,14 @@ def test_the_short_answer_is_two_sentences(given, opening):
     assert answer.startswith(f"{opening} Read in each model, the same direction finds its tokens")
     assert "with F1 0.90 in BabyPython" in answer
     assert answer.count(". ") == 1, "two sentences"
-    assert f"{given.get('f1', 0.9):.2f} in LuaStories" in answer
+    assert f"{given.get('f1', 0.9):.2f} in LuaStories, and each predicts worse" in answer
     assert "but the dictionary of LuaStories has nothing closer to it than r = 0.30" in answer
     assert answer.endswith("(between two dictionaries of BabyPython itself: 0.77).")
     table["r_stream"] = table["r_stream"].replace(0.3, 0.85)
     answer = write_short_answer(table, reference="base", feature="feature")
     assert "and the dictionary of LuaStories has it too, with r = 0.85" in answer
+    table.loc[table["route"] == "transfer", "effect_low"] = -0.01
+    assert "worse without it" not in write_short_answer(table, reference="base", feature="x")
 
 
 def test_the_short_answer_without_a_feature():
