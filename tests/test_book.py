@@ -433,6 +433,24 @@ def test_a_chapter_that_was_not_run_is_named_before_anything_is_built(
 # --- parts of the extension -------------------------------------------------------------------
 
 
+def test_parameters_stand_with_the_first_chapter_that_declares_them(tmp_path: Path) -> None:
+    tags = {"tags": ["parameters"]}
+    for name, title, code in (
+        ("01_text", "Text", 'run: str = "mini"  # where\nseed: int = 0\nvocab_size: int = 5'),
+        ("02_model", "A model", "vocab_size: int = 5\nheads: int = 6"),
+    ):
+        cells = [nbformat.v4.new_code_cell(code, metadata=tags)]
+        write_notebook(tmp_path / f"{name}.ipynb", title, cells)
+    said = featbook.tabulate_parameters({"vocab_size": 32_000, "seed": 3}, tmp_path)
+    parts = dict(re.findall(r"\*\*(.+?)\*\*\n\n(.+?)(?=\n\n\*\*|$)", said, re.DOTALL))
+    assert list(parts)[:1] == ["The run"] and "| `seed` | 3 |" in parts["The run"]
+    assert "| `vocab_size` | 32_000 |" in parts["[Text](../notebooks/01_text)"]
+    assert "`heads`" in parts["[A model](../notebooks/02_model)"]
+    assert "`vocab_size`" not in parts["[A model](../notebooks/02_model)"]
+    for key in featbook.Params.model_fields:
+        assert said.count(f"| `{key}` |") == 1
+
+
 def test_formatters() -> None:
     assert featbook.pct(0.28612) == "28.6\u00a0%" and featbook.pct(1, 0) == "100\u00a0%"
     assert featbook.points(0.0312) == "+3.1" and featbook.points(-0.0312, 2) == "\u22123.12"

@@ -108,13 +108,30 @@ class FigureFinder:
         return f"``````{{raw}} html\n{figures[name]}\n``````"
 
 
-def tabulate_parameters(values: Mapping[str, Any]) -> str:
-    """Every parameter, what it does and what this run has, as a Markdown table."""
-    rows = ["| parameter | this run | what it does |", "|---|---|---|"]
+def tabulate_parameters(values: Mapping[str, Any], notebooks: Path) -> str:
+    """Every parameter, what it does and what this run has: a table a chapter, in Markdown.
+
+    A parameter stands with the first chapter that declares it; those of none come first.
+    """
+    chapters: dict[str, list[str]] = {"The run": []}
+    where: dict[str, str] = {}
+    for path in sorted(notebooks.glob("[0-9]*.ipynb")):
+        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+        title = next(iter(re.findall(r"^# (.+)", _source(cells[0]) if cells else "")), path.stem)
+        heading = f"[{title}](../notebooks/{path.stem})"
+        chapters[heading] = []
+        declared = [c for c in cells if "parameters" in c.get("metadata", {}).get("tags", ())]
+        for name in re.findall(r"^(\w+):", "\n".join(map(_source, declared)), re.MULTILINE):
+            where.setdefault(name, heading)
     for key, field in Params.model_fields.items():
-        shown = json.dumps(values.get(key, field.default)).strip('"') or "(none)"
-        rows.append(f"| `{key}` | {shown} | {field.description} |")
-    return "\n".join(rows)
+        shared = key in ("run_name", "seed")
+        value = values.get(key, field.default)
+        long = isinstance(value, int) and value >= 10_000
+        shown = f"{value:_}" if long else json.dumps(value).strip('"') or "(none)"
+        heading = "The run" if shared else where.get(key, "The run")
+        chapters.setdefault(heading, []).append(f"| `{key}` | {shown} | {field.description} |")
+    head = f"| parameter | this{NBSP}run | what it does |\n|---|---|---|\n"
+    return "\n\n".join(f"**{name}**\n\n{head}" + "\n".join(r) for name, r in chapters.items() if r)
 
 
 class OutputFinder:
@@ -165,7 +182,9 @@ def load_substitutions(source: Path) -> dict[str, Any]:
         "minutes": sum(c.get("seconds", 0) for c in chapters) / 60,
         "memory_gb": max((c.get("peak_memory_mb", 0) for c in chapters), default=0) / 1000,
         "hardware": Numbers("hardware", where, provenance.get("hardware", {})),
-        "parameter_table": tabulate_parameters(read("params.yaml", yaml.safe_load)),
+        "parameter_tables": tabulate_parameters(
+            read("params.yaml", yaml.safe_load), source / "notebooks"
+        ),
         "deviation_table": tabulate_deviations(Path(featlib.__file__).parent),
         "figure": FigureFinder(str(source / "notebooks")),
         "output": OutputFinder(str(source / "notebooks")),
