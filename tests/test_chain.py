@@ -154,6 +154,12 @@ def test_every_link_of_the_real_book_leads_somewhere(smoke):
     assert broken_links(smoke.folder / "book/html") == []
 
 
+def test_every_figure_of_the_real_book_has_its_finding_and_its_table(smoke):
+    from tables import figure_faults
+
+    assert figure_faults(smoke.folder / "book/html") == []
+
+
 def test_no_page_of_the_real_book_shuts_anyone_out_and_each_prints(smoke, browser):
     """axe-core finds nothing serious, in light and in dark; paper has every figure."""
     from axe import check_axe

@@ -7,10 +7,12 @@ import io
 import json
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 
 import altair as alt
 import pandas as pd
 import pytest
+from tables import figure_faults
 
 from featlib.figures import CSV_BYTES, Markup, figure, table
 from featlib.params import FeatlibError
@@ -164,3 +166,21 @@ def test_markup_says_its_finding_and_brings_its_table() -> None:
     assert group["role"] == "group" and group["aria-label"] == "It fires on b alone."
     data = base64.b64decode(page.all("a")[0]["href"].split("base64,")[1])
     assert pd.read_csv(io.BytesIO(data)).to_dict("list") == {"token": ["a", "b"], "Lua 2": [0, 2]}
+
+
+def test_figures_without_finding_table_or_maker_are_found_out(tmp_path: Path) -> None:
+    good = made(bars(["a", "b"], [1, 2]), alt="B is longer than A, 2 to 1.", made_by="chapter 1")
+    (tmp_path / "good.html").write_text(good)
+    assert figure_faults(tmp_path) == []
+    (tmp_path / "bad.html").write_text(
+        made(Markup("<p>x</p>"), alt="Two bars of one chart.")
+        + made(bars(["é" * 80] * 2000, [1.0] * 2000), alt="One of 1.", made_by="chapter 1")
+    )
+    found = [fault.split(": ", 2)[2] for fault in figure_faults(tmp_path)]
+    assert re.fullmatch(r"its table has \d+ rows to download, of 2000", found.pop())
+    assert found == [
+        "the alternative text 'Two bars of one chart.' states no finding",
+        "nothing says what made it",
+        "no table to download",
+        "the alternative text 'One of 1.' states no finding",
+    ]
