@@ -174,7 +174,7 @@ would get {guessed["python"]:.1%} and {guessed["babylm"]:.1%}. On Lua it reaches
 and habits of naming. On the stories it reaches {accuracy["tinystories"]:.1%}. Whether there are
 features inside it that are worth looking for, [chapter 5](05_autoencoders) decides.
 
-The paper's model card gives 41.9 % on its own evaluation set, with a model of 35 million parameters
+The paper's model card gives 41.9% on its own evaluation set, with a model of 35 million parameters
 and 3 epochs. The numbers cannot be compared directly: the vocabulary is another one, and tokens of
 another size are harder or easier to guess. What matters from here on is how they *change*. And all
 of it rests on one training from one seed; [the controls](11_controls) can add a second, with

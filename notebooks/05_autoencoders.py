@@ -179,11 +179,11 @@ Each model's autoencoder keeps {first["ce_recovered"].min():.0%} to
 {
         "so a difference between their features is not a difference of sparsity"
         if spread < 0.1
-        else "which is more than the 10 % up to which we would call it equal"
+        else "which is more than the 10% up to which we would call it equal"
     }.
 
-For comparison: a one-layer model with 512 neurons gave 79 % recovered loss at 8 times as many
-features as neurons, and 94.5 % at 256 times {{cite:p}}`bricken2023monosemanticity`. A high
+For comparison: a one-layer model with 512 neurons gave 79% recovered loss at 8 times as many
+features as neurons, and 94.5% at 256 times {{cite:p}}`bricken2023monosemanticity`. A high
 recovered loss is not proof that the features are the ones that the model uses. Two autoencoders can
 reconstruct equally well with different lists, which is why each model has more than one."""
 )

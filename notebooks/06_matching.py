@@ -227,7 +227,7 @@ charts.table(pd.DataFrame(ways))
 # For each step from parent to child: the share of testable features that persist; the *seed
 # ceiling*, which is the same share between two autoencoders of the parent; and the calibrated
 # share, one divided by the other. Shares are means over all pairs of autoencoders with different
-# seeds, with 95 % intervals from resampling the documents. A null, in which the child's activations
+# seeds, with 95% intervals from resampling the documents. A null, in which the child's activations
 # are shifted within each document, shows what is left when nothing real can match.
 
 # %% tags=["hide-input"]
@@ -276,7 +276,7 @@ charts.figure(
     name="persistence",
     made_by=chapter.made_by,
     caption="Share of a parent's testable features that persist in its child (dark bar; the line "
-    "is its 95 % interval), and the seed ceiling of the parent (pale bar, up to the mark).",
+    "is its 95% interval), and the seed ceiling of the parent (pale bar, up to the mark).",
     alt="; ".join(
         f"{PRINT_NAMES[r.parent]} to {PRINT_NAMES[r.child]}: {r.persist:.0%} persist, of at most "
         f"{r.ceiling:.0%}"

@@ -73,7 +73,7 @@ charts.figure(
     made_by=chapter.made_by,
     caption="Detectors of assignment in each model: the best feature, the best rule that sees the "
     "token alone, the best neuron, a logistic probe on the residual stream, and random features "
-    "that fire as often. Bars are 95 % intervals from resampling documents.",
+    "that fire as often. Bars are 95% intervals from resampling documents.",
     alt="F1 of the best feature: "
     + "; ".join(
         f"{PRINT_NAMES[m]} {fit.row()['f1']:.2f} (token rule {fit.row('token rule')['f1']:.2f})"

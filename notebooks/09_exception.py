@@ -119,7 +119,7 @@ charts.table(case_tables.halves_table(case))
 # Every feature of all of a model's autoencoders is tried as a detector: it says yes where its
 # activation exceeds a threshold. Feature and threshold with the highest F1 on the selection half
 # are kept; everything reported comes from the other half, whose documents had no say. Intervals
-# (95 %) resample whole documents.
+# (95%) resample whole documents.
 
 # %% tags=["hide-input"]
 detectors = case_study.detector_table(case.fits)
@@ -424,7 +424,7 @@ charts.figure(
     name="dose-response",
     made_by=chapter.made_by,
     caption="F1 of the feature and what ablating it costs at labelled tokens as the merge goes "
-    "from Lua to TinyStories, with 95 % intervals; below, next-token accuracy. The rule marks the "
+    "from Lua to TinyStories, with 95% intervals; below, next-token accuracy. The rule marks the "
     "merge of this run.",
     alt=f"By transfer {say(lives, 'f1', 't')}; {say(lives, 'effect', 't')}.",
     data=diluted,

@@ -209,7 +209,7 @@ for name in MODELS:
 charts.table(pd.DataFrame(rows))
 
 # %% [markdown]
-# Medians over features, with 95 % intervals from resampling the features. The *table of all
+# Medians over features, with 95% intervals from resampling the features. The *table of all
 # tokens* is no explanation: it predicts the mean activation of every single token of the
 # vocabulary. It shows how far any rule about the present token could go. Detection is the share of
 # windows, half of them silent, for which the reader says correctly whether the feature fires;
@@ -247,7 +247,7 @@ charts.figure(
     made_by=chapter.made_by,
     caption="How well explanations predict activations on unseen text: features of Lua, of "
     "LuaStories, those of Lua that persist into LuaStories, and as many of Lua that do not persist "
-    "but fire as often. The line is the median, the band its 95 % interval.",
+    "but fire as often. The line is the median, the band its 95% interval.",
     alt="Median correlation: "
     + "; ".join(f"{r.group} {r.median:.2f} ({r.features} features)" for r in medians.itertuples()),
     data=grouped[["group", "feature", "firings", "correlation"]],

@@ -82,7 +82,7 @@ Markdown(control_text.say_sparsity(sparsity))
 #
 # The *seed ceiling* is the persisting share between two autoencoders of one model: same
 # activations, same order, another random start. Whatever they do not share is lost to the
-# instrument. Others have measured it: 30 % of features are shared at 131,000 features in an
+# instrument. Others have measured it: 30% of features are shared at 131,000 features in an
 # 8-billion model {cite:p}`paulo2025sparse`, and in a one-layer model the median best correlation
 # was 0.72 {cite:p}`bricken2023monosemanticity`.
 
@@ -95,7 +95,7 @@ charts.figure(
     made_by=chapter.made_by,
     caption="Share of the parent's testable features that persist in the child, and the share that "
     "a second autoencoder of the parent itself finds again. A tick is one pair of different seeds "
-    f"of {p.sae_seeds} autoencoders per model, a dot their mean; 95 % intervals over documents and "
+    f"of {p.sae_seeds} autoencoders per model, a dot their mean; 95% intervals over documents and "
     "pairs.",
     alt="; ".join(
         f"{cr.named(*pair)}: {c.share(pair).value:.0%} of at most "
@@ -289,7 +289,7 @@ charts.figure(
     made_by=chapter.made_by,
     caption="Share of BabyPython's testable features that persist in Lua, by the class of token "
     "they are about, with the share that a second autoencoder of BabyPython finds again. One pair "
-    "of seeds; 95 % intervals take features as independent.",
+    "of seeds; 95% intervals take features as independent.",
     alt="Persist in Lua by matching: "
     + "; ".join(
         f"{x.label} {x.share:.0%} of {x.testable}"

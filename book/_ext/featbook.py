@@ -82,7 +82,7 @@ class Formatter:
         return f"{self.scale * value:{form}}{self.unit}".replace("-", "\u2212")
 
 
-pct = Formatter(100, "", f"{NBSP}%", 1)  # 0.2861 -> 28.6 %, with a space that does not break
+pct = Formatter(100, "", "%", 1)  # 0.2861 -> 28.6%
 points = Formatter(100, "+", "", 1)  # a difference of shares in percentage points: 0.031 -> +3.1
 num = Formatter(1, "", "", 0)  # 16384.2 -> 16,384; num(x, 2) keeps two decimals
 
