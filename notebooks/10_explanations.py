@@ -276,6 +276,7 @@ def show(row: pd.Series, place: str) -> str:
         },
         {"correlation": row["correlation"], "detection": row["detection"]},
         peaks={"predicted": explanations.STRONGEST},
+        link=f"../book/atlas.html#{row['model']}/{row['feature']}",
     )
 
 

@@ -436,6 +436,14 @@ def test_filters_and_orders(html: Path, browser: Any, made: Made) -> None:
         page.locator("#at-label").select_option("exception")
         fits = [n for n, f in enumerate(made.fits["base"]) if any(fit[0] == 3 for fit in f)]
         assert 69 in fits and page.evaluate(ROWS) == numbers(fits)
+        page.evaluate("location.hash = '#base/69'")
+        shows(page, "base/69")
+        page.get_by_role("link", name="exception", exact=True).click()
+        page.wait_for_function("document.querySelector('#at-label').value === 'exception'")
+        assert page.evaluate(ROWS)[0] == "base/69", "its best fit first, in all models"
+        page.locator(".at-chips a").click()
+        page.wait_for_function("document.querySelector('#at-fate').value === 'base>lua/p'")
+        assert page.evaluate(ROWS) == numbers(range(0, N_FEATURES, 3))
         assert seen.errors == []
 
 

@@ -86,3 +86,5 @@ def test_an_explanation_is_text() -> None:
     assert "<b>" not in shown
     assert "<i>" not in shown
     assert "correlation 0.50" in shown
+    led = charts.explained_feature("Lua 7", "x", ["a"], {"y": [1.0]}, {}, link='a.html#lua/7"><b>')
+    assert '<a href="a.html#lua/7&quot;&gt;&lt;b&gt;">Lua 7</a>' in led

@@ -19,8 +19,8 @@
   const lists = {}; // by model, what the list needs
   const print = (model) => index.models.find((m) => m.name === model).print;
   const places = { q: "query", in: "model", fate: "fate", label: "label", density: "density", sort: "sort" };
-  const address = (model, feature) => {
-    const set = Object.entries(places).filter(([, key]) => state[key]).map(([short, key]) => [short, state[key]]);
+  const address = (model, feature, wanted = state) => {
+    const set = Object.entries(places).filter(([, key]) => wanted[key]).map(([short, key]) => [short, wanted[key]]);
     const filters = String(new URLSearchParams(set)).replaceAll("%2F", "/").replaceAll("%3E", "-");
     return `#${model}/${feature}${filters && `?${filters}`}`;
   };
@@ -404,7 +404,9 @@
     const scores = why && Object.entries(why).filter(([key, v]) => key !== "explanation" && typeof v === "number");
     const chips = Object.entries(list.fates).map(([step, letters]) => {
       const r = list.r[step][feature];
-      return make(`span.at-fate.at-${fateNames[letters[feature]]}`, null, stepText(model, step, letters[feature]), r === null || letters[feature] === "u" ? "" : make("span.at-share", null, ` r ${corr(r)}`));
+      const alike = address(model, feature, { model, fate: `${step}/${letters[feature]}` });
+      const title = "List all features of this fate";
+      return make(`a.at-fate.at-${fateNames[letters[feature]]}`, { href: alike, title }, stepText(model, step, letters[feature]), r === null || letters[feature] === "u" ? "" : make("span.at-share", null, ` r ${corr(r)}`));
     });
     const slot = make("div.at-relatives", null, make("p.at-note", null, "Loading …"));
     const body = make(
@@ -416,7 +418,7 @@
       why ? make("p.at-why", null, make("q", null, why.explanation), scores.length ? ` (${scores.map(([k, v]) => `${k} ${v.toFixed(2)}`).join(", ")})` : "") : null,
       told.on.length ? make("p.at-on", null, "Fires on ", told.on.slice(0, 8).flatMap(([id, s]) => [inline(id), make("span.at-share", null, ` ${(s / 10).toFixed(s < 100 ? 1 : 0)} % `)])) : null,
       told.labels.length
-        ? make("p.at-labels", null, "Fits ", told.labels.map(([label, precision, recall, f1], n) => [n ? "; " : "", make("strong", null, index.labels[label].replaceAll("_", " ")), ` (F1 ${(f1 / 100).toFixed(2)}, precision ${precision} %, recall ${recall} %)`]).flat())
+        ? make("p.at-labels", null, "Fits ", told.labels.map(([label, precision, recall, f1], n) => [n ? "; " : "", make("a", { href: address(model, feature, { label: index.labels[label], sort: "label" }), title: "List all features that fit it" }, index.labels[label].replaceAll("_", " ")), ` (F1 ${(f1 / 100).toFixed(2)}, precision ${precision} %, recall ${recall} %)`]).flat())
         : make("p.at-labels.at-note", null, "Fits none of the labels."),
       told.firings
         ? make("div.at-charts", null, densityChart(model, told.firings), bars(told.hist, { name: "How strongly it fires (tokens, logarithmic)", title: `Activations between 0 and ${told.peak}, number of tokens on a logarithmic scale`, left: "activation 0", right: String(told.peak), log: true }))
