@@ -13,8 +13,8 @@ reverse (a test holds them to it).
    features of two models as one, and how much of that is noise.
 6. syntax, labels, detectors, baselines, cases, interventions, effects, verdicts, case_text,
    case_study, case_sweeps, case_run: what a feature detects, what it causes, whether it survives.
-   crosscoder_verdicts, control_run, control_tables, control_text, trained_controls: what the
-   controls of one run say.
+   crosscoder_verdicts, planted_features, control_run, control_tables, control_text,
+   trained_controls, crosscoder_run: what the controls of one run say.
 7. explanations, explanation_scores, chat, chat_explanations, atlas: features in words.
 8. figures, strips, charts, case_tables and the other modules of charts: how it is shown.
 

@@ -16,6 +16,7 @@ WAY_COLORS = {
     "matching": FATE_COLORS["persists"],
     "ceiling: other seed": FATE_COLORS["untestable"],
     "ceiling: other model": FATE_COLORS["disappears"],
+    "ceiling: other text": MODEL_COLORS["base"],
     "transfer": FATE_COLORS["emerges"],
     "neurons": MODEL_COLORS["tinystories"],
     "warm start": MODEL_COLORS["merged"],
@@ -37,7 +38,9 @@ KIND_COLORS = {
     "shared": FATE_COLORS["persists"],
     "child only": FATE_COLORS["emerges"],
 }
-_WAY_SHAPES = ["circle", "diamond", "square", "triangle-up", "triangle-down", "cross"]
+_WAY_SHAPES = [
+    "circle", "diamond", "square", "triangle-right", "triangle-up", "triangle-down", "cross",
+]  # fmt: skip
 
 
 def _known(names: Iterable[str], colours: dict[str, str]) -> list[str]:

@@ -182,8 +182,9 @@ def say_twin(
         )
     elif child.high < twin.low:
         said += (
-            "Fine-tuning took Lua further from its parent than another training of the same "
-            "recipe is. "
+            "By this measure fine-tuning took Lua further from its parent than another training "
+            "of the same recipe is; but Lua's dictionary also learned from another text, where the "
+            "twin's learned from the same. "
         )
     else:
         said += "Lua and the twin cannot be told apart by this measure. "
@@ -193,6 +194,27 @@ def say_twin(
     if neurons[1] > 2 * neurons[0]:
         said += ": two trainings agree on few neurons, and fine-tuning leaves far more as they were"
     return f"{said}. This control took {seconds:.0f} s."
+
+
+def say_other_text(found: Mapping[str, tuple[Share, Share, Share]], seconds: float) -> str:
+    """By child in print: the base's features found by the base's own autoencoder trained on the
+    child's text, by one trained on its own text (the ceiling), and in the child.
+    """
+    parts = []
+    for child, (other, ceiling, matched) in found.items():
+        if matched.high < other.low:
+            verdict = "so the text explains part of the loss and the model the rest"
+        elif matched.low > other.high:
+            verdict = f"so {child} has more of them than {BASE} itself read through such text"
+        else:
+            verdict = "so the text alone can explain what matching counts as lost"
+        parts.append(
+            f"read through a dictionary that learned from {child}'s text, {BASE} itself shows "
+            f"{other} of its features, where its own text gives {ceiling} and {child} has "
+            f"{matched}, {verdict}"
+        )
+    said = "; ".join(parts)
+    return f"{said[0].upper()}{said[1:]}. This control took {seconds:.0f} s."
 
 
 def say_warm(
@@ -305,10 +327,12 @@ def say_limits(ceiling: float, hidden_size: int, twin: bool) -> str:
             "and a ratio of two small shares says little about the many that no second seed finds. "
         )
     said += (
-        "Transfer reads one encoder per parent, trained on its text alone, and calls changed what "
-        "that encoder no longer sees in its place. Most of the common text is foreign to a child, "
-        "and a feature may change there and nowhere else. The intervals account for texts and "
-        "seeds, not for the training of the models themselves, of which there is one each"
+        "A child's autoencoder learns from the child's text, so matching counts as lost what its "
+        "dictionary never read. Transfer reads one encoder per parent, trained on its text alone, "
+        "and calls changed what that encoder no longer sees in its place. Most of the common text "
+        "is foreign to a child, and a feature may change there and nowhere else. The intervals "
+        "account for texts and seeds, not for the training of the models themselves, of which "
+        "there is one each"
     )
     said += f" and, for {BASE}, one twin. " if twin else ". "
     size = (

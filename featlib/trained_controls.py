@@ -1,10 +1,10 @@
-"""Controls that train something of their own: a twin of the base, warm starts, a crosscoder."""
+"""Controls that train something of their own: a twin of the base, and other autoencoders."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,14 +13,11 @@ import torch
 
 from featlib import activations, controls, features, matching, tokens
 from featlib import autoencoder as sae_lib
-from featlib import crosscoder as cross
-from featlib import crosscoder_verdicts as verdicts
 from featlib import language_model as lm
 from featlib.claims import Share
-from featlib.control_run import STEPS, ControlRun, Transfers, compare_neurons, named
+from featlib.control_run import CHILDREN, STEPS, ControlRun, Transfers, compare_neurons, named
 from featlib.control_tables import CEILING, DOTS, share_metrics
-from featlib.params import DOMAINS, MODELS, PRINT_NAMES, TRAINING_MIX, derive_seed
-from featlib.planted_features import Plants, count_plants, judge_plants, plant_features
+from featlib.params import PRINT_NAMES, TRAINING_MIX, derive_seed
 
 CALIBRATION = 12_000  # tokens of the common text that set thresholds there, as in chapter 06
 
@@ -138,157 +135,64 @@ def train_twin(c: ControlRun) -> Twin:
     return Twin(share, neurons, time.monotonic() - started)
 
 
-# --- warm starts ----------------------------------------------------------------------------------
+# --- the same model, other text -------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class WarmStart:
-    """A child's autoencoder that started from its parent's."""
+class Retrained:
+    """One more autoencoder of a model: the share of the parent's features that it finds."""
 
-    share: Share  # of the parent's features that persist
+    share: Share
     same_index: float  # share of these matches with the parent's own index
     seconds: float
 
 
-def train_warm_starts(c: ControlRun) -> dict[tuple[str, str], WarmStart]:
-    """For each step, the child's autoencoder trained once more from the parent's weights."""
-    warm = {}
-    for parent, child in STEPS:
-        started = time.monotonic()
-        (found,) = read_features(
-            c, c.models[child], TRAINING_MIX[child], child, range(1), init=c.saes[parent]
-        )
-        a = c.acts[parent][0]
-        fates = matching.assign_fates(
-            matching.pearson(a.matrix, found.matrix),
-            features.firing_counts(a),
-            features.firing_counts(found),
-            **c.rule,
-        )
-        draws = matching.persistence_draws(
-            a.matrix, found.matrix, c.stream.documents, fates, c.weights
-        )
-        share = Share(fates.persist, *matching.bootstrap_interval(fates.persist, draws))
-        index = controls.index_effect(fates)["same_index"]
-        warm[parent, child] = WarmStart(share, index, time.monotonic() - started)
-    return warm
+def train_on_other_text(c: ControlRun) -> dict[str, Retrained]:
+    """For each child, the base's autoencoder trained on that child's text, from another seed.
 
-
-# --- the crosscoder -------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Joint:
-    """The crosscoder over all four models, and what it says of the common text."""
-
-    crosscoder: cross.Crosscoder
-    read: features.FeatureActivations
-    fvu: dict[str, float]  # by model
-    own_fvu: dict[str, float]  # of each model's own autoencoder, on the same text
-    testable: np.ndarray  # [d_sae] fires on `min_firings` tokens or more
-    planted: dict[str, int]  # `count_plants`: what it made of features of known owners
-    seconds: float
-
-    @property
-    def l0(self) -> float:
-        return features.mean_l0(self.read)
-
-    def norms(self) -> pd.DataFrame:
-        """Per step and testable feature: label, relative (the child's part of two lengths)."""
-        return pd.concat(
-            [
-                pd.DataFrame(
-                    {
-                        "label": named(*pair),
-                        "relative": verdicts.relative_norm(self.crosscoder, *pair)[self.testable],
-                    }
-                )
-                for pair in STEPS
-            ],
-            ignore_index=True,
-        )
-
-    def kinds(self) -> pd.DataFrame:
-        """Shares of testable features by step (index: label) and kind (`verdicts.classify`)."""
-        norms = self.norms()
-        norms = norms.assign(kind=verdicts.classify(norms["relative"]))
-        return norms.groupby("label", sort=False)["kind"].value_counts(normalize=True).unstack()
-
-    def overall(self) -> pd.Series:
-        """Shares of testable features that are shared by all, exclusive to one, or partial."""
-        spread = verdicts.spread_over_models(self.crosscoder)[self.testable]
-        return spread["kind"].value_counts(normalize=True)
-
-
-def train_joint(c: ControlRun) -> Joint:
-    """Train the crosscoder on equal parts of all four kinds of text, and keep it in the run.
-
-    It gets the autoencoders' number of features, k and learning rate, and a few planted features of
-    known owners to be judged by. `Run.crosscoder` and `Run.crosscoder_features` hold what chapter
-    09 needs of it; on real text the planted features are silent.
+    The model is the base all along: what it does not find again is lost to the text alone.
     """
+    return {
+        child: _retrain(c, "base", "base", TRAINING_MIX[child], f"base on {child}", range(1, 2))
+        for child in CHILDREN
+    }
+
+
+def _retrain(
+    c: ControlRun,
+    parent: str,
+    model: str,
+    mix: tuple[str, ...],
+    name: str,
+    seeds: range,
+    **start: Any,
+) -> Retrained:
     started = time.monotonic()
-    own = autoencoder_config(c)
-    config = replace(
-        own,
-        architecture="batchtopk",
-        d_in=own.d_in * len(MODELS),
-        n_tokens=c.p.crosscoder_tokens,
-        # As many activations in a batch, since a token brings those of all models. More and smaller
-        # steps are what unlearning takes: a row of W_dec starts equally long in every model.
-        batch_size=max(1, own.batch_size // len(MODELS)),
+    (found,) = read_features(c, c.models[model], mix, name, seeds, **start)
+    a = c.acts[parent][0]
+    fates = matching.assign_fates(
+        matching.pearson(a.matrix, found.matrix),
+        features.firing_counts(a),
+        features.firing_counts(found),
+        **c.rule,
     )
-    blocks = training_text(c, DOMAINS, "crosscoder")
-    scales = {
-        m: activations.activation_stats(model, blocks.ids[:512]).scale
-        for m, model in c.models.items()
+    draws = matching.persistence_draws(a.matrix, found.matrix, c.stream.documents, fates, c.weights)
+    share = Share(fates.persist, *matching.bootstrap_interval(fates.persist, draws))
+    index = controls.index_effect(fates)["same_index"]
+    return Retrained(share, index, time.monotonic() - started)
+
+
+# --- warm starts ----------------------------------------------------------------------------------
+
+
+def train_warm_starts(c: ControlRun) -> dict[tuple[str, str], Retrained]:
+    """For each step, the child's autoencoder trained once more from the parent's weights."""
+    return {
+        (parent, child): _retrain(
+            c, parent, child, TRAINING_MIX[child], child, range(1), init=c.saes[parent]
+        )
+        for parent, child in STEPS
     }
-    rng = np.random.default_rng(derive_seed(c.p.seed, "plants"))
-    strength = float(c.acts["base"][0].matrix.data.mean())
-    plants = plant_features(len(MODELS), own.d_in, strength, rng)
-    batches = cross.joint_batches(
-        c.models,
-        blocks.ids,
-        scales,
-        n_tokens=config.n_tokens,
-        batch_size=config.batch_size,
-        seed=derive_seed(c.p.seed, "crosscoder"),
-    )
-    crosscoder = cross.train_crosscoder(plants.add_to(batches, rng), scales, config, seed=0)
-    cross.set_threshold(crosscoder, c.models, calibration(c), config.k)
-    read, fvu = cross.read_stream(crosscoder, c.models, c.stream.ids)
-    cross.save_crosscoder(crosscoder, c.run.crosscoder, {"training": asdict(config)})
-    features.save_features(read, c.run.crosscoder_features)
-    own_fvu = {
-        m: cross.read_stream(cross.Crosscoder((m,), sae, (sae.scale,)), c.models, c.stream.ids)[1][
-            m
-        ]
-        for m, sae in c.saes.items()
-    }
-    return Joint(
-        crosscoder=crosscoder,
-        read=read,
-        fvu=fvu,
-        own_fvu=own_fvu,
-        testable=features.firing_counts(read) >= c.p.min_firings,
-        planted=count_plants(find_plants(c, crosscoder, plants, rng), c.p.threshold),
-        seconds=time.monotonic() - started,
-    )
-
-
-def find_plants(
-    c: ControlRun, crosscoder: cross.Crosscoder, plants: Plants, rng: np.random.Generator
-) -> pd.DataFrame:
-    """`judge_plants` on the common text, with the plants' activations drawn anew."""
-    truth = plants.draw(c.stream.n_tokens, rng)
-
-    def rows() -> Iterator[torch.Tensor]:
-        start = 0
-        for x in cross.side_by_side(crosscoder, c.models, c.stream.ids):
-            yield plants.add(x, truth[start : start + len(x)])
-            start += len(x)
-
-    return judge_plants(crosscoder, plants, cross.encode_joint(crosscoder, rows())[0], truth)
 
 
 # --- all of them ----------------------------------------------------------------------------------
@@ -298,40 +202,42 @@ def trained_shares(
     c: ControlRun,
     moved: Transfers,
     twin: Twin | None,
-    warm: Mapping[tuple[str, str], WarmStart],
+    other_text: Mapping[str, Retrained],
+    warm: Mapping[tuple[str, str], Retrained],
 ) -> pd.DataFrame:
-    """Columns `control_tables.DOTS`: twin and warm starts beside the shares that train nothing."""
+    """Columns `control_tables.DOTS`: what was trained beside the shares that train nothing."""
     rows = []
     if twin:
-        ceiling = c.share(("base", "lua"), "ceiling")
         base = PRINT_NAMES["base"]
         rows += [
             (f"{base} → its twin", "ceiling: other model", *vars(twin.share).values()),
-            (f"{base} → its twin", CEILING, *vars(ceiling).values()),
+            (f"{base} → its twin", CEILING, *vars(c.share(("base", "lua"), "ceiling")).values()),
             (f"{base} → its twin", "neurons", twin.neurons, np.nan, np.nan),
         ]
-    for pair, started in warm.items():
-        rows += [
-            (named(*pair), "warm start", *vars(started.share).values()),
-            (named(*pair), "matching", *vars(c.share(pair)).values()),
-            (named(*pair), CEILING, *vars(c.share(pair, "ceiling")).values()),
-            (named(*pair), "transfer", *vars(moved.shares[pair]).values()),
-        ]
+    for pair in STEPS:
+        trained = {}
+        if pair in warm:
+            trained["warm start"] = warm[pair].share
+        if pair[0] == "base" and pair[1] in other_text:
+            trained["ceiling: other text"] = other_text[pair[1]].share
+        if trained:
+            trained |= {"matching": c.share(pair), CEILING: c.share(pair, "ceiling")}
+            trained["transfer"] = moved.shares[pair]
+        rows += [(named(*pair), way, *vars(share).values()) for way, share in trained.items()]
     return pd.DataFrame(rows, columns=DOTS)
 
 
 def trained_metrics(
-    twin: Twin | None, warm: Mapping[tuple[str, str], WarmStart], joint: Joint | None
+    twin: Twin | None,
+    other_text: Mapping[str, Retrained],
+    warm: Mapping[tuple[str, str], Retrained],
 ) -> dict[str, float]:
     """What `metrics.json` keeps of those that were trained."""
     metrics: dict[str, float] = {}
     if twin:
         metrics |= share_metrics("control.twin.persist", twin.share)
         metrics["control.twin.neurons"] = twin.neurons
+    for child, retrained in other_text.items():
+        metrics |= share_metrics(f"control.text.{child}.persist", retrained.share)
     metrics |= {f"warm.{a}.{b}.persist": w.share.value for (a, b), w in warm.items()}
-    if joint:
-        metrics["crosscoder.l0"] = joint.l0
-        metrics |= {f"crosscoder.planted.{key}": float(n) for key, n in joint.planted.items()}
-        metrics |= {f"crosscoder.{model}.fvu": value for model, value in joint.fvu.items()}
-        metrics |= {f"crosscoder.{kind}": float(share) for kind, share in joint.overall().items()}
     return {key: value for key, value in metrics.items() if np.isfinite(value)}

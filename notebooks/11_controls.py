@@ -36,6 +36,7 @@ merge_method: str = "slerp"  # how the two children were merged
 merge_t: float = 0.58  # where LuaStories lies between them
 control_step: float = 0.25  # step of t at which features are followed
 control_model: bool = False  # train BabyPython a second time, from another seed
+control_other_text: bool = False  # train the base's autoencoder on its children's text
 control_warm_start: bool = False  # train children's autoencoders from their parent's
 control_crosscoder: bool = False  # train a crosscoder over all four models
 crosscoder_tokens: int = 500_000  # tokens the crosscoder is trained on
@@ -50,6 +51,7 @@ from featlib import (
     control_charts,
     control_text,
     controls,
+    crosscoder_run,
     crosscoder_verdicts,
     trained_controls,
 )
@@ -327,7 +329,7 @@ Markdown(control_text.say_formatting(kinds))
 # %% [markdown]
 # ## More controls, at the price of more training
 #
-# Three further controls train something of their own. They are off by default, to keep the whole
+# Four further controls train something of their own. They are off by default, to keep the whole
 # book within minutes; the run `params/controls.yaml` has them all.
 #
 # **The same recipe twice.** BabyPython is trained a second time, from another seed and with its
@@ -350,6 +352,30 @@ Markdown(
 )
 
 # %% [markdown]
+# **The same model, other text.** A child's autoencoder learns from the child's text, as in the
+# paper. So a feature of Python may be missing from Lua's dictionary because Lua lost it, or because
+# the dictionary never read Python. Here the model stays BabyPython, and only its autoencoder is
+# trained on each child's text.
+
+# %% tags=["remove-input"]
+other_text = trained_controls.train_on_other_text(c) if p.control_other_text else {}
+Markdown(
+    control_text.say_other_text(
+        {
+            PRINT_NAMES[child]: (
+                found.share,
+                c.share(("base", child), "ceiling"),
+                c.share(("base", child)),
+            )
+            for child, found in other_text.items()
+        },
+        sum(found.seconds for found in other_text.values()),
+    )
+    if other_text
+    else control_text.say_off("other text", "control_other_text")
+)
+
+# %% [markdown]
 # **A warm start.** A child's autoencoder that starts from its parent's, instead of from random
 # numbers, can follow features that moved a little and need not invent a new description of those
 # that did not. It is meant to be kind to persistence, and it may be too kind: a feature that the
@@ -368,7 +394,7 @@ Markdown(
 )
 
 # %% tags=["hide-input"]
-trained = trained_controls.trained_shares(c, moved, twin, warm)
+trained = trained_controls.trained_shares(c, moved, twin, other_text, warm)
 shown = Markdown("")
 if len(trained):
     shown = charts.figure(
@@ -394,7 +420,7 @@ shown
 # shared. So features of known owners are planted into the activations, to see what becomes of them.
 
 # %% tags=["hide-input"]
-joint = trained_controls.train_joint(c) if p.control_crosscoder else None
+joint = crosscoder_run.train_joint(c) if p.control_crosscoder else None
 if joint:
     shown = charts.figure(
         control_charts.kind_bars(joint.kinds()),
@@ -484,5 +510,6 @@ charts.Markup(claims.claims_html(c.save("claims", claims.claims_table(verdicts))
 # %% tags=["remove-input"]
 chapter.finish(
     ct.control_metrics(moved, neurons, nothing, followed, kinds, float(ends[p.merge_t]))
-    | trained_controls.trained_metrics(twin, warm, joint)
+    | trained_controls.trained_metrics(twin, other_text, warm)
+    | (joint.metrics() if joint else {})
 )

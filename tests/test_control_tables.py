@@ -21,7 +21,7 @@ from featlib.control_run import (
 )
 from featlib.matching import assign_fates
 from featlib.params import PAIRS
-from featlib.trained_controls import Twin, WarmStart, trained_metrics, trained_shares
+from featlib.trained_controls import Retrained, Twin, trained_metrics, trained_shares
 
 
 def control_run(**parts) -> ControlRun:
@@ -154,19 +154,30 @@ def test_groups_are_sorted_by_size_unless_they_have_an_order():
 def test_shares_of_trained_controls_stand_beside_those_that_train_nothing():
     c = control_run()
     moved = Transfers({}, {pair: Share(0.5, 0.4, 0.6) for pair in PAIRS})
-    warm = {("base", "lua"): WarmStart(Share(0.6, 0.5, 0.7), 0.8, 3.0)}
+    warm = {("base", "lua"): Retrained(Share(0.6, 0.5, 0.7), 0.8, 3.0)}
     twin = Twin(Share(0.15, 0.1, 0.2), 0.05, 9.0)
-    table = trained_shares(c, moved, twin, warm)
+    other = {"lua": Retrained(Share(0.12, 0.1, 0.14), 0.0, 1.0)}
+    table = trained_shares(c, moved, twin, other, warm)
     assert table.loc[table["label"] == "BabyPython → its twin", "way"].tolist() == [
         "ceiling: other model", ct.CEILING, "neurons",
     ]  # fmt: skip
     step = table[table["label"] == named("base", "lua")].set_index("way")["share"]
     assert step.to_dict() == pytest.approx(
-        {"warm start": 0.6, "matching": 0.1, ct.CEILING: 0.2, "transfer": 0.5}
+        {
+            "warm start": 0.6,
+            "ceiling: other text": 0.12,
+            "matching": 0.1,
+            ct.CEILING: 0.2,
+            "transfer": 0.5,
+        }
     )
-    metrics = trained_metrics(twin, warm, None)
+    alone = trained_shares(c, moved, None, other, {})
+    assert set(alone["way"]) == {"ceiling: other text", "matching", ct.CEILING, "transfer"}
+    metrics = trained_metrics(twin, other, warm)
+    assert metrics["control.text.lua.persist_high"] == 0.14
     assert metrics["control.twin.persist_low"] == 0.1 and metrics["warm.base.lua.persist"] == 0.6
-    assert trained_metrics(None, {}, None) == {} and trained_shares(c, moved, None, {}).empty
+    assert trained_metrics(None, {}, {}) == {}
+    assert trained_shares(c, moved, None, {}, {}).empty
 
 
 def test_metrics_leave_out_what_is_not_defined():

@@ -108,7 +108,7 @@ def test_formatting_is_judged_against_what_any_dictionary_finds():
     "twin, words",
     [
         (Share(0.1, 0.08, 0.12), "as an individual"),
-        (Share(0.3, 0.28, 0.32), "further from its parent than another training"),
+        (Share(0.3, 0.28, 0.32), "the twin's learned from the same"),
         (Share(0.2, 0.17, 0.22), "cannot be told apart"),
     ],
 )
@@ -117,6 +117,21 @@ def test_the_twin_s_three_verdicts(twin, words):
     said = say.say_twin(twin, Share(0.4, 0.35, 0.45), child, (0.1, 0.7), 61.4)
     assert words in said and "far more as they were" in said and "took 61 s" in said
     assert "far more" not in say.say_twin(twin, twin, child, (0.6, 0.7), 1)
+
+
+@pytest.mark.parametrize(
+    "other, words",
+    [
+        (Share(0.15, 0.13, 0.17), "part of the loss and the model the rest"),
+        (Share(0.1, 0.08, 0.12), "the text alone can explain"),
+        (Share(0.03, 0.02, 0.04), "Lua has more of them than BabyPython itself"),
+    ],
+)
+def test_what_other_text_explains(other, words):
+    found = {"Lua": (other, Share(0.2, 0.18, 0.22), Share(0.09, 0.07, 0.11))}
+    said = say.say_other_text(found, 12.3)
+    assert words in said and "20% (18% to 22%)" in said and "took 12 s" in said
+    assert said.startswith("Read through a dictionary that learned from Lua's text")
 
 
 def test_a_warm_start_brings_more_or_it_does_not():
