@@ -189,7 +189,8 @@ def test_every_page_of_the_real_book_says_what_made_it_and_the_front_page_has_it
         command = made[0].select_one("pre").text
         repeats = (f"make book RUN={smoke.name}", f"papermill notebooks/{path.stem}.ipynb")
         assert command.startswith(repeats), path
-        assert made[0].select("details table") or made[0].select('a[href="parameters.html"]')
+        if path.stem != "parameters":  # that page lists them
+            assert made[0].select("details table") or made[0].select('a[href="parameters.html"]')
     front = BeautifulSoup((html / "book/index.html").read_text(encoding="utf-8"), "html.parser")
     doors = [link["href"] for link in front.select(".fl-doors a")]
     assert doors == ["experiment.html", "atlas.html", "run-it-yourself.html"]

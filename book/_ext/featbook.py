@@ -252,12 +252,15 @@ def say_provenance(
     rows = "".join(
         f"<dt>{name}</dt><dd>{html.escape(str(fact))}</dd>" for name, fact in facts.items() if fact
     )
-    parameters = app.builder.get_relative_uri(pagename, "book/parameters")
+    parameters = ""
+    if pagename != "book/parameters":
+        address = app.builder.get_relative_uri(pagename, "book/parameters")
+        parameters = f'<p><a href="{address}">All parameters of the run</a></p>'
     context["body"] += (
         f'<section class="fl-provenance"><h2>How this page was made</h2><dl>{rows}</dl>'
         "<p>This repeats it, with the whole book:</p>"
         f"<pre><code>make book RUN={html.escape(known.get('run', 'mini'))}</code></pre>"
-        f'<p><a href="{parameters}">All parameters of the run</a></p></section>'
+        f"{parameters}</section>"
     )
 
 
