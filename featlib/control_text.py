@@ -266,28 +266,40 @@ def say_crosscoder(
     return f"{said}. This control took {seconds:.0f} s."
 
 
-def say_plants(planted: Mapping[str, int]) -> str:
+def say_plants(planted: pd.DataFrame) -> str:
     """From `planted_features.count_plants`: how far the crosscoder's words can be trusted."""
-    own, common = planted["own"], planted["all"]
+    own, common = planted[planted["own"]], planted[~planted["own"]]
     said = (
-        f"How far can these words be trusted? Into the activations that it learned from, {own} "
-        f"features had been planted in one model only and {common} in all four. Of the {own}, it "
-        f"found {planted['own_found']} and called {planted['own_exclusive']} exclusive and "
-        f"{planted['own_shared']} shared; of the {common}, it found {planted['all_found']} and "
-        f"called {planted['all_shared']} shared and {planted['all_exclusive']} exclusive."
+        f"How far can these words be trusted? Into the activations that it learned from, "
+        f"{own['planted'].sum()} features had been planted in one model only and "
+        f"{common['planted'].sum()} in all four. Beside an average feature of {BASE}, "
     )
-    if planted["own_exclusive"] < MISSES * own:
-        said += (
-            " So it misses most of what only one model has, and its share of exclusive features "
-            "is no more than a lower bound"
+    parts = []
+    for times, part in planted.groupby("times"):
+        one, all_four = part[part["own"]].iloc[0], part[~part["own"]].iloc[0]
+        strength = {1: "of those as strong", 2: "of those twice as strong"}.get(
+            int(times), f"of those {times:g} times as strong"
         )
-    elif planted["own_exclusive"] < SEES * own:
-        said += " So it misses some of what only one model has"
+        parts.append(
+            f"{strength} it found {one['found']} of {one['planted']} that one model had, and "
+            f"called {one['exclusive']} exclusive and {one['shared']} shared, and "
+            f"{all_four['found']} of {all_four['planted']} that all had, and called "
+            f"{all_four['shared']} shared and {all_four['exclusive']} exclusive"
+        )
+    said += "; ".join(parts) + ". "
+    seen = [int(row.times) for row in own.itertuples() if row.exclusive >= SEES * row.planted]
+    if own["exclusive"].sum() < MISSES * own["planted"].sum():
+        said += (
+            "So it misses most of what only one model has, and its share of exclusive features is "
+            "no more than a lower bound"
+        )
+    elif seen:
+        said += f"So it sees nearly all that only one model has, from {min(seen)} times on"
     else:
-        said += " So it sees nearly all that only one model has, if it is as strong as these were"
+        said += "So it misses some of what only one model has"
     return said + (
         ", and it makes exclusive features up."
-        if planted["all_exclusive"]
+        if common["exclusive"].sum()
         else ", and it makes no exclusive feature up."
     )
 

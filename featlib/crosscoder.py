@@ -17,13 +17,15 @@ Deviation: Minder et al. rank features by `f` times the sum of the models' decod
 them by `f` where the rows of all models, laid end to end, have length one, because that is how much
 squared error they save over all models, while the sum prefers shared features among equals.
 
-A row of W_dec starts at random in all models alike, and what an exclusive feature does not need
-must be unlearned. Too little training, or more active features than the data have, leave such
-features looking partly shared (the tests show both); neither makes a shared feature look exclusive.
+What a row of W_dec has at the start and does not need must be unlearned. So that no verdict follows
+from the start, half of the rows begin in all models and half in one only. Too little training, or
+more active features than the data have, leave exclusive features looking partly shared (the tests
+show both); neither makes a shared feature look exclusive.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -48,6 +50,9 @@ from featlib.sae_training import train_autoencoders
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+
+BEGIN_SHARED = 0.5  # share of the rows of W_dec that start in all models
 
 
 @dataclass(frozen=True)
@@ -123,8 +128,30 @@ def train_crosscoder(
         raise FeatlibError(
             "a crosscoder must be batchtopk: with an L1 penalty it invents exclusive features"
         )
-    (sae,), _ = train_autoencoders(batches, config, seeds=[seed], progress=progress)
+    batches = iter(batches)
+    try:
+        first = next(batches)
+    except StopIteration:
+        raise FeatlibError("no activations to train a crosscoder on") from None
+    start = _start(first, len(names), config, seed)
+    (sae,), _ = train_autoencoders(
+        itertools.chain([first], batches), config, seeds=[seed], init=start, progress=progress
+    )
     return Crosscoder(names, sae, tuple(scales.values()))
+
+
+def _start(x: Tensor, n_models: int, config: AutoencoderConfig, seed: int) -> SparseAutoencoder:
+    """Random rows of W_dec, of length 1: `BEGIN_SHARED` of them in all models, the rest in one.
+
+    x [tokens, models * d_in] is the first batch; its mean is where b_dec starts.
+    """
+    draw = torch.Generator().manual_seed(seed)
+    W_dec = torch.randn(config.d_sae, n_models, config.d_in // n_models, generator=draw)
+    alone = torch.arange(config.d_sae) >= round(BEGIN_SHARED * config.d_sae)
+    owner = torch.arange(config.d_sae) % n_models
+    W_dec[alone[:, None] & (owner[:, None] != torch.arange(n_models))] = 0
+    W_dec = (W_dec.flatten(1) / W_dec.flatten(1).norm(dim=1, keepdim=True)).to(x)
+    return SparseAutoencoder(W_dec.T.clone(), x.new_zeros(config.d_sae), W_dec, x.mean(0))
 
 
 @torch.no_grad()

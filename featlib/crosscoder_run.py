@@ -28,7 +28,7 @@ class Joint:
     fvu: dict[str, float]  # by model
     own_fvu: dict[str, float]  # of each model's own autoencoder, on the same text
     testable: np.ndarray  # [d_sae] fires on `min_firings` tokens or more
-    planted: dict[str, int]  # `count_plants`: what it made of features of known owners
+    planted: pd.DataFrame  # `count_plants`: what it made of features of known owners
     seconds: float
 
     @property
@@ -38,7 +38,10 @@ class Joint:
     def metrics(self) -> dict[str, float]:
         """What `metrics.json` keeps of it."""
         found = {"crosscoder.l0": self.l0}
-        found |= {f"crosscoder.planted.{key}": float(n) for key, n in self.planted.items()}
+        for own, part in self.planted.groupby("own"):
+            counts = part[["planted", "found", "exclusive", "shared"]].sum()
+            name = f"crosscoder.planted.{'own' if own else 'all'}"
+            found |= {f"{name}.{key}": float(n) for key, n in counts.items()}
         found |= {f"crosscoder.{model}.fvu": value for model, value in self.fvu.items()}
         found |= {f"crosscoder.{kind}": float(share) for kind, share in self.overall().items()}
         return {key: value for key, value in found.items() if np.isfinite(value)}

@@ -24,18 +24,20 @@ from featlib.features import FeatureActivations
 from featlib.runs import FeatlibError
 
 DENSITY = 0.005  # share of tokens on which a planted feature fires
-EXCLUSIVE, COMMON = 8, 16  # features planted in each model alone, and in all models
+TIMES = (1, 2, 4)  # how strong planted features are, beside an average one
+EXCLUSIVE, COMMON = 3, 12  # of each strength: features planted in each model alone, and in all
 
 
 @dataclass(frozen=True)
 class Plants:
     """`directions` [n, models * d_in]: what each adds at activation 1, 0 in models that lack it.
 
-    `owner` [n]: index of the only model that has it, -1 for all.
+    `owner` [n]: index of the only model that has it, -1 for all. `times` [n]: its strength.
     """
 
     directions: Tensor
     owner: np.ndarray
+    times: np.ndarray
     density: float
 
     def draw(self, n_tokens: int, rng: np.random.Generator) -> sp.csr_array:
@@ -67,21 +69,25 @@ def plant_features(
     common: int = COMMON,
     density: float = DENSITY,
 ) -> Plants:
-    """`exclusive` features for each model alone and `common` ones in all, in random directions.
+    """For each of `TIMES`, `exclusive` features in each model alone and `common` ones in all.
 
-    `strength`: length of what a planted feature adds, on average, in each model that has it; about
-    that of the features already there (for scaled activations and a dictionary of unit rows, the
-    mean activation of a feature that fires).
+    `strength`: length of what an average feature adds where it fires (for scaled activations and a
+    dictionary of unit rows, the mean activation). A planted one adds this, times its `times`, along
+    a random direction in each model that has it.
     """
     if not strength > 0:
         raise FeatlibError(f"planted features need a strength above 0, not {strength}")
     owner = np.repeat(np.arange(-1, n_models), [common, *[exclusive] * n_models])
+    times = np.repeat(TIMES, len(owner))
+    owner = np.tile(owner, len(TIMES))
     directions = rng.standard_normal((len(owner), n_models, d_in))
-    directions *= strength / np.linalg.norm(directions, axis=2, keepdims=True)
+    directions *= (
+        strength * times[:, None, None] / np.linalg.norm(directions, axis=2, keepdims=True)
+    )
     for m in range(n_models):
         directions[(owner >= 0) & (owner != m), m] = 0
     flat = directions.reshape(len(owner), -1).astype(np.float32)
-    return Plants(torch.from_numpy(flat), owner, density)
+    return Plants(torch.from_numpy(flat), owner, times, density)
 
 
 def judge_plants(
@@ -90,7 +96,8 @@ def judge_plants(
     """What the crosscoder made of each planted feature.
 
     `read`: its features on text with plants, `truth` [tokens, n] their activations there. Columns
-    owner (a model, or "all"), latent (the closest feature), r, kind (`spread_over_models`), most.
+    owner (a model, or "all"), times, latent (the closest feature), r, kind (`spread_over_models`),
+    most.
     """
     r = pearson(truth, read.matrix)
     latent = r.argmax(axis=1)
@@ -99,6 +106,7 @@ def judge_plants(
     return pd.DataFrame(
         {
             "owner": owners[plants.owner],  # -1, the last one, is "all"
+            "times": plants.times,
             "latent": latent,
             "r": r.max(axis=1),
             "kind": spread["kind"].to_numpy(),
@@ -107,23 +115,23 @@ def judge_plants(
     )
 
 
-def count_plants(judged: pd.DataFrame, threshold: float) -> dict[str, int]:
+def count_plants(judged: pd.DataFrame, threshold: float) -> pd.DataFrame:
     """How many were planted and found (r of `threshold` or more), and what those were called.
 
-    Keys own, own_found, own_exclusive (and of the right model), own_shared; all, all_found,
-    all_shared, all_exclusive.
+    One row for each strength and kind: times, own (in one model only), planted, found, exclusive
+    (for own: and of the right model), shared.
     """
-    own, common = judged[judged["owner"] != "all"], judged[judged["owner"] == "all"]
-    counts = {}
-    for name, part in (("own", own), ("all", common)):
-        found = part[part["r"] >= threshold]
-        exclusive = found["kind"] == "exclusive"
-        if name == "own":
-            exclusive &= found["most"] == found["owner"]
-        counts |= {
-            name: len(part),
-            f"{name}_found": len(found),
-            f"{name}_exclusive": int(exclusive.sum()),
-            f"{name}_shared": int((found["kind"] == "shared").sum()),
+    own = judged["owner"] != "all"
+    found = judged["r"] >= threshold
+    right = ~own | (judged["most"] == judged["owner"])
+    table = pd.DataFrame(
+        {
+            "times": judged["times"],
+            "own": own,
+            "planted": 1,
+            "found": found,
+            "exclusive": found & (judged["kind"] == "exclusive") & right,
+            "shared": found & (judged["kind"] == "shared"),
         }
-    return counts
+    )
+    return table.groupby(["times", "own"], as_index=False).sum()

@@ -330,7 +330,7 @@ Markdown(control_text.say_formatting(kinds))
 # ## More controls, at the price of more training
 #
 # Four further controls train something of their own. They are off by default, to keep the whole
-# book within minutes; the run `params/controls.yaml` has them all.
+# book within minutes; the run `params/controls.yaml` has them all, and says what they cost.
 #
 # **The same recipe twice.** BabyPython is trained a second time, from another seed and with its
 # text in another order, and gets autoencoders of its own. Features that even this twin lacks were
@@ -415,9 +415,10 @@ shown
 # a model lacks has length 0 there. Crosscoders trained with an L1 penalty are known to invent
 # exclusive features, because the penalty shrinks a length to 0 where it could only be small
 # {cite:p}`minder2025crosscoders`; with BatchTopK, used here, there is no such penalty. There is an
-# error on the other side. At the start every feature is equally long in all models, and what one of
-# them does not need has to be unlearned: a crosscoder that is trained too briefly calls everything
-# shared. So features of known owners are planted into the activations, to see what becomes of them.
+# error on the other side. What a feature has at the start and does not need, it has to unlearn: a
+# crosscoder that starts with every feature in all models, and is trained briefly, calls everything
+# shared. Ours starts with half of its features in one model only. And features of known owners are
+# planted into the activations, to see what becomes of them.
 
 # %% tags=["hide-input"]
 joint = crosscoder_run.train_joint(c) if p.control_crosscoder else None

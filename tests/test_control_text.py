@@ -182,17 +182,21 @@ def test_the_crosscoder_s_shares_are_said_step_by_step():
 @pytest.mark.parametrize(
     "exclusive, invented, words",
     [
-        (4, 0, ("misses most", "lower bound, and it makes no exclusive feature up")),
-        (20, 0, ("misses some", "makes no exclusive")),
-        (31, 0, ("sees nearly all", "makes no exclusive")),
-        (31, 2, ("sees nearly all", "and it makes exclusive features up")),
+        ((0, 1, 4), 0, ("misses most", "lower bound, and it makes no exclusive feature up")),
+        ((6, 6, 6), 0, ("misses some", "makes no exclusive")),
+        ((2, 10, 12), 0, ("sees nearly all", "from 4 times on", "makes no exclusive")),
+        ((2, 10, 12), 2, ("sees nearly all", "and it makes exclusive features up")),
     ],
 )
 def test_planted_features_say_how_far_to_trust_it(exclusive, invented, words):
-    planted = {
-        "own": 32, "own_found": 31, "own_exclusive": exclusive, "own_shared": 0,
-        "all": 16, "all_found": 16, "all_shared": 14, "all_exclusive": invented,
-    }  # fmt: skip
-    said = say.say_plants(planted)
+    rows = [
+        row
+        for times, n in zip((1, 2, 4), exclusive, strict=True)
+        for row in ((times, True, 12, 12, n, 0), (times, False, 12, 11, invented, 9))
+    ]
+    columns = ["times", "own", "planted", "found", "exclusive", "shared"]
+    said = say.say_plants(pd.DataFrame(rows, columns=columns))
     assert all(word in said for word in words)
-    assert f"found 31 and called {exclusive} exclusive" in said
+    assert "36 features had been planted in one model only and 36 in all four" in said
+    assert "of those twice as strong it found 12 of 12 that one model had, and called " in said
+    assert f"called {exclusive[1]} exclusive and 0 shared, and 11 of 12 that all had" in said

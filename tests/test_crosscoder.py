@@ -7,6 +7,7 @@ import pytest
 import torch
 from planted import crosscoder_by_hand, sparse_features
 
+from featlib import crosscoder as crosscoder_module
 from featlib.activations import harvest
 from featlib.autoencoder import AutoencoderConfig
 from featlib.correlation import pearson_dense
@@ -101,6 +102,33 @@ def test_what_is_too_short_or_too_dense_blurs_and_invents_nothing(planted, epoch
     own = owner >= 0
     assert (kind[own] == "exclusive").mean() < (best[own] == "exclusive").mean() - 0.2
     assert not (kind[~own] == "exclusive").any()
+
+
+@pytest.mark.parametrize("begin_shared", [0.0, 1.0])
+def test_no_verdict_follows_from_the_start(planted, monkeypatch, begin_shared):
+    """Whether rows begin in one model or in all, training ends with whose they are."""
+    truth, owner, _, _, _, x = planted
+    monkeypatch.setattr(crosscoder_module, "BEGIN_SHARED", begin_shared)
+    crosscoder = fit(x, epochs=20)
+    kind, _, r = kinds_of(truth, crosscoder, encode_joint(crosscoder, x.split(4_000))[0])
+    assert (r > 0.9).mean() > 0.9
+    assert (kind[owner < 0] == "shared").mean() > 0.8
+    assert (kind[owner >= 0] == "exclusive").mean() > 0.8
+
+
+def test_half_of_the_rows_begin_in_one_model():
+    x = torch.ones(4, 30)
+    config = AutoencoderConfig(d_in=30, d_sae=24, k=2, n_tokens=4, batch_size=4, lr=1e-9)
+    started = Crosscoder(NAMES, crosscoder_module._start(x, 3, config, seed=0), (1.0,) * 3)
+    norms = started.decoder_norms
+    np.testing.assert_allclose((norms**2).sum(1), 1, rtol=1e-5)
+    assert ((norms > 0).sum(1) == 3).sum() == 12
+    assert ((norms > 0).sum(1) == 1).sum() == 12
+    assert (norms[12:] > 0).sum(0).tolist() == [4, 4, 4], "no model begins with more than another"
+    assert torch.equal(started.sae.W_enc, started.sae.W_dec.T)
+    assert torch.equal(started.sae.b_dec, x.mean(0))
+    with pytest.raises(FeatlibError, match="no activations to train"):
+        train_crosscoder([], dict.fromkeys(NAMES, 1.0), config, seed=0)
 
 
 def test_relative_norms_say_the_same_of_two_models(planted):

@@ -15,10 +15,11 @@ from featlib.runs import FeatlibError
 def test_plants_live_in_their_owner_alone_and_the_common_ones_everywhere():
     rng = np.random.default_rng(0)
     plants = plant_features(3, 10, 2.5, rng, exclusive=4, common=5)
-    assert plants.owner.tolist() == [-1] * 5 + [0] * 4 + [1] * 4 + [2] * 4
+    assert plants.owner.tolist() == ([-1] * 5 + [0] * 4 + [1] * 4 + [2] * 4) * 3
+    assert plants.times.tolist() == [1] * 17 + [2] * 17 + [4] * 17
     length = plants.directions.reshape(-1, 3, 10).norm(dim=2)
-    for owner, row in zip(plants.owner, length, strict=True):
-        expected = [2.5 if owner in (-1, m) else 0 for m in range(3)]
+    for owner, times, row in zip(plants.owner, plants.times, length, strict=True):
+        expected = [2.5 * times if owner in (-1, m) else 0 for m in range(3)]
         assert row.tolist() == pytest.approx(expected, rel=1e-5)
     with pytest.raises(FeatlibError, match="strength above 0, not 0"):
         plant_features(3, 10, 0, rng)
@@ -50,12 +51,12 @@ def test_plants_are_judged_by_the_latent_closest_to_them():
     norms = [[1, 0.5, 1], [1, 0, 0], [1, 1, 1], [1, 0, 0], [1, 1, 1], [0, 0, 1]]
     crosscoder = crosscoder_by_hand(norms)
     judged = judge_plants(crosscoder, plants, feature_activations(csr(seen)), truth)
-    assert judged["owner"].tolist() == ["all", "all", "base", "lua", "merged"]
-    assert judged["latent"].tolist() == [4, 0, 1, 2, 3]
-    assert judged["kind"].tolist() == ["shared", "partial", "exclusive", "shared", "exclusive"]
-    assert count_plants(judged, 0.8) == {
-        "own": 3, "own_found": 3, "own_exclusive": 1, "own_shared": 1,
-        "all": 2, "all_found": 2, "all_exclusive": 0, "all_shared": 1,
-    }  # fmt: skip
-    nothing = count_plants(judged.assign(r=0.5), 0.8)
-    assert (nothing["own_found"], nothing["all_shared"], nothing["own"]) == (0, 0, 3)
+    assert judged["owner"].tolist() == ["all", "all", "base", "lua", "merged"] * 3
+    weak = judged[judged["times"] == 1]
+    assert weak["latent"].tolist() == [4, 0, 1, 2, 3]
+    assert weak["kind"].tolist() == ["shared", "partial", "exclusive", "shared", "exclusive"]
+    counts = count_plants(judged, 0.8).set_index(["times", "own"])
+    assert counts.loc[(1, True)].tolist() == [3, 3, 1, 1]  # planted, found, exclusive, shared
+    assert counts.loc[(1, False)].tolist() == [2, 2, 0, 1]
+    assert counts.loc[(4, True)].tolist() == [3, 0, 0, 0], "no latent reads the strong ones here"
+    assert count_plants(judged.assign(r=0.5), 0.8)[["found", "shared"]].to_numpy().sum() == 0
