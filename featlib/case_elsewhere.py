@@ -16,7 +16,7 @@ from featlib.answers import listed
 from featlib.autoencoder import SparseAutoencoder
 from featlib.baselines import token_rule
 from featlib.case_run import Case, read_text
-from featlib.case_study import best_dictionary, encode_few, pick_features, read_subjects
+from featlib.case_study import encode_few, pick_features, read_subject
 from featlib.case_text import CaseText, split_halves
 from featlib.cases import evaluate_feature
 from featlib.detectors import LabelledStream, best_threshold, evaluate_detector, rank_features
@@ -70,16 +70,14 @@ def _detect_in(
     options: Mapping[str, int],
 ) -> list[tuple[str, int, dict[str, float]]]:
     """Of one model, whose activations are let go before the next one's are read."""
-    searched = case.dictionaries[name]
-    saes = {subject.seed: subject.sae for subject in searched}
-    subjects = read_subjects(name, searched[0].model, saes, text.ids)
-    moved = encode_few(carried, subjects[0].sites.neurons)
+    subject = case.subjects[name]
+    here = read_subject(name, subject.model, subject.sae, text.ids)
+    moved = encode_few(carried, here.sites.neurons)
     found = [(SAME, case.feature, evaluate_feature(moved, 0, stream, **options))]
-    home = best_dictionary(subjects, stream)
-    if home is not None:
-        best = int(rank_features(home.features, stream, 1)["feature"][0])
-        measured = evaluate_feature(home.features, best, stream, **options)
-        found.append((BEST, best, measured))
+    best = rank_features(here.features, stream, 1)
+    if len(best):
+        feature = int(best["feature"][0])
+        found.append((BEST, feature, evaluate_feature(here.features, feature, stream, **options)))
     return found
 
 

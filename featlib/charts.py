@@ -33,6 +33,7 @@ from featlib.figures import (
     Layered,
     Markup,
     figure,
+    fold,
     table,
 )
 from featlib.flow_diagram import flow
@@ -43,8 +44,8 @@ __all__ = [
     "DOMAIN_COLORS", "FATE_COLORS", "MODEL_COLORS", "Figure", "Markup", "autoencoder_cards",
     "chance_by_firings",
     "corpus_bars", "correlation_by_firings", "density_histogram", "design_diagram",
-    "domain_scores", "excerpts", "fate_bars", "figure", "flow", "loss_curves", "match_histogram",
-    "merge_difference", "merge_sweep", "table", "tensor_angles", "token_strip", "token_strips",
+    "domain_scores", "excerpts", "fate_bars", "figure", "flow", "fold", "loss_curves",
+    "match_histogram", "merge_difference", "merge_sweep", "table", "tensor_angles", "token_strip", "token_strips",
 ]  # fmt: skip
 
 # --- corpora and language models --------------------------------------------------------------

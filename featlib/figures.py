@@ -273,6 +273,13 @@ def _table_behind(data: pd.DataFrame, name: str) -> str:
     )
 
 
+def fold(content: Markup, summary: str) -> Markup:
+    """`content` behind a line to open it: what few readers need, and those find."""
+    return Markup(
+        f'<details class="fl-table"><summary>{html.escape(summary)}</summary>{content}</details>'
+    )
+
+
 def table(data: pd.DataFrame, digits: int = 4) -> Markup:
     """A small HTML table: numbers to the right and short, text escaped, a dash for what is missing.
 

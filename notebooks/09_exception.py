@@ -253,16 +253,14 @@ Markdown(
     else "No crosscoder was trained in this run; with `control_crosscoder: true` one is."
 )
 
-# %% [markdown]
-# And in full:
-
 # %% tags=["hide-input"]
 verdict_table = case.fates.assign(
     model=case.fates["model"].map(PRINT_NAMES) + np.where(case.fates["again"], ", again", ""),
     route=case.fates["route"].map(case_charts.ROUTE_NAMES),
     feature=case.fates["feature"].where(case.fates["route"] != "transfer", case.feature),
 )[["model", "route", "feature", "r", "r_stream", "f1", "precision", "recall", "effect"]]
-charts.table(verdict_table.rename(columns={"r_stream": "r, common stream"}), digits=2)
+full = charts.table(verdict_table.rename(columns={"r_stream": "r, common stream"}), digits=2)
+charts.fold(full, "Every counterpart in full")
 
 # %% [markdown]
 # ## The same text, four models
@@ -349,7 +347,7 @@ charts.figure(
     name="ablation",
     made_by=chapter.made_by,
     caption=f"Change of loss when the {name} of {parent} is ablated in each model, in nats a "
-    "token.",
+    "token. All panels have one scale.",
     alt="Ablating the feature costs at labelled tokens: "
     + "; ".join(
         f"{PRINT_NAMES[m]} {at[m, 'feature']:.2f} nats (random {at[m, 'random']:.2f})"

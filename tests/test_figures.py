@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 from tables import figure_faults
 
-from featlib.figures import CSV_BYTES, Markup, figure, table
+from featlib.figures import CSV_BYTES, Markup, figure, fold, table
 from featlib.params import FeatlibError
 from featlib.strips import token_strips
 
@@ -184,3 +184,9 @@ def test_figures_without_finding_table_or_maker_are_found_out(tmp_path: Path) ->
         "no table to download",
         "the alternative text 'One of 1.' states no finding",
     ]
+
+
+def test_what_is_folded_is_whole_and_its_summary_is_text():
+    folded = fold(table(pd.DataFrame({"a": [1]})), "x < y")
+    assert folded.startswith("<details") and folded.endswith("</details>")
+    assert "<summary>x &lt; y</summary><table>" in folded
