@@ -45,7 +45,8 @@ __all__ = [
     "chance_by_firings",
     "corpus_bars", "correlation_by_firings", "density_histogram", "design_diagram",
     "domain_scores", "excerpts", "fate_bars", "figure", "flow", "fold", "loss_curves",
-    "match_histogram", "merge_difference", "merge_sweep", "table", "tensor_angles", "token_strip", "token_strips",
+    "match_histogram", "merge_difference", "merge_sweep", "table", "tensor_angles", "token_strip",
+    "token_strips",
 ]  # fmt: skip
 
 # --- corpora and language models --------------------------------------------------------------

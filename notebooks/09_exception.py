@@ -303,27 +303,34 @@ charts.figure(
 
 # %% tags=["hide-input"]
 others = [lang for lang in CODE if lang in labels[p.label].find and lang not in languages]
+abroad, shown = pd.DataFrame(), Markdown("")
 if others:
+    where = DOMAIN_NAMES[others[0]]
     abroad = case_elsewhere.detect_elsewhere(run_folder, case, labels[p.label], others[0], p)
-    abroad_f1 = abroad.set_index(["detector", "model"])["f1"]
+if len(abroad):
+    by_detector = abroad.set_index(["detector", "model"])["f1"]
     shown = charts.figure(
         case_charts.detector_dots(abroad, order=case_elsewhere.DETECTORS),
         name="elsewhere",
         made_by=chapter.made_by,
-        caption=f"Detectors of the same label in {DOMAIN_NAMES[others[0]]} "
-        f"({int(abroad['n_labelled'].iloc[0])} labelled tokens in the test half).",
-        alt=f"F1 in {DOMAIN_NAMES[others[0]]}. The same feature, transferred: "
-        + "; ".join(f"{PRINT_NAMES[m]} {v:.2f}" for m, v in abroad_f1[case_elsewhere.SAME].items())
-        + ". Best feature of its own: "
-        + "; ".join(f"{PRINT_NAMES[m]} {v:.2f}" for m, v in abroad_f1[case_elsewhere.BEST].items()),
+        caption=f"Detectors of the same label in {where} ({int(abroad['n_labelled'].iloc[0])} "
+        "labelled tokens in the test half).",
+        alt=f"F1 in {where}. "
+        + " ".join(
+            f"{who}: " + "; ".join(f"{PRINT_NAMES[m]} {v:.2f}" for m, v in by_detector[who].items())
+            for who in (case_elsewhere.SAME, case_elsewhere.BEST)
+            if who in by_detector.index
+        ),
         data=abroad,
     )
-else:
-    shown = Markdown("This label is read in no other language.")
 shown
 
 # %% tags=["remove-input"]
-Markdown(case_elsewhere.say_elsewhere(abroad, DOMAIN_NAMES[others[0]]) if others else "")
+Markdown(
+    case_elsewhere.say_elsewhere(abroad, where)
+    if others
+    else "This label is read in no other language."
+)
 
 # %% [markdown]
 # ## Cause: what happens without it
