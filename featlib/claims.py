@@ -55,25 +55,43 @@ class StepShares:
     transfer: Share
 
 
-def judge_persistence(steps: Mapping[str, StepShares]) -> Judgement:
+def judge_persistence(
+    steps: Mapping[str, StepShares], other_text: Mapping[str, Share] | None = None
+) -> Judgement:
     """Few features persist through fine-tuning. `steps`: children of the base by their print name.
 
-    Sure only if it holds both against the ceiling (ratio's interval below 1) and with the
-    dictionary held fixed (transfer's interval below `MOST`); likely if by one of the two.
+    `other_text`: by child, what the base itself shows through a dictionary that learned from the
+    child's text. Sure only if it holds both by matching (the interval lies below this, or where it
+    was not measured, the ratio's below 1) and with the dictionary held fixed (transfer's interval
+    below `MOST`); likely if by one of the two.
     """
-    numbers = ". ".join(
-        f"{name}: {s.matching} by matching, where a second seed of the parent finds "
-        f"{s.ceiling.value:.0%}, so {s.ratio} of what could be found; {s.transfer} by transfer"
-        for name, s in steps.items()
-    )
-    below_ceiling = [s.ratio.high < 1 for s in steps.values()]
+    other_text = other_text or {}
+    parts, below = [], []
+    for name, s in steps.items():
+        part = (
+            f"{name}: {s.matching} by matching, where a second seed of the parent finds "
+            f"{s.ceiling.value:.0%}, so {s.ratio} of what could be found; {s.transfer} by transfer"
+        )
+        if name in other_text:
+            other = other_text[name]
+            part += f"; {other} in the parent itself, if its dictionary learns from {name}'s text"
+            below.append(s.matching.high < other.low)
+        else:
+            below.append(s.ratio.high < 1)
+        parts.append(part)
+    numbers = ". ".join(parts)
     few_by_transfer = [s.transfer.high < MOST for s in steps.values()]
-    if all(below_ceiling) and all(few_by_transfer):
+    if all(below) and all(few_by_transfer):
         return Judgement("It holds, though the bare share overstates the loss.", numbers, SURE)
     if all(few_by_transfer):
-        said = "It holds by transfer; matching cannot tell the child from a second seed."
+        said = (
+            "It holds by transfer. Matching cannot tell the child from its parent read through a "
+            "dictionary that learned from other text."
+            if other_text
+            else "It holds by transfer; matching cannot tell the child from a second seed."
+        )
         return Judgement(said, numbers, LIKELY)
-    if all(below_ceiling):
+    if all(below):
         said = "Features are lost, but not most of them once the dictionary is held fixed."
         return Judgement(said, numbers, LIKELY)
     return Judgement("Not settled: the measures disagree.", numbers, OPEN)

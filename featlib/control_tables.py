@@ -224,6 +224,23 @@ def step_shares(c: ControlRun, moved: Transfers, pair: tuple[str, str]) -> StepS
     )
 
 
+def plants_table(planted: pd.DataFrame) -> pd.DataFrame:
+    """`planted_features.count_plants` for a page: one row a strength, "k of n"."""
+    rows = []
+    for times, part in planted.groupby("times"):
+        own, common = part[part["own"]].iloc[0], part[~part["own"]].iloc[0]
+        rows.append(
+            {
+                "strength, beside an average feature": f"{times:g} times",
+                "in one model: found": f"{own['found']} of {own['planted']}",
+                "called exclusive": int(own["exclusive"]),
+                "in all: found": f"{common['found']} of {common['planted']}",
+                "called shared": int(common["shared"]),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
 def control_metrics(
     moved: Transfers,
     neurons: Mapping[tuple[str, str], float],

@@ -17,7 +17,7 @@ LOW_CEILING = 0.3  # below this, a ratio to the ceiling rests on few features
 UNCHANGED = 0.95  # a share by transfer whose interval reaches this is as good as no change
 PAPER_WIDTH = 512  # hidden size of the paper's models
 ALONG = 0.5  # cosine from which two moves go largely the same way
-MISSES, SEES = 0.5, 0.9  # shares of planted features between which a crosscoder sees some
+SEES = 0.9  # share of planted features from which a crosscoder sees nearly all
 BASE = PRINT_NAMES["base"]
 
 
@@ -202,19 +202,25 @@ def say_other_text(found: Mapping[str, tuple[Share, Share, Share]], seconds: flo
     """
     parts = []
     for child, (other, ceiling, matched) in found.items():
-        if matched.high < other.low:
-            verdict = "so the text explains part of the loss and the model the rest"
-        elif matched.low > other.high:
-            verdict = f"so {child} has more of them than {BASE} itself read through such text"
-        else:
-            verdict = "so the text alone can explain what matching counts as lost"
-        parts.append(
-            f"read through a dictionary that learned from {child}'s text, {BASE} itself shows "
-            f"{other} of its features, where its own text gives {ceiling} and {child} has "
-            f"{matched}, {verdict}"
+        said = (
+            f"Read through a dictionary that learned from {child}'s text, {BASE} itself shows "
+            f"{other} of its features, where its own text gives {ceiling} and {child} has {matched}"
         )
-    said = "; ".join(parts)
-    return f"{said[0].upper()}{said[1:]}. This control took {seconds:.0f} s."
+        gap = ceiling.value - matched.value
+        part = min(max((ceiling.value - other.value) / gap, 0.0), 1.0) if gap > 0 else 0.0
+        if gap <= 0 or matched.low > other.high:
+            verdict = f": {child} has more of them than {BASE} itself under such a dictionary"
+        else:
+            verdict = (
+                f": {part:.0%} of the way from the ceiling down to {child} is the text's doing"
+            )
+            verdict += (
+                ", and the rest the model's"
+                if matched.high < other.low
+                else ", and the intervals leave room for all of it"
+            )
+        parts.append(f"{said}{verdict}.")
+    return f"{' '.join(parts)} This control took {seconds:.0f} s."
 
 
 def say_warm(
@@ -272,31 +278,26 @@ def say_plants(planted: pd.DataFrame) -> str:
     said = (
         f"How far can these words be trusted? Into the activations that it learned from, "
         f"{own['planted'].sum()} features had been planted in one model only and "
-        f"{common['planted'].sum()} in all four. Beside an average feature of {BASE}, "
+        f"{common['planted'].sum()} in all four, from as strong as an average feature of {BASE} "
+        f"to {planted['times'].max():g} times that. Of those in one model it found "
+        f"{own['found'].sum()} and called {own['exclusive'].sum()} of these exclusive; of those in "
+        f"all it found {common['found'].sum()} and called {common['shared'].sum()} of these "
+        f"shared and {common['exclusive'].sum()} exclusive. "
     )
-    parts = []
-    for times, part in planted.groupby("times"):
-        one, all_four = part[part["own"]].iloc[0], part[~part["own"]].iloc[0]
-        strength = {1: "of those as strong", 2: "of those twice as strong"}.get(
-            int(times), f"of those {times:g} times as strong"
-        )
-        parts.append(
-            f"{strength} it found {one['found']} of {one['planted']} that one model had, and "
-            f"called {one['exclusive']} exclusive and {one['shared']} shared, and "
-            f"{all_four['found']} of {all_four['planted']} that all had, and called "
-            f"{all_four['shared']} shared and {all_four['exclusive']} exclusive"
-        )
-    said += "; ".join(parts) + ". "
-    seen = [int(row.times) for row in own.itertuples() if row.exclusive >= SEES * row.planted]
-    if own["exclusive"].sum() < MISSES * own["planted"].sum():
+    seen = own.loc[own["exclusive"] >= SEES * own["planted"], "times"]
+    missed = own["exclusive"].sum() < SEES * own["planted"].sum()
+    if missed and len(seen):
         said += (
-            "So it misses most of what only one model has, and its share of exclusive features is "
-            "no more than a lower bound"
+            f"So it sees what only one model has from {seen.min():g} times the average on, and "
+            "its share of exclusive features is a lower bound: weaker ones escape it"
         )
-    elif seen:
-        said += f"So it sees nearly all that only one model has, from {min(seen)} times on"
+    elif missed:
+        said += (
+            "So it misses much of what only one model has, and its share of exclusive features is "
+            "a lower bound"
+        )
     else:
-        said += "So it misses some of what only one model has"
+        said += "So it sees nearly all of what only one model has"
     return said + (
         ", and it makes exclusive features up."
         if common["exclusive"].sum()

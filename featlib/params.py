@@ -181,7 +181,7 @@ class Params(BaseModel):
         False, "Train BabyPython a second time, from another seed, for the ceiling of one recipe."
     )
     control_other_text: bool = _field(
-        False, "Train BabyPython's autoencoder on each child's text, for the ceiling of that text."
+        True, "Train BabyPython's autoencoder on each child's text, for the ceiling of that text."
     )
     control_warm_start: bool = _field(
         False, "Train each child's autoencoder once more, starting from its parent's."

@@ -37,6 +37,14 @@ def test_few_persist_is_sure_only_by_both_measures():
     assert sure == LIKELY and "not most of them" in said
     both = step(ratio=(0.9, 0.8, 1.1), transfer=(0.7, 0.6, 0.8))
     assert judge_persistence({"Lua": both}).sure == OPEN
+    near = StepShares(
+        Share(0.08, 0.07, 0.1), Share(0.2), Share(0.4, 0.3, 0.5), Share(0.3, 0.2, 0.4)
+    )
+    assert judge_persistence({"Lua": near}).sure == SURE
+    said, numbers, sure = judge_persistence({"Lua": near}, {"Lua": Share(0.1, 0.09, 0.11)})
+    assert sure == LIKELY and "learned from other text" in said
+    assert "10% (9% to 11%) in the parent itself" in numbers
+    assert judge_persistence({"Lua": near}, {"Lua": Share(0.15, 0.12, 0.18)}).sure == SURE
     unknown = step(ratio=(NAN, NAN, NAN))
     assert judge_persistence({"Lua": unknown}).sure == LIKELY, "no ceiling is no evidence"
 

@@ -7,6 +7,7 @@ import pytest
 
 from featlib import control_text as say
 from featlib.claims import Share, StepShares
+from featlib.control_tables import plants_table
 
 NAN = float("nan")
 
@@ -122,13 +123,16 @@ def test_the_twin_s_three_verdicts(twin, words):
 @pytest.mark.parametrize(
     "other, words",
     [
-        (Share(0.15, 0.13, 0.17), "part of the loss and the model the rest"),
-        (Share(0.1, 0.08, 0.12), "the text alone can explain"),
+        (Share(0.15, 0.13, 0.17), "50% of the way from the ceiling down to Lua is the text's"),
+        (Share(0.15, 0.13, 0.17), "and the rest the model's"),
+        (Share(0.11, 0.09, 0.13), "90% of the way"),
+        (Share(0.11, 0.09, 0.13), "room for all of it"),
         (Share(0.03, 0.02, 0.04), "Lua has more of them than BabyPython itself"),
+        (Share(0.25, 0.24, 0.26), "0% of the way"),
     ],
 )
 def test_what_other_text_explains(other, words):
-    found = {"Lua": (other, Share(0.2, 0.18, 0.22), Share(0.09, 0.07, 0.11))}
+    found = {"Lua": (other, Share(0.2, 0.18, 0.22), Share(0.1, 0.08, 0.12))}
     said = say.say_other_text(found, 12.3)
     assert words in said and "20% (18% to 22%)" in said and "took 12 s" in said
     assert said.startswith("Read through a dictionary that learned from Lua's text")
@@ -182,10 +186,10 @@ def test_the_crosscoder_s_shares_are_said_step_by_step():
 @pytest.mark.parametrize(
     "exclusive, invented, words",
     [
-        ((0, 1, 4), 0, ("misses most", "lower bound, and it makes no exclusive feature up")),
-        ((6, 6, 6), 0, ("misses some", "makes no exclusive")),
-        ((2, 10, 12), 0, ("sees nearly all", "from 4 times on", "makes no exclusive")),
-        ((2, 10, 12), 2, ("sees nearly all", "and it makes exclusive features up")),
+        ((0, 1, 4), 0, ("misses much", "lower bound, and it makes no exclusive feature up")),
+        ((0, 5, 11), 0, ("from 4 times the average on", "weaker ones escape it, and it makes no")),
+        ((0, 11, 12), 2, ("from 2 times the average on", "and it makes exclusive features up")),
+        ((11, 12, 12), 0, ("sees nearly all", "and it makes no exclusive")),
     ],
 )
 def test_planted_features_say_how_far_to_trust_it(exclusive, invented, words):
@@ -195,8 +199,11 @@ def test_planted_features_say_how_far_to_trust_it(exclusive, invented, words):
         for row in ((times, True, 12, 12, n, 0), (times, False, 12, 11, invented, 9))
     ]
     columns = ["times", "own", "planted", "found", "exclusive", "shared"]
-    said = say.say_plants(pd.DataFrame(rows, columns=columns))
+    planted = pd.DataFrame(rows, columns=columns)
+    said = say.say_plants(planted)
     assert all(word in said for word in words)
     assert "36 features had been planted in one model only and 36 in all four" in said
-    assert "of those twice as strong it found 12 of 12 that one model had, and called " in said
-    assert f"called {exclusive[1]} exclusive and 0 shared, and 11 of 12 that all had" in said
+    assert f"found 36 and called {sum(exclusive)} of these exclusive" in said
+    assert f"found 33 and called 27 of these shared and {3 * invented} exclusive" in said
+    table = plants_table(planted)
+    assert table.iloc[1].tolist() == ["2 times", "12 of 12", exclusive[1], "11 of 12", 9]
