@@ -279,4 +279,4 @@ def test_the_label_abroad_in_words():
     said = say_elsewhere(table.assign(n_labelled=500), "Lua")
     assert said.startswith("The feature detects the label in Lua too, in Lua;")
     assert "hint" not in said
-    assert say_elsewhere(pd.DataFrame(), "Lua") == "The held-out Lua holds too few such tokens to tell."
+    assert say_elsewhere(pd.DataFrame(), "Lua").startswith("The held-out Lua holds too few")
