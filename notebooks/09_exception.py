@@ -51,6 +51,7 @@ from IPython.display import Markdown
 from featlib import (
     answers,
     case_charts,
+    case_dictionaries,
     case_elsewhere,
     case_run,
     case_study,
@@ -370,6 +371,20 @@ charts.figure(
 # %% tags=["hide-input"]
 gap = case_tables.check_by_bridge(case, run_folder)
 Markdown(f"The two ways differ by at most {gap:.1e} nats on any token of four blocks.")
+
+# %% [markdown]
+# ## Another autoencoder, another feature
+#
+# The feature comes from one autoencoder. The others of the same model have one for the label too,
+# and each can be asked the same: does it still detect the label in the other models, and what does
+# ablating it cost at labelled tokens? (No random features are taken off here; theirs are near 0.)
+
+# %% tags=["hide-input"]
+compared = case_dictionaries.compare_dictionaries(case, p)
+charts.table(case_dictionaries.dictionary_table(compared))
+
+# %% tags=["remove-input"]
+Markdown(case_dictionaries.say_dictionaries(compared, reference=case.reference))
 
 # %% [markdown]
 # ## Steering

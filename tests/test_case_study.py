@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,7 +11,9 @@ import torch
 
 from featlib.answers import judge_models, write_answer, write_short_answer
 from featlib.autoencoder import SparseAutoencoder
+from featlib.case_dictionaries import compare_dictionaries, dictionary_table, say_dictionaries
 from featlib.case_elsewhere import BEST, RULE, SAME, say_elsewhere
+from featlib.case_run import Case
 from featlib.case_study import (
     Found,
     best_correlated,
@@ -23,10 +27,11 @@ from featlib.case_study import (
     transfer_subject,
 )
 from featlib.case_sweeps import Candidates, follow_feature, half_lives
+from featlib.case_text import CaseText
 from featlib.checkpoints import keep_snapshots, read_snapshots
 from featlib.detectors import labelled_stream
 from featlib.features import feature_activations
-from featlib.interventions import feature_direction
+from featlib.interventions import Edit, feature_direction, loss_changes
 from featlib.language_model import build_model
 from featlib.runs import FeatlibError
 
@@ -280,3 +285,35 @@ def test_the_label_abroad_in_words():
     assert said.startswith("The feature detects the label in Lua too, in Lua;")
     assert "hint" not in said
     assert say_elsewhere(pd.DataFrame(), "Lua").startswith("The held-out Lua holds too few")
+
+
+def test_every_dictionary_is_asked(model, sae, ids, documents, stream):
+    """The second holds a copy of the planted feature that writes nothing: it detects alike."""
+    mute = pick_features(sae, [1, 0])
+    with torch.no_grad():
+        mute.W_dec[1] = 0
+    subjects = read_subjects("base", model, {0: sae, 3: mute}, ids)
+    text = CaseText(
+        ids, documents, np.full(len(ids), "python"), {"word": ids == WORD}, {"python": 1},
+        {"python": 0},
+    )  # fmt: skip
+    fits, homes = fit_subjects(
+        {"base": subjects}, {"word": stream}, chosen="word", seed=0, n_random=2, n_boot=5
+    )
+    case = Case(
+        "word", "base", text, {"word": stream}, {"base": subjects, "lua": subjects[:1]}, fits,
+        homes, [], pd.DataFrame(), pd.DataFrame(),
+    )  # fmt: skip
+    table = compare_dictionaries(case, SimpleNamespace(seed=0, bootstrap=20))
+    assert table["autoencoder"].tolist() == [0, 0, 3, 3]
+    assert table["feature"].tolist() == [0, 0, 1, 1]
+    assert (table["f1"] == table["f1"][0]).all(), "the same activations"
+    effects = table.set_index(["autoencoder", "model"])["effect"]
+    own = subjects[0]
+    change = loss_changes(own.model, own.sae, own.sites, own.features, Edit(0))
+    at = (ids == WORD)[:, :-1] & (documents[:, 1:] == documents[:, :-1])
+    assert effects[0, "base"] == pytest.approx(change[at].mean(), rel=1e-3)
+    assert effects[3, "base"] == effects[3, "lua"] == 0
+    assert list(dictionary_table(table).columns) == ["autoencoder", "feature", "BabyPython", "Lua"]
+    said = say_dictionaries(table, reference="base")
+    assert said.startswith("In 2 of 2 autoencoders of BabyPython the best feature keeps")
