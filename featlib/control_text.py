@@ -308,13 +308,23 @@ def say_plants(planted: pd.DataFrame) -> str:
 # --- the end --------------------------------------------------------------------------------------
 
 
-def say_verdict(steps: Mapping[str, StepShares], merged: Share) -> str:
-    """`steps`: children of the base by their print name; `merged`: by transfer in the merge."""
+def say_verdict(
+    steps: Mapping[str, StepShares], merged: Share, other_text: Mapping[str, Share] | None = None
+) -> str:
+    """`steps`: children of the base by their print name; `merged`: by transfer in the merge;
+    `other_text`: by child, as in `claims.judge_persistence`.
+    """
     ceiling = next(iter(steps.values())).ceiling
     said = (
         f"The instrument finds {ceiling.value:.0%} of {BASE}'s features again when nothing has "
-        "changed at all. A share that persists can only be read beside that number, and a feature "
-        "without a match has, by itself, shown nothing. "
+        "changed at all"
+    )
+    if other_text:
+        less = " and ".join(f"{s.value:.0%} for {name}'s" for name, s in other_text.items())
+        said += f", and when its dictionary learns from a child's text, {less}"
+    said += (
+        ". A share that persists can only be read beside that, and a feature without a match has, "
+        "by itself, shown nothing. "
     )
     kept = " and ".join(f"{s.transfer.value:.0%} in {name}" for name, s in steps.items())
     changed = " and ".join(f"{1 - s.transfer.value:.0%}" for s in steps.values())

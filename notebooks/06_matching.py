@@ -338,7 +338,9 @@ Lua have the same index in both lists, where chance would give
 other. The paper's all did; ours, in the shares above, never do.
 
 The null passes the threshold for {pairs["null"].max():.1%} of the features at most, so chance is
-not what we count. What remains uncertain is the threshold itself: {p.threshold:g} is a convention,
+not what we count. Two things remain uncertain. The child's autoencoder learned from the child's
+text, so part of a loss may be the text's, and [Controls](11_controls) measures how much. And the
+threshold is a choice: {p.threshold:g} is a convention,
 and features that turn into near relatives of themselves fall below it."""
 )
 

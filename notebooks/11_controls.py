@@ -113,7 +113,9 @@ charts.table(ct.calibrated_table(c))
 # %% [markdown]
 # A calibrated ratio of 1 says that the child is no further from its parent than a second
 # description of the parent is. It does not say that nothing changed: where the ceiling is low, the
-# ratio rests on the few features that any dictionary finds.
+# ratio rests on the few features that any dictionary finds. Nor does a ratio below 1 say that the
+# model changed, for the child's dictionary learned from the child's text: how much that alone does
+# is measured [below](#the-same-model-other-text).
 #
 # ## One start for all
 #
@@ -332,6 +334,7 @@ Markdown(control_text.say_formatting(kinds))
 # Four further controls train something of their own. All but the first are off by default, to keep
 # the whole book within minutes; the run `params/controls.yaml` has them, and says what they cost.
 #
+# (the-same-model-other-text)=
 # **The same model, other text.** A child's autoencoder learns from the child's text, as in the
 # paper. So a feature of Python may be missing from Lua's dictionary because Lua lost it, or because
 # the dictionary never read Python. Here the model stays BabyPython, and only its autoencoder is
@@ -474,12 +477,13 @@ shown
 # %% tags=["remove-input"]
 down = {PRINT_NAMES[child]: ct.step_shares(c, moved, ("base", child)) for child in cr.CHILDREN}
 into = {PRINT_NAMES[child]: ct.step_shares(c, moved, (child, "merged")) for child in cr.CHILDREN}
+through_text = {PRINT_NAMES[child]: found.share for child, found in other_text.items()}
 hidden_size = c.models["base"].config.hidden_size
 ceiling = c.share(("base", "lua"), "ceiling")
 Markdown(
     "\n\n".join(
         [
-            control_text.say_verdict(down, moved.shares["base", "merged"]),
+            control_text.say_verdict(down, moved.shares["base", "merged"], through_text),
             control_text.say_limits(ceiling.value, hidden_size, twin is not None),
             "The authors asked early which features live through adaptation, and built the "
             "pipeline that this book repeats. What the controls add is a scale to read it by.",
@@ -496,9 +500,7 @@ matched = sum(fates[pair].persist for pair in cr.STEPS[:2]) / 2
 recovered = int(followed["recovered"].sum())
 children = {PRINT_NAMES[child]: moved.shares["base", child] for child in cr.CHILDREN}
 verdicts = {
-    "Few features persist through fine-tuning.": claims.judge_persistence(
-        down, {PRINT_NAMES[child]: found.share for child, found in other_text.items()}
-    ),
+    "Few features persist through fine-tuning.": claims.judge_persistence(down, through_text),
     "A feature without a match has disappeared.": claims.judge_loss(down),
     f"Features that correlate at {p.threshold:g} or more are the same.": claims.judge_matches(
         nothing.shuffled, nothing.random, matched

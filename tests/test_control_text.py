@@ -159,6 +159,10 @@ def test_the_loss_is_called_real_only_if_one_dictionary_shows_it():
     merged = Share(0.5)
     assert "not all noise" in say.say_verdict({"Lua": real, "TinyStories": real}, merged)
     assert "noise altogether" in say.say_verdict({"Lua": none, "TinyStories": none}, merged)
+    plain = say.say_verdict({"Lua": real}, merged)
+    assert "changed at all. A share" in plain
+    told = say.say_verdict({"Lua": real}, merged, {"Lua": Share(0.11)})
+    assert "learns from a child's text, 11% for Lua's. A share" in told
     mixed = say.say_verdict({"Lua": none, "TinyStories": real}, merged)
     assert "in every child" in mixed and "97% in Lua and 30% in TinyStories" in mixed
     assert "3% and 70% changed" in mixed and "finds 20% of BabyPython" in mixed
