@@ -510,8 +510,8 @@ Feature {case.feature} of {parent} detects the label with F1 {own.row()["f1"]:.2
 ({own.row()["f1_low"]:.2f} to {own.row()["f1_high"]:.2f}). The token's identity explains
 {own.token_share:.0%} of its variance, and a rule that sees the token alone reaches F1
 {own.row("token rule")["f1"]:.2f}. {
-        "The rule is as good, so this is a feature that recognises words"
-        if own.row("token rule")["f1"] >= own.row()["f1_low"]
+        "The rule does about as well, so this is a feature that recognises words"
+        if own.row("token rule")["f1"] >= min(own.row()["f1_low"], 0.95 * own.row()["f1"])
         else "The feature is better than the rule, so it uses the context"
     };
 calling it an understanding of exceptions would say more than was shown.{keywords}
