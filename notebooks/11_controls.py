@@ -240,7 +240,8 @@ Markdown(control_text.say_recovered(followed, cr.moves_in_weights(c), p.threshol
 
 # %% [markdown]
 # Which features come back? The clearest cases, by what they fire on in BabyPython, with their
-# correlation with themselves in each model:
+# correlation with themselves in each model. All of them stand in the run's
+# `tables/recovered.parquet`.
 
 # %% tags=["hide-input"]
 charts.table(ct.recovered_examples(c, followed), digits=2)
