@@ -74,7 +74,7 @@ def judge_persistence(
         )
         if name in other_text:
             other = other_text[name]
-            part += f"; {other} in the parent itself, if its dictionary learns from {name}'s text"
+            part += f"; {other} in the parent itself, if its dictionary learns from {possessive(name)} text"
             below.append(s.matching.high < other.low)
         else:
             below.append(s.ratio.high < 1)
@@ -223,6 +223,10 @@ def judge_merge(
         said = "The merge has fewer of the base's than one child, but some that were lost are back."
         return Judgement(said, numbers, LIKELY)
     return Judgement("It holds: no feature came back.", numbers, LIKELY)
+
+
+def possessive(name: str) -> str:
+    return f"{name}'" if name.endswith("s") else f"{name}'s"
 
 
 def claims_table(rows: Mapping[str, Judgement]) -> pd.DataFrame:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-from featlib.claims import Share, StepShares
+from featlib.claims import Share, StepShares, possessive
 from featlib.params import PRINT_NAMES
 
 LOW_CEILING = 0.3  # below this, a ratio to the ceiling rests on few features
@@ -203,7 +203,7 @@ def say_other_text(found: Mapping[str, tuple[Share, Share, Share]], seconds: flo
     parts = []
     for child, (other, ceiling, matched) in found.items():
         said = (
-            f"Read through a dictionary that learned from {child}'s text, {BASE} itself shows "
+            f"Read through a dictionary that learned from {possessive(child)} text, {BASE} itself shows "
             f"{other} of its features, where its own text gives {ceiling} and {child} has {matched}"
         )
         gap = ceiling.value - matched.value
@@ -320,7 +320,9 @@ def say_verdict(
         "changed at all"
     )
     if other_text:
-        less = " and ".join(f"{s.value:.0%} for {name}'s" for name, s in other_text.items())
+        less = " and ".join(
+            f"{s.value:.0%} for {possessive(name)}" for name, s in other_text.items()
+        )
         said += f", and when its dictionary learns from a child's text, {less}"
     said += (
         ". A share that persists can only be read beside that, and a feature without a match has, "

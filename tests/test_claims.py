@@ -44,6 +44,9 @@ def test_few_persist_is_sure_only_by_both_measures():
     said, numbers, sure = judge_persistence({"Lua": near}, {"Lua": Share(0.1, 0.09, 0.11)})
     assert sure == LIKELY and "learned from other text" in said
     assert "10% (9% to 11%) in the parent itself" in numbers
+    assert "learns from Lua's text" in numbers
+    _, numbers, _ = judge_persistence({"TinyStories": near}, {"TinyStories": Share(0.1)})
+    assert "learns from TinyStories' text" in numbers
     assert judge_persistence({"Lua": near}, {"Lua": Share(0.15, 0.12, 0.18)}).sure == SURE
     unknown = step(ratio=(NAN, NAN, NAN))
     assert judge_persistence({"Lua": unknown}).sure == LIKELY, "no ceiling is no evidence"
