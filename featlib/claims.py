@@ -74,7 +74,8 @@ def judge_persistence(
         )
         if name in other_text:
             other = other_text[name]
-            part += f"; {other} in the parent itself, if its dictionary learns from {possessive(name)} text"
+            text = f"{possessive(name)} text"
+            part += f"; {other} in the parent itself, if its dictionary learns from {text}"
             below.append(s.matching.high < other.low)
         else:
             below.append(s.ratio.high < 1)

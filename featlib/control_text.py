@@ -203,8 +203,9 @@ def say_other_text(found: Mapping[str, tuple[Share, Share, Share]], seconds: flo
     parts = []
     for child, (other, ceiling, matched) in found.items():
         said = (
-            f"Read through a dictionary that learned from {possessive(child)} text, {BASE} itself shows "
-            f"{other} of its features, where its own text gives {ceiling} and {child} has {matched}"
+            f"Read through a dictionary that learned from {possessive(child)} text, {BASE} itself "
+            f"shows {other} of its features, where its own text gives {ceiling} and {child} has "
+            f"{matched}"
         )
         gap = ceiling.value - matched.value
         part = min(max((ceiling.value - other.value) / gap, 0.0), 1.0) if gap > 0 else 0.0
