@@ -59,6 +59,9 @@ class Numbers(Mapping[str, Any]):
         hint = f"the nearest is {near[0]!r}" if near else f"{self._source} is missing or empty"
         raise UnknownKey(f"{self._name} has no {key!r} in {self._source}; {hint}")
 
+    def __contains__(self, key: object) -> bool:
+        return key in self._values
+
     def __getattr__(self, key: str) -> Any:
         if key.startswith("_"):  # copying and pickling ask for these
             raise AttributeError(key)
