@@ -103,7 +103,8 @@ for domain in DOMAINS:
         seed=derive_seed(p.seed, "split", domain),
     )
 summary = corpora.describe(splits)
-charts.table(summary[["domain", "split", "documents", "megabytes", "sources"]])
+columns = ["domain", "split", "documents", "megabytes", "sources"]
+charts.table(summary[columns].replace({"domain": DOMAIN_NAMES}))
 
 # %% tags=["hide-input"]
 charts.figure(
@@ -128,13 +129,14 @@ licences = {
     domain: ", ".join(sorted({d.license for split in splits[domain].values() for d in split}))
     for domain in DOMAINS
 }
-charts.table(pd.DataFrame({"domain": licences.keys(), "licences": licences.values()}))
+names = [DOMAIN_NAMES[domain] for domain in licences]
+charts.table(pd.DataFrame({"domain": names, "licences": licences.values()}))
 
 # %% [markdown]
 # Some files were passed over: too large, minified, not text, or mostly data. Each with its reason:
 
 # %% tags=["hide-input"]
-charts.table(pd.concat(skipped, ignore_index=True))
+charts.table(pd.concat(skipped, ignore_index=True).replace({"domain": DOMAIN_NAMES}))
 
 # %% [markdown]
 # The beginning of one document of each kind, so that we know what we are talking about:
@@ -166,7 +168,8 @@ for domain in DOMAINS:
         counted.append({"domain": domain, "split": split, "tokens": blocks.n_tokens})
 counts = summary.merge(pd.DataFrame(counted))
 counts["characters per token"] = counts["characters"] / counts["tokens"]
-charts.table(counts[["domain", "split", "tokens", "characters per token"]], digits=3)
+columns = ["domain", "split", "tokens", "characters per token"]
+charts.table(counts[columns].replace({"domain": DOMAIN_NAMES}), digits=3)
 
 # %% [markdown]
 # Held-out documents are kept as text as well: the case studies label them character by character.
