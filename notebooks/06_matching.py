@@ -328,9 +328,9 @@ Markdown(
 From BabyPython to Lua {step.loc[("base", "lua"), "persist"]:.0%} of the testable features persist,
 and to TinyStories {step.loc[("base", "tinystories"), "persist"]:.0%}. Read alone, these numbers say
 that {1 - step.loc[("base", "lua"), "persist"]:.0%} and
-{1 - step.loc[("base", "tinystories"), "persist"]:.0%} disappear. But of BabyPython's features a second
-autoencoder of *BabyPython itself* finds {step.loc[("base", "lua"), "ceiling"]:.0%} again. Measured
-against that
+{1 - step.loc[("base", "tinystories"), "persist"]:.0%} disappear. But of BabyPython's features a
+second autoencoder of *BabyPython itself* finds {step.loc[("base", "lua"), "ceiling"]:.0%} again.
+Measured against that
 ceiling, {step.loc[("base", "lua"), "calibrated"]:.0%} and
 {step.loc[("base", "tinystories"), "calibrated"]:.0%} of what could persist does.
 

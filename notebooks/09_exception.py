@@ -304,7 +304,7 @@ charts.figure(
 
 # %% tags=["hide-input"]
 others = [lang for lang in CODE if lang in labels[p.label].find and lang not in languages]
-abroad, shown = pd.DataFrame(), Markdown("")
+abroad, shown = pd.DataFrame(), None
 if others:
     where = DOMAIN_NAMES[others[0]]
     abroad = case_elsewhere.detect_elsewhere(run_folder, case, labels[p.label], others[0], p)

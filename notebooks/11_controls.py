@@ -399,7 +399,7 @@ Markdown(
 
 # %% tags=["hide-input"]
 trained = trained_controls.trained_shares(c, moved, twin, other_text, warm)
-shown = Markdown("")
+shown = None  # nothing to show
 if len(trained):
     shown = charts.figure(
         control_charts.share_dots(trained),
@@ -453,10 +453,10 @@ if joint:
 Markdown(said)
 
 # %% tags=["remove-input"]
-charts.table(ct.plants_table(joint.planted)) if joint else Markdown("")
+charts.table(ct.plants_table(joint.planted)) if joint else None
 
 # %% tags=["hide-input"]
-shown = Markdown("")
+shown = None  # nothing to show
 if joint:
     shown = charts.figure(
         control_charts.norm_histogram(joint.norms()),
