@@ -146,7 +146,9 @@ def test_no_page_of_the_real_book_has_a_fault(smoke, browser):
         for fault in check_page(browser, page, size=size, mode=mode)
     ]
     # what a notebook shows as nothing must not become a line of Python
-    faults += [f"{page.name} prints an object" for page in pages if "IPython.core" in page.read_text()]
+    faults += [
+        f"{page.name} prints an object" for page in pages if "IPython.core" in page.read_text()
+    ]
     assert not faults, "\n".join(faults)
 
 
