@@ -450,7 +450,7 @@ if joint:
         joint.overall(), joint.kinds(), joint.fvu, joint.own_fvu, joint.l0, joint.seconds
     )
     said += "\n\n" + control_text.say_plants(joint.planted)
-Markdown(said)
+Markdown(said) if said else None
 
 # %% tags=["remove-input"]
 charts.table(ct.plants_table(joint.planted)) if joint else None
