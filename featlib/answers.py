@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import pandas as pd
 
 from featlib.params import PRINT_NAMES
 from featlib.verdicts import (
+    PHRASES,
     Evidence,
     Thresholds,
     Verdict,
-    answer_question,
+    give_reasons,
     judge_survival,
+    listed,
     open_answer,
 )
 
@@ -53,22 +53,21 @@ def judge_models(
     }
 
 
-def write_answer(fates: pd.DataFrame, *, reference: str, feature: str) -> str:
-    """The answer with all its numbers: by transfer, and what the dictionaries say.
+def write_reasons(fates: pd.DataFrame, *, reference: str, feature: str) -> str:
+    """What the short answer rests on, in full: by transfer, and what the dictionaries say.
 
     Transfer decides, since it asks the child itself; a child's own dictionary may lack a feature
     that the model has, as other dictionaries of the parent may (the ceiling).
     """
     moved = judge_models(fates, reference=reference, feature=feature)
-    answer = answer_question(moved, feature=feature)
+    reasons = give_reasons(moved)
     own = judge_models(fates, reference=reference, feature=feature, route="labels")
     if not own or any(verdict.word == "absent" for verdict in moved.values()):
-        return answer
+        return reasons
     f1 = fates[(fates["route"] == "labels") & ~fates["again"]].set_index("model")["f1"]
     again = fates[(fates["route"] == "labels") & fates["again"]]
-    phrase = {"survives": "survives", "weakened": "is weakened", "lost": "is lost"}
     said = ", ".join(
-        f"{phrase[verdict.word]} in {model} (F1 {f1[name]:.2f})"
+        f"{PHRASES[verdict.word]} in {model} (F1 {f1[name]:.2f})"
         for name, model in PRINT_NAMES.items()
         for verdict in [own.get(model)]
         if verdict is not None
@@ -78,16 +77,9 @@ def write_answer(fates: pd.DataFrame, *, reference: str, feature: str) -> str:
         first = PRINT_NAMES[reference]
         ceiling = f"; other autoencoders of {first} itself reach {again['f1'].iloc[0]:.2f}"
     return (
-        f"{answer} All this is by transfer: the same feature, read in each model. Judged by the "
+        f"{reasons} All this is by transfer: the same feature, read in each model. Judged by the "
         f"best feature of each model's own autoencoders it {said}{ceiling}."
     )
-
-
-def write_reasons(fates: pd.DataFrame, *, reference: str, feature: str) -> str:
-    """`write_answer` without its first sentence: what stands below the short answer."""
-    answer = write_answer(fates, reference=reference, feature=feature)
-    moved = judge_models(fates, reference=reference, feature=feature)
-    return answer.removeprefix(open_answer(moved, feature=feature)).strip()
 
 
 def write_short_answer(
@@ -135,8 +127,3 @@ def write_short_answer(
         + listed([f"{row['f1']:.2f} in {PRINT_NAMES[name]}" for name, row in rows.items()])
         + f"{misses}; {lists}{limit}."
     )
-
-
-def listed(items: Sequence[str]) -> str:
-    """One, two and three."""
-    return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}"

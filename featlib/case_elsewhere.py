@@ -12,7 +12,6 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 
-from featlib.answers import listed
 from featlib.autoencoder import SparseAutoencoder
 from featlib.baselines import token_rule
 from featlib.case_run import Case, read_text
@@ -23,6 +22,7 @@ from featlib.detectors import LabelledStream, best_threshold, evaluate_detector,
 from featlib.labels import Label
 from featlib.params import PRINT_NAMES, derive_seed
 from featlib.runs import FeatlibError, Run
+from featlib.verdicts import listed
 
 SAME, BEST, RULE = "same feature, transferred", "best feature, its own", "token rule"
 DETECTORS = (SAME, BEST, RULE)

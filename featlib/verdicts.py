@@ -14,6 +14,8 @@ import numpy as np
 
 from featlib.runs import FeatlibError
 
+PHRASES = {"survives": "survives", "weakened": "is weakened", "lost": "is lost"}
+
 
 @dataclass(frozen=True)
 class Thresholds:
@@ -88,7 +90,7 @@ def judge_survival(
         word = "lost"
     else:
         word = "weakened"
-    phrase = {"survives": "survives", "weakened": "is weakened", "lost": "is lost"}[word]
+    phrase = PHRASES[word]
     found = (
         f"In {model} the {feature} {phrase}: it detects its label with F1 "
         f"{_interval(child.f1, child.f1_low, child.f1_high)}, {kept_f1:.0%} of the "
@@ -117,25 +119,24 @@ def judge_survival(
     return Verdict(word, f"{found}{effect}.{rule}", float(kept_f1), float(kept_effect))
 
 
-def answer_question(
-    verdicts: Mapping[str, Verdict],
-    *,
-    feature: str = "feature",
-    thresholds: Thresholds | None = None,
-) -> str:
-    """The verdicts on each child (by its name in print): the answer, a line for each, the rule."""
+def give_reasons(verdicts: Mapping[str, Verdict], thresholds: Thresholds | None = None) -> str:
+    """A line for each child, and the rule; where the question does not arise, why."""
     at = thresholds or Thresholds()
-    opening = open_answer(verdicts, feature=feature)
-    absent = [verdict for verdict in verdicts.values() if verdict.word == "absent"]
+    absent = _absent(verdicts)
     if absent:
-        return f"{opening} {absent[0].sentence}"
+        return absent.sentence
     sentences = "\n".join(f"- {verdict.sentence}" for verdict in verdicts.values())
     rule = (
         f"Here a feature survives if it keeps {at.keep_f1:.0%} of its F1 and {at.keep_effect:.0%} "
         f"of its effect; it is lost below {at.lost_f1:.0%} of its F1, or if its F1 is not kept and "
         f"its effect falls below {at.lost_effect:.0%}; between them it is weakened."
     )
-    return f"{opening}\n\n{sentences}\n\n{rule}"
+    return f"{sentences}\n\n{rule}"
+
+
+def _absent(verdicts: Mapping[str, Verdict]) -> Verdict | None:
+    """The verdict that the parent has no such feature, if it is one."""
+    return next((verdict for verdict in verdicts.values() if verdict.word == "absent"), None)
 
 
 def open_answer(verdicts: Mapping[str, Verdict], *, feature: str = "feature") -> str:
@@ -146,16 +147,12 @@ def open_answer(verdicts: Mapping[str, Verdict], *, feature: str = "feature") ->
     if "absent" in words:
         return "The question does not arise."
     parts = []
-    for word, phrase in (
-        ("survives", "survives in"),
-        ("weakened", "is weakened in"),
-        ("lost", "is lost in"),
-    ):
+    for word, phrase in PHRASES.items():
         models = [model for model, verdict in verdicts.items() if verdict.word == word]
         if models:
-            parts.append(f"{phrase} {_listed(models)}")
+            parts.append(f"{phrase} in {listed(models)}")
     opening = "Yes" if words == {"survives"} else "No" if words == {"lost"} else "In part"
-    return f"{opening}: the {feature} {_listed(parts)}."
+    return f"{opening}: the {feature} {listed(parts)}."
 
 
 def half_life(t: Sequence[float], value: Sequence[float], start: float | None = None) -> float:
@@ -186,5 +183,6 @@ def _interval(value: float, low: float, high: float) -> str:
     return f"{value:.2f}"
 
 
-def _listed(items: Sequence[str]) -> str:
+def listed(items: Sequence[str]) -> str:
+    """One, two and three."""
     return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}"

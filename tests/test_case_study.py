@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import torch
 
-from featlib.answers import judge_models, write_answer, write_short_answer
+from featlib.answers import judge_models, write_reasons, write_short_answer
 from featlib.autoencoder import SparseAutoencoder
 from featlib.case_dictionaries import compare_dictionaries, dictionary_table, say_dictionaries
 from featlib.case_elsewhere import BEST, RULE, SAME, say_elsewhere
@@ -149,8 +149,10 @@ def test_another_run_gives_another_answer(given, word, opening):
     verdicts = judge_models(table, reference="base", feature="exception feature")
     assert {v.word for v in verdicts.values()} == {word}
     assert list(verdicts) == ["Lua", "TinyStories", "LuaStories"]
-    answer = write_answer(table, reference="base", feature="exception feature")
-    assert answer.startswith(opening)
+    short = write_short_answer(table, reference="base", feature="exception feature")
+    assert short.startswith(opening)
+    answer = write_reasons(table, reference="base", feature="exception feature")
+    assert answer.startswith("- In Lua the exception feature ")
     assert "does not count as the same feature" in answer
     assert "it is lost in Lua (F1 0.40), is lost in Tiny" in answer
     assert "other autoencoders of BabyPython itself reach 0.55" in answer
@@ -208,8 +210,8 @@ def test_a_feature_is_looked_for_in_every_dictionary(model, sae, ids, documents,
 def test_no_feature_no_question():
     table = fates()
     table.loc[(table["model"] == "base") & ~table["again"], ["f1", "f1_low", "f1_high"]] = 0.2
-    answer = write_answer(table, reference="base", feature="exception feature")
-    assert answer.startswith("The question does not arise.")
+    answer = write_reasons(table, reference="base", feature="exception feature")
+    assert answer.startswith("BabyPython has no exception feature that could survive")
     assert "autoencoder" not in answer
 
 
@@ -217,7 +219,9 @@ def test_answers_differ_by_model():
     table = fates()
     lost = (table["model"] == "tinystories") & (table["route"] == "transfer")
     table.loc[lost, ["f1", "f1_low", "f1_high"]] = [0.1, 0.05, 0.15]
-    answer = write_answer(table, reference="base", feature="feature")
+    answer = write_short_answer(
+        table.assign(r_stream=table["r_stream"].fillna(0.3)), reference="base", feature="feature"
+    )
     assert answer.startswith("In part: the feature survives in Lua and LuaStories and is lost in T")
 
 

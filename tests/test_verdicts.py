@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 
 from featlib.runs import FeatlibError
-from featlib.verdicts import Evidence, Thresholds, answer_question, half_life, judge_survival
+from featlib.verdicts import (
+    Evidence,
+    Thresholds,
+    give_reasons,
+    half_life,
+    judge_survival,
+    open_answer,
+)
 
 PARENT = Evidence(0.96, 0.94, 0.98, effect=0.50, effect_low=0.40, effect_high=0.60)
 
@@ -82,23 +89,27 @@ def test_a_missing_number_is_an_error():
         judge(Evidence(float("nan"), 0, 0))
 
 
+def answer(verdicts, **named) -> str:
+    return f"{open_answer(verdicts, **named)}\n\n{give_reasons(verdicts)}"
+
+
 def test_the_answer_follows_from_the_verdicts():
     good, weak, gone = judge(evidence()), judge(evidence(f1=0.6)), judge(evidence(f1=0.1))
-    yes = answer_question({"Lua": good, "LuaStories": good})
+    yes = answer({"Lua": good, "LuaStories": good})
     assert yes.startswith("Yes: the feature survives in Lua and LuaStories.\n\n- In Lua the ")
-    no = answer_question({"Lua": gone}, feature="exception feature")
+    no = answer({"Lua": gone}, feature="exception feature")
     assert no.startswith("No: the exception feature is lost in Lua.\n\n")
-    mixed = answer_question({"Lua": gone, "TinyStories": good, "LuaStories": weak})
+    mixed = answer({"Lua": gone, "TinyStories": good, "LuaStories": weak})
     assert mixed.startswith(
         "In part: the feature survives in TinyStories, is weakened in LuaStories and is lost in "
         "Lua.\n\n"
     )
     assert gone.sentence in mixed and good.sentence in mixed and "keeps 80%" in mixed
     absent = judge(evidence(), parent=Evidence(0.1, 0.0, 0.2))
-    assert answer_question({"Lua": absent}).startswith("The question does not arise. BabyPython")
-    assert answer_question({"Lua": weak}).startswith("In part: the feature is weakened in Lua.\n\n")
+    assert answer({"Lua": absent}).startswith("The question does not arise.\n\nBabyPython")
+    assert answer({"Lua": weak}).startswith("In part: the feature is weakened in Lua.\n\n")
     with pytest.raises(FeatlibError, match="no verdict"):
-        answer_question({})
+        answer({})
 
 
 def test_half_life():
