@@ -39,7 +39,7 @@ env: .venv/.complete
 	@touch $@
 
 corpora: env
-	@$(BIN)/python -m featlib.corpora
+	@$(BIN)/python -m featlib.text.corpora
 
 publish: env
 	@$(BIN)/python book/_ext/publish.py runs/$(RUN)

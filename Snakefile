@@ -13,10 +13,13 @@ import shlex
 import sys
 from pathlib import Path
 
-from featlib.chapters import declared_parameters
-from featlib.corpora import check_corpus, find_domain
-from featlib.params import DOMAINS, FeatlibError, check_params
-from featlib.runs import Run, prepare_run
+from featlib import FeatlibError
+from featlib.chapter import declared_parameters
+from featlib.family import DOMAINS
+from featlib.params import check_params
+from featlib.run import AFTER, MAKES, Run, prepare_run
+from featlib.text.corpora import check_corpus
+from featlib.text.files import find_domain
 
 if not config:
 
@@ -31,52 +34,6 @@ KEEP_MEMORY = (
     "MALLOC_TOP_PAD_=268435456 MALLOC_MMAP_THRESHOLD_=268435456 MALLOC_TRIM_THRESHOLD_=1073741824 "
 )
 TRAINING = ("02_base_model", "03_fine_tuning")
-# What each chapter leaves in the run's folder, besides its executed notebook.
-MAKES = {
-    "01_corpora": ["tokens/"],
-    "02_base_model": ["models/base/"],
-    "03_fine_tuning": ["models/lua/", "models/tinystories/", "checkpoints/"],
-    "04_merging": ["models/merged/", "tables/merge_sweep.parquet"],
-    "05_autoencoders": ["autoencoders/", "tables/autoencoder_cards.parquet"],
-    "06_matching": ["features/", "tables/matches.parquet", "tables/pairs.parquet", "tables/flows.parquet", "tables/seed_pairs.parquet"],
-    "07_flow": [],
-    "08_assignment": [],
-    "09_exception": [],
-    "10_explanations": ["tables/explanations.parquet"],
-    "11_controls": [
-        "tables/control_shares.parquet", "tables/recovered.parquet", "tables/claims.parquet"
-    ],
-    "12_atlas": ["atlas/"],
-}
-# The chapters whose files it reads.
-READS = {
-    "01_corpora": [],
-    "02_base_model": ["01_corpora"],
-    "03_fine_tuning": ["01_corpora", "02_base_model"],
-    "04_merging": ["01_corpora", "02_base_model", "03_fine_tuning"],
-    "05_autoencoders": ["01_corpora", "02_base_model", "03_fine_tuning", "04_merging"],
-    "06_matching": [
-        "01_corpora", "02_base_model", "03_fine_tuning", "04_merging", "05_autoencoders"
-    ],
-    "07_flow": ["06_matching"],
-    "08_assignment": [
-        "01_corpora", "02_base_model", "03_fine_tuning", "04_merging", "05_autoencoders", "06_matching"
-    ],
-    "09_exception": [
-        "01_corpora", "02_base_model", "03_fine_tuning", "04_merging", "05_autoencoders", "06_matching"
-    ],
-    "10_explanations": [
-        "01_corpora", "02_base_model", "03_fine_tuning", "04_merging", "05_autoencoders",
-        "06_matching",
-    ],
-    "11_controls": [
-        "01_corpora", "02_base_model", "03_fine_tuning", "04_merging", "05_autoencoders", "06_matching"
-    ],
-    "12_atlas": [
-        "01_corpora", "02_base_model", "03_fine_tuning", "04_merging", "05_autoencoders",
-        "06_matching", "10_explanations",
-    ],
-}
 
 try:
     PARAMS = check_params(config, where="parameters of this run")
@@ -90,7 +47,7 @@ except FeatlibError as error:
 R = RUN.folder
 if PARAMS.control_crosscoder:  # chapter 11 trains it, and chapter 09 asks it too
     MAKES["11_controls"].append("crosscoder/")
-    READS["09_exception"].append("11_controls")
+    AFTER["09_exception"] = "11_controls"
 
 
 def source(chapter):
@@ -98,19 +55,16 @@ def source(chapter):
 
 
 def imported_modules(path, seen=None):
-    """Files of featlib that `path` imports, directly or through one another."""
+    """Files of featlib that `path` imports, directly or through one another, and data beside them."""
     seen = set() if seen is None else seen
     for node in ast.walk(ast.parse(path.read_text())):
         names = []
         if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "featlib":
             names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-        elif isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
         for name in names:
             file = ROOT / (name.replace(".", "/") + ".py")
-            if name.startswith("featlib.") and file.exists() and file not in seen:
-                seen.add(file)
-                seen.update(ROOT.glob(f"featlib/{file.stem}*.json"))  # data beside a module
+            if file.exists() and file not in seen:
+                seen |= {file, *file.parent.glob("*.txt")}
                 imported_modules(file, seen)
     return sorted(seen)
 
@@ -120,9 +74,10 @@ def artefacts(chapter):
 
 
 def inputs(chapter):
-    earlier = [path for other in READS[chapter] for path in [RUN.notebook(other)]]
-    files = [R / p for other in READS[chapter] for p in MAKES[other]]
-    return [source(chapter), *imported_modules(source(chapter)), *earlier, *files]
+    order = list(MAKES)
+    earlier = AFTER.get(chapter, order[max(order.index(chapter) - 1, 0)])
+    files = [] if earlier == chapter else [RUN.notebook(earlier), *artefacts(earlier)]
+    return [source(chapter), *imported_modules(source(chapter)), *files]
 
 
 def chapter_params(chapter):

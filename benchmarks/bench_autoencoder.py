@@ -22,8 +22,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from featlib.autoencoder import AutoencoderConfig, SparseAutoencoder, train_autoencoders
-from featlib.language_model import autocast_context, pick_device
+from featlib.dictionaries.sae import AutoencoderConfig, SparseAutoencoder
+from featlib.dictionaries.training import train_autoencoders
+from featlib.models.loss import autocast_context, pick_device
 
 
 def activations(n: int, d_in: int, n_directions: int, seed: int = 0) -> Tensor:

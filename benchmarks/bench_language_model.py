@@ -24,7 +24,9 @@ import torch
 from transformers import Trainer, TrainingArguments
 from transformers.utils import logging
 
-from featlib.language_model import autocast_context, build_model, pick_device, train
+from featlib.models.loss import autocast_context, pick_device
+from featlib.models.mistral import build_model
+from featlib.models.training import train
 
 VOCAB, CONTEXT = 4096, 128
 

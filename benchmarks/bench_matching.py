@@ -20,9 +20,9 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 
-from featlib.correlation import pearson
-from featlib.intervals import document_weights
-from featlib.matching import assign_fates, one_to_one, persistence_draws
+from featlib.matching.correlation import pearson
+from featlib.matching.fates import assign_fates, one_to_one, persistence_draws
+from featlib.matching.intervals import document_weights
 
 
 def dictionary(n: int, d: int, l0: float, rng: np.random.Generator) -> sp.csr_array:

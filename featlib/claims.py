@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from featlib.params import PRINT_NAMES
+from featlib.family import PRINT_NAMES
 
 MOST = 0.5  # "most" and "mostly": more than this share
 FALSE_ALARMS = 0.01  # a null that passes for more than this share puts matches in doubt

@@ -1,8 +1,7 @@
 """Every number of a run, checked before anything starts.
 
 `Params` holds the defaults (the `mini` profile) with a sentence and limits for each; a YAML file in
-`params/` overrides them. The names of models and domains, and our own error, live here too, on the
-lowest floor.
+`params/` overrides them.
 """
 
 from __future__ import annotations
@@ -11,56 +10,35 @@ import contextlib
 import difflib
 import math
 import zlib
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import ConfigDict, Field, ValidationError, create_model, model_validator
 
-MODELS = ("base", "lua", "tinystories", "merged")
-DOMAINS = ("babylm", "python", "lua", "tinystories")
-PRINT_NAMES = {
-    "base": "BabyPython",
-    "lua": "Lua",
-    "tinystories": "TinyStories",
-    "merged": "LuaStories",
-}
-DOMAIN_NAMES = {
-    "babylm": "BabyLM",
-    "python": "Python",
-    "lua": "Lua",
-    "tinystories": "TinyStories",
-}
-# What each model was trained on, so what its autoencoder is trained on (paper, section 3).
-TRAINING_MIX = {
-    "base": ("babylm", "python"),
-    "lua": ("lua",),
-    "tinystories": ("tinystories",),
-    "merged": ("lua", "tinystories"),
-}
-# Parent and child of every adaptation step; the last line skips the middle generation.
-PAIRS = (
-    ("base", "lua"),
-    ("base", "tinystories"),
-    ("lua", "merged"),
-    ("tinystories", "merged"),
-    ("base", "merged"),
-)
-
-
-class FeatlibError(ValueError):
-    """An error meant for the person at the keyboard: what was wrong, where, and what to do."""
+from featlib import FeatlibError
+from featlib.family import DOMAINS, KINDS, MODELS
 
 
 def _field(default: Any, sentence: str, **limits: Any) -> Any:
     return Field(default, description=sentence, **limits)
 
 
-class Params(BaseModel):
-    """Every number of a run. The defaults are the `mini` profile; a YAML file overrides them."""
+# How much of each kind of text is read: `babylm_mb` and so on, as many as the family has.
+Sizes = create_model(
+    "Sizes",
+    __config__=ConfigDict(extra="forbid", strict=True, frozen=True),
+    **{
+        f"{kind.name}_mb": (
+            float,
+            _field(kind.megabytes, f"Megabytes of {kind.print} to read.", gt=0),
+        )
+        for kind in KINDS
+    },  # type: ignore[call-overload]
+)
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+class Params(Sizes):  # type: ignore[valid-type, misc]
+    """Every number of a run. The defaults are the `mini` profile; a YAML file overrides them."""
 
     run_name: str = _field(
         "mini", "Name of the run; its folder is runs/<run_name>.", pattern=r"^[A-Za-z0-9][\w.-]*$"
@@ -72,13 +50,9 @@ class Params(BaseModel):
         "embedded", "Where text comes from: pinned public packages, or your own files."
     )
     corpora_folder: str = _field(
-        "", "With source files: a folder holding babylm, python, lua and tinystories, each a "
-        "folder or a file (.txt .py .lua .jsonl, or any of these with .zst)."
+        "", f"With source files: a folder holding {', '.join(DOMAINS)}, each a folder or a file "
+        "(.txt .jsonl or the language's own, or any of these with .zst)."
     )  # fmt: skip
-    babylm_mb: float = _field(10.0, "Megabytes of English to read.", gt=0)
-    python_mb: float = _field(10.0, "Megabytes of Python to read.", gt=0)
-    lua_mb: float = _field(3.0, "Megabytes of Lua to read.", gt=0)
-    tinystories_mb: float = _field(3.0, "Megabytes of short stories to read or write.", gt=0)
     validation_share: float = _field(0.08, "Share of documents kept for validation.", gt=0, lt=0.5)
     test_share: float = _field(0.08, "Share of documents kept for the test split.", gt=0, lt=0.5)
     vocab_size: int = _field(4096, "Entries of the byte-level BPE vocabulary.", ge=300)
@@ -106,9 +80,10 @@ class Params(BaseModel):
     evaluation_tokens: int = _field(30_000, "Validation tokens scored per model and domain.", ge=1)
 
     # 04 merging
-    merge_method: Literal["slerp", "linear", "slerp_rows"] = _field(
-        "slerp", "How the two children are merged; slerp, whole tensors, is the paper's."
-    )
+    merge_method: str = _field(
+        "slerp", "How the two children are merged: a name in featlib.models.merging; slerp, whole "
+        "tensors, is the paper's."
+    )  # fmt: skip
     merge_t: float = _field(0.58, "Where the merge lies: 0 is Lua, 1 is TinyStories.", ge=0, le=1)
     sweep_step: float = _field(0.05, "Step of t in the sweep.", gt=0, le=1)
     sweep_tokens: int = _field(6_000, "Validation tokens scored per point of the sweep.", ge=1)
@@ -141,9 +116,9 @@ class Params(BaseModel):
 
     # 08 and 09: case studies
     label: str = _field(
-        "exception_header", "What the feature of chapter 09 detects; a name in featlib.labels."
+        "exception_header", "What the feature of chapter 09 detects; a name in featlib.text.labels."
     )
-    model: Literal["base", "lua", "tinystories", "merged"] = _field(
+    model: Literal[MODELS] = _field(  # type: ignore[valid-type]
         "base", "The model in which the feature of chapter 09 is found; the others are searched."
     )
     case_tokens: int = _field(
@@ -201,58 +176,55 @@ class Params(BaseModel):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Params:
-        _require(
-            self.hidden_size % self.heads == 0,
-            "heads", self.heads, f"a divisor of hidden_size ({self.hidden_size})",
-        )  # fmt: skip
-        _require(
-            (self.hidden_size // self.heads) % 2 == 0,
-            "heads", self.heads,
-            f"a number that leaves an even head width (rotary embedding turns pairs); "
-            f"hidden_size / heads is {self.hidden_size // self.heads}",
-        )  # fmt: skip
-        _require(
-            self.heads % self.kv_heads == 0,
-            "kv_heads", self.kv_heads, f"a divisor of heads ({self.heads})",
-        )  # fmt: skip
-        _require(self.k <= self.d_sae, "k", self.k, f"at most d_sae ({self.d_sae})")
         block = self.batch_size * self.context
-        for key in ("base_tokens", "fine_tune_tokens"):
-            value = getattr(self, key)
-            _require(
-                value >= block, key, value, f"at least one batch of {block:,} tokens "
-                "(batch_size x context)",
-            )  # fmt: skip
-        for key in ("evaluation_tokens", "sweep_tokens", "card_tokens", "stream_tokens"):
-            value = getattr(self, key)
-            _require(value >= self.context, key, value, f"at least one block ({self.context})")
-        _require(
-            self.explain_window <= self.context, "explain_window", self.explain_window,
-            f"at most one block ({self.context})",
-        )  # fmt: skip
+        width, odd = divmod(self.hidden_size, self.heads)
+        one_block = f"at least one block ({self.context})"
+        one_batch = f"at least one batch of {block:,} tokens (batch_size x context)"
+        one_sae_batch = f"at least one batch ({self.sae_batch_size})"
         shares = self.validation_share + self.test_share
-        _require(
-            shares < 0.6, "test_share", self.test_share, "with validation_share, less than 0.6 "
-            "together (the rest is for training)",
-        )  # fmt: skip
-        _require(
-            self.sae_tokens >= self.sae_batch_size, "sae_tokens", self.sae_tokens,
-            f"at least one batch ({self.sae_batch_size})",
-        )  # fmt: skip
-        _require(
-            self.crosscoder_tokens >= self.sae_batch_size, "crosscoder_tokens",
-            self.crosscoder_tokens, f"at least one batch ({self.sae_batch_size})",
-        )  # fmt: skip
-        _require(
-            (self.source == "files") == bool(self.corpora_folder), "corpora_folder",
-            self.corpora_folder, "a folder when source is files, and empty when it is embedded",
-        )  # fmt: skip
+        rules = [
+            (not odd, "heads", f"a divisor of hidden_size ({self.hidden_size})"),
+            (
+                width % 2 == 0, "heads", "a number that leaves an even head width (rotary "
+                f"embedding turns pairs); hidden_size / heads is {width}",
+            ),
+            (self.heads % self.kv_heads == 0, "kv_heads", f"a divisor of heads ({self.heads})"),
+            (self.k <= self.d_sae, "k", f"at most d_sae ({self.d_sae})"),
+            (self.base_tokens >= block, "base_tokens", one_batch),
+            (self.fine_tune_tokens >= block, "fine_tune_tokens", one_batch),
+            (self.evaluation_tokens >= self.context, "evaluation_tokens", one_block),
+            (self.sweep_tokens >= self.context, "sweep_tokens", one_block),
+            (self.card_tokens >= self.context, "card_tokens", one_block),
+            (self.stream_tokens >= self.context, "stream_tokens", one_block),
+            (
+                self.explain_window <= self.context, "explain_window",
+                f"at most one block ({self.context})",
+            ),
+            (
+                shares < 0.6, "test_share", "with validation_share, less than 0.6 together (the "
+                "rest is for training)",
+            ),
+            (self.sae_tokens >= self.sae_batch_size, "sae_tokens", one_sae_batch),
+            (self.crosscoder_tokens >= self.sae_batch_size, "crosscoder_tokens", one_sae_batch),
+            (
+                (self.source == "files") == bool(self.corpora_folder), "corpora_folder",
+                "a folder when source is files, and empty when it is embedded",
+            ),
+        ]  # fmt: skip
+        for ok, key, allowed in rules:
+            if not ok:
+                raise ValueError(
+                    f"{key} = {getattr(self, key)!r} is not possible: it must be {allowed}"
+                )
         return self
 
 
-def _require(ok: bool, key: str, value: Any, allowed: str) -> None:
-    if not ok:
-        raise ValueError(f"{key} = {value!r} is not possible: it must be {allowed}")
+def check_choice(key: str, value: str, choices: Iterable[str]) -> None:
+    """Refuse a value that is none of `choices`: for those that a room, not this file, offers."""
+    if value not in (known := list(choices)):
+        near = difflib.get_close_matches(value, known, n=1, cutoff=0.4)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise FeatlibError(f"{key} = {value!r} is not one of: {', '.join(known)}.{hint}")
 
 
 def check_params(values: Mapping[str, Any], where: str = "parameters") -> Params:
@@ -291,21 +263,6 @@ def _explain(error: Mapping[str, Any], values: Mapping[str, Any]) -> str:
         return error["msg"].removeprefix("Value error, ")
     said = error["msg"][0].lower() + error["msg"][1:]
     return f"{key} = {values[key]!r}: {said}. {Params.model_fields[key].description}"
-
-
-def load_params(path: str | Path, overrides: Mapping[str, Any] | None = None) -> Params:
-    """Read a run's YAML file; `overrides` win. Raises `FeatlibError` for anything amiss."""
-    path = Path(path)
-    try:
-        values = yaml.safe_load(path.read_text()) or {}
-    except FileNotFoundError:
-        known = ", ".join(sorted(p.stem for p in path.parent.glob("*.yaml"))) or "none"
-        raise FeatlibError(f"{path}: no such parameter file. In that folder: {known}.") from None
-    except yaml.YAMLError as error:
-        raise FeatlibError(f"{path}: not valid YAML: {error}") from None
-    if not isinstance(values, dict):
-        raise FeatlibError(f"{path}: must hold 'key: value' lines, holds a {type(values).__name__}")
-    return check_params({**values, **(overrides or {})}, where=str(path))
 
 
 def derive_seed(seed: int, *purpose: str | int) -> int:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from featlib.runs import FeatlibError
+from featlib import FeatlibError
 
 PHRASES = {"survives": "survives", "weakened": "is weakened", "lost": "is lost"}
 

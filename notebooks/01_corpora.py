@@ -44,10 +44,12 @@ context: int = 128  # tokens in one block
 import pandas as pd
 from IPython.display import Markdown
 
-from featlib import charts, corpora, tokens
-from featlib.chapters import start_chapter
-from featlib.params import DOMAIN_NAMES, DOMAINS, derive_seed
-from featlib.runs import atomic_path
+from featlib.chapter import start_chapter
+from featlib.family import DOMAIN_NAMES, DOMAINS
+from featlib.params import derive_seed
+from featlib.run import atomic_path
+from featlib.show import charts
+from featlib.text import corpora, tokens
 
 chapter = start_chapter("01_corpora", globals())
 p, run_folder = chapter.params, chapter.run
@@ -59,10 +61,9 @@ p, run_folder = chapter.params, chapter.run
 # three chapters; what happens to the features on the way is the question of the last two.
 
 # %% tags=["hide-input"]
-charts.figure(
+chapter.figure(
     charts.design_diagram(),
     name="design",
-    made_by=chapter.made_by,
     caption="BabyPython is trained on English and Python, fine-tuned on Lua and on short stories, "
     "and the two children are merged.",
     alt="Four models: BabyPython on the left, its children Lua and TinyStories in the middle, and "
@@ -107,10 +108,9 @@ columns = ["domain", "split", "documents", "megabytes", "sources"]
 charts.table(summary[columns].replace({"domain": DOMAIN_NAMES}))
 
 # %% tags=["hide-input"]
-charts.figure(
+chapter.figure(
     charts.corpus_bars(summary),
     name="corpora",
-    made_by=chapter.made_by,
     caption="Characters of each kind of text, by split. The base model reads BabyLM and Python; "
     "each fine-tune reads one of the other two.",
     alt="Bars of characters per domain and split: "

@@ -44,15 +44,17 @@ import numpy as np
 import pandas as pd
 from IPython.display import Markdown
 
-from featlib import charts, tokens
-from featlib import language_model as lm
-from featlib.chapters import needed, start_chapter
-from featlib.params import DOMAIN_NAMES, DOMAINS, TRAINING_MIX, derive_seed
-from featlib.runs import atomic_path
+from featlib.chapter import start_chapter
+from featlib.family import DOMAIN_NAMES, DOMAINS, TRAINING_MIX
+from featlib.models import mistral as lm
+from featlib.params import derive_seed
+from featlib.run import atomic_path, needed
+from featlib.show import charts
+from featlib.text import tokens
 
 chapter = start_chapter("02_base_model", globals())
 p, run_folder = chapter.params, chapter.run
-tokenizer = lm.load_tokenizer(needed(run_folder.tokenizer, "01_corpora"))
+tokenizer = lm.load_tokenizer(needed(run_folder.tokenizer))
 
 # %% [markdown]
 # ## The model
@@ -111,10 +113,9 @@ lm.save_checkpoint(model, tokenizer, run_folder.model("base"))
 with atomic_path(run_folder.table("loss_base")) as path:
     curve.to_parquet(path)
 
-charts.figure(
+chapter.figure(
     charts.loss_curves(curve.assign(model="base")),
     name="loss-base",
-    made_by=chapter.made_by,
     caption="Training loss of BabyPython, in nats per token.",
     alt=f"Training loss falls from {curve['loss'].iloc[0]:.1f} to "
     f"{curve['loss'].tail(20).mean():.2f} nats per token.",
@@ -146,10 +147,9 @@ scores = pd.DataFrame(
 with atomic_path(run_folder.table("scores_base")) as path:
     scores.to_parquet(path)
 accuracy = scores.set_index("domain")["accuracy"]
-charts.figure(
+chapter.figure(
     charts.domain_scores(scores),
     name="scores-base",
-    made_by=chapter.made_by,
     caption="Next-token accuracy of BabyPython on held-out text. It was trained on the first two.",
     alt="Accuracy of BabyPython: "
     + ", ".join(f"{DOMAIN_NAMES[d]} {accuracy[d]:.2f}" for d in DOMAINS),

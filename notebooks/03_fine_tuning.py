@@ -39,15 +39,18 @@ evaluation_tokens: int = 30_000  # validation tokens scored per domain
 import pandas as pd
 from IPython.display import Markdown
 
-from featlib import charts, checkpoints, tokens
-from featlib import language_model as lm
-from featlib.chapters import needed, start_chapter
-from featlib.params import DOMAINS, PRINT_NAMES, derive_seed
-from featlib.runs import atomic_path
+from featlib.chapter import start_chapter
+from featlib.family import DOMAINS, PRINT_NAMES
+from featlib.models import checkpoints
+from featlib.models import mistral as lm
+from featlib.params import derive_seed
+from featlib.run import atomic_path, needed
+from featlib.show import charts
+from featlib.text import tokens
 
 chapter = start_chapter("03_fine_tuning", globals())
 p, run_folder = chapter.params, chapter.run
-tokenizer = lm.load_tokenizer(needed(run_folder.tokenizer, "01_corpora"))
+tokenizer = lm.load_tokenizer(needed(run_folder.tokenizer))
 
 # %% [markdown]
 # ## Training
@@ -61,7 +64,7 @@ tokenizer = lm.load_tokenizer(needed(run_folder.tokenizer, "01_corpora"))
 fractions = [round((n / p.snapshots) ** 2, 6) for n in range(1, p.snapshots + 1)]
 children, curves = {}, []
 for child in ("lua", "tinystories"):
-    model = lm.load_checkpoint(needed(run_folder.model("base"), "02_base_model"))
+    model = lm.load_checkpoint(needed(run_folder.model("base")))
     training = tokens.load_blocks(run_folder.tokens, f"{child}.train")
     curve = lm.train(
         model,
@@ -81,10 +84,9 @@ for child in ("lua", "tinystories"):
     children[child] = model
     curves.append(curve.assign(model=child))
 curves = pd.concat(curves, ignore_index=True)
-charts.figure(
+chapter.figure(
     charts.loss_curves(curves),
     name="loss-fine-tunes",
-    made_by=chapter.made_by,
     caption="Training loss of the two fine-tunes, each on its own text.",
     alt="Training loss falls in both fine-tunes: "
     + ", ".join(
@@ -112,10 +114,9 @@ with atomic_path(run_folder.table("scores_fine_tunes")) as path:
     scores.to_parquet(path)
 accuracy = scores.pivot(index="model", columns="domain", values="accuracy")
 gain = accuracy - accuracy.loc["base"]
-charts.figure(
+chapter.figure(
     charts.domain_scores(scores),
     name="scores-fine-tunes",
-    made_by=chapter.made_by,
     caption="Next-token accuracy of the base model and its two children on held-out text.",
     alt=f"After Lua fine-tuning, accuracy on Lua changes by {gain.loc['lua', 'lua']:+.2f}; after "
     f"TinyStories, accuracy on stories by {gain.loc['tinystories', 'tinystories']:+.2f}.",

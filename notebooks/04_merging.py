@@ -36,16 +36,18 @@ import numpy as np
 import pandas as pd
 from IPython.display import Markdown
 
-from featlib import charts, merging, tokens
-from featlib import language_model as lm
-from featlib.chapters import needed, start_chapter
-from featlib.params import DOMAINS
-from featlib.runs import atomic_path
+from featlib.chapter import start_chapter
+from featlib.family import DOMAINS
+from featlib.models import merging
+from featlib.models import mistral as lm
+from featlib.run import atomic_path, needed
+from featlib.show import charts
+from featlib.text import tokens
 
 chapter = start_chapter("04_merging", globals())
 p, run_folder = chapter.params, chapter.run
 base, lua, stories = (
-    lm.load_checkpoint(needed(run_folder.model(name), where))
+    lm.load_checkpoint(needed(run_folder.model(name)))
     for name, where in [
         ("base", "02_base_model"),
         ("lua", "03_fine_tuning"),
@@ -70,10 +72,9 @@ base, lua, stories = (
 
 # %% tags=["hide-input"]
 angles = merging.tensor_angles(lua.state_dict(), stories.state_dict(), origin=base.state_dict())
-charts.figure(
+chapter.figure(
     charts.tensor_angles(angles),
     name="tensor-angles",
-    made_by=chapter.made_by,
     caption="Angle between the two children, tensor by tensor. Left of the dashed line it is so "
     "small that the merge falls back to a straight line.",
     alt=f"Angles between the children range from {angles['angle_degrees'].min():.1f} to "
@@ -103,15 +104,14 @@ for domain in DOMAINS:
         {"model": "merged", "domain": domain, "loss": result.loss, "accuracy": result.accuracy}
     )
 own = pd.DataFrame(rows)
-before = pd.read_parquet(needed(run_folder.table("scores_fine_tunes"), "03_fine_tuning"))
+before = pd.read_parquet(needed(run_folder.table("scores_fine_tunes")))
 scores = pd.concat([before, own], ignore_index=True)
 with atomic_path(run_folder.table("scores")) as path:
     scores.to_parquet(path)
 accuracy = scores.pivot(index="model", columns="domain", values="accuracy")
-charts.figure(
+chapter.figure(
     charts.domain_scores(scores),
     name="scores",
-    made_by=chapter.made_by,
     caption="Next-token accuracy of all four models on held-out text of all four kinds.",
     alt=f"LuaStories reaches {accuracy.loc['merged', 'lua']:.2f} on Lua (its parents "
     f"{accuracy.loc['lua', 'lua']:.2f} and {accuracy.loc['tinystories', 'lua']:.2f}) and "
@@ -143,10 +143,9 @@ with atomic_path(run_folder.table("merge_sweep")) as path:
 own_method = sweep[sweep["method"] == p.merge_method]
 best = own_method.pivot(index="t", columns="domain", values="accuracy")
 balance = best[["lua", "tinystories"]].mean(axis=1)
-charts.figure(
+chapter.figure(
     charts.merge_sweep(sweep, base_scores, t=p.merge_t, method=p.merge_method),
     name="merge-sweep",
-    made_by=chapter.made_by,
     caption="Accuracy of the merged model as t goes from Lua (0) to TinyStories (1). Dashed: the "
     "base model. The rule marks the t of this run.",
     alt=f"Accuracy on Lua falls from {best['lua'].iloc[0]:.2f} to {best['lua'].iloc[-1]:.2f} and "
@@ -165,10 +164,9 @@ charts.figure(
 # %% tags=["hide-input"]
 wide = sweep.pivot(index=["t", "domain"], columns="method", values="accuracy")
 largest = (wide["slerp"] - wide["linear"]).abs().max()
-charts.figure(
+chapter.figure(
     charts.merge_difference(sweep[sweep["method"].isin(["slerp", "linear"])]),
     name="slerp-minus-linear",
-    made_by=chapter.made_by,
     caption="Accuracy of the slerp merge minus that of the linear merge, in percentage points. "
     "Slerp row by row is in the table.",
     alt=f"Slerp and linear merges differ by at most {largest:.4f} in accuracy at any t.",

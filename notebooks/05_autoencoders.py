@@ -44,12 +44,15 @@ import numpy as np
 import pandas as pd
 from IPython.display import Markdown
 
-from featlib import activations, charts, tokens
-from featlib import autoencoder as sae_lib
-from featlib import language_model as lm
-from featlib.chapters import needed, start_chapter
-from featlib.params import MODELS, PRINT_NAMES, TRAINING_MIX, derive_seed
-from featlib.runs import atomic_path
+from featlib.chapter import start_chapter
+from featlib.dictionaries import activations
+from featlib.dictionaries import autoencoder as sae_lib
+from featlib.family import MODELS, PRINT_NAMES, TRAINING_MIX
+from featlib.models import mistral as lm
+from featlib.params import derive_seed
+from featlib.run import atomic_path, needed
+from featlib.show import charts
+from featlib.text import tokens
 
 chapter = start_chapter("05_autoencoders", globals())
 p, run_folder = chapter.params, chapter.run
@@ -77,9 +80,7 @@ p, run_folder = chapter.params, chapter.run
 
 # %%
 config = sae_lib.AutoencoderConfig(
-    d_in=lm.load_checkpoint(
-        needed(run_folder.model("base"), "02_base_model")
-    ).config.intermediate_size,
+    d_in=lm.load_checkpoint(needed(run_folder.model("base"))).config.intermediate_size,
     d_sae=p.d_sae,
     architecture=p.sae_architecture,
     k=p.k,
@@ -90,7 +91,7 @@ config = sae_lib.AutoencoderConfig(
 )
 cards, densities = [], []
 for name in MODELS:
-    model = lm.load_checkpoint(needed(run_folder.model(name), "04_merging"))
+    model = lm.load_checkpoint(needed(run_folder.model(name)))
     mix = [tokens.load_blocks(run_folder.tokens, f"{d}.train") for d in TRAINING_MIX[name]]
     blocks = tokens.mix_blocks(mix, seed=derive_seed(p.seed, "sae mix", name))
     stats = activations.activation_stats(model, blocks.ids[:512])
@@ -133,10 +134,9 @@ shown = densities[(densities["seed"] == 0) & (densities["density"] > 0)]
 # %% tags=["hide-input"]
 with atomic_path(run_folder.table("autoencoder_cards")) as path:
     cards.to_parquet(path)
-charts.figure(
+chapter.figure(
     charts.autoencoder_cards(cards),
     name="autoencoder-cards",
-    made_by=chapter.made_by,
     caption="Scores of all autoencoders on validation text. Dots of one colour are seeds of one "
     "model.",
     alt=f"L0 lies between {cards['l0'].min():.1f} and {cards['l0'].max():.1f}, FVU between "
@@ -151,10 +151,9 @@ charts.figure(
 # Most features are rare. The density of a feature is the share of tokens on which it fires.
 
 # %% tags=["hide-input"]
-charts.figure(
+chapter.figure(
     charts.density_histogram(shown.assign(log10_density=np.log10(shown["density"]))),
     name="densities",
-    made_by=chapter.made_by,
     caption="How often features fire, on a logarithmic scale, first seed of each model. Features "
     "that never fire on the validation text are left out.",
     alt="Median density of features: "

@@ -40,12 +40,18 @@ import numpy as np
 import pandas as pd
 from IPython.display import Markdown
 
-from featlib import autoencoder as sae_lib
-from featlib import charts, controls, features, matching, nulls, tokens
-from featlib import language_model as lm
-from featlib.chapters import needed, start_chapter
-from featlib.params import DOMAINS, MODELS, PAIRS, PRINT_NAMES, derive_seed
-from featlib.runs import atomic_path, write_json
+from featlib.chapter import start_chapter
+from featlib.dictionaries import autoencoder as sae_lib
+from featlib.dictionaries import features
+from featlib.family import DOMAINS, MODELS, PAIRS, PRINT_NAMES
+from featlib.matching import ceilings as controls
+from featlib.matching import fates as matching
+from featlib.matching import nulls
+from featlib.models import mistral as lm
+from featlib.params import derive_seed
+from featlib.run import atomic_path, needed, write_json
+from featlib.show import charts
+from featlib.text import tokens
 
 chapter = start_chapter("06_matching", globals())
 p, run_folder = chapter.params, chapter.run
@@ -73,10 +79,10 @@ calibration = tokens.take_tokens(
 acts: dict[str, list[features.FeatureActivations]] = {}
 thresholds: dict[str, list[float]] = {}
 for name in MODELS:
-    model = lm.load_checkpoint(needed(run_folder.model(name), "04_merging"))
+    model = lm.load_checkpoint(needed(run_folder.model(name)))
     acts[name], thresholds[name] = [], []
     for n in range(p.sae_seeds):
-        sae = sae_lib.load_autoencoder(needed(run_folder.autoencoder(name, n), "05_autoencoders"))
+        sae = sae_lib.load_autoencoder(needed(run_folder.autoencoder(name, n)))
         if p.sae_architecture == "batchtopk":
             sae.threshold = features.threshold_for_l0(model, sae, calibration.ids, p.k)
         thresholds[name].append(sae.threshold)
@@ -125,10 +131,9 @@ chance = pd.DataFrame(
     }
 )
 at_rule = float(nulls.chance_of_match(p.min_firings, acts["base"][0].d_sae, p.threshold))
-charts.figure(
+chapter.figure(
     charts.chance_by_firings(chance, min_firings=p.min_firings),
     name="chance-of-match",
-    made_by=chapter.made_by,
     caption="Probability that the best of all candidates passes the threshold by chance, when "
     "correlation is taken over so many tokens (Gaussian null). The rule marks where we begin to "
     "call a feature testable.",
@@ -184,10 +189,9 @@ best_r = pd.concat(
 )
 own_r = pd.concat([testable_r(f.parents, model=model) for model, f in itself.items()])
 passing = (best_r["r"] >= p.threshold).groupby([best_r["parent"], best_r["child"]]).mean()
-charts.figure(
+chapter.figure(
     charts.match_histogram(best_r, own_r, threshold=p.threshold),
     name="best-matches",
-    made_by=chapter.made_by,
     caption="Best correlation of each testable feature of the parent with a feature of the child "
     "(bars) and with a feature of a second autoencoder of the parent itself (outline). Choose a "
     "bar to see its features.",
@@ -271,10 +275,9 @@ for parent, child in PAIRS:
         }
     )
 pairs = pd.DataFrame(rows)
-charts.figure(
+chapter.figure(
     charts.fate_bars(pairs),
     name="persistence",
-    made_by=chapter.made_by,
     caption="Share of a parent's testable features that persist in its child (dark bar; the line "
     "is its 95% interval), and the seed ceiling of the parent (pale bar, up to the mark).",
     alt="; ".join(

@@ -33,13 +33,14 @@ min_firings: int = 30  # tokens a feature must fire on to be testable
 import pandas as pd
 from IPython.display import Markdown
 
-from featlib import charts
-from featlib.chapters import needed, start_chapter
-from featlib.params import PRINT_NAMES
+from featlib.chapter import start_chapter
+from featlib.family import PRINT_NAMES
+from featlib.run import needed
+from featlib.show import charts
 
 chapter = start_chapter("07_flow", globals())
 p, run_folder = chapter.params, chapter.run
-matches = pd.read_parquet(needed(run_folder.table("matches"), "06_matching"))
+matches = pd.read_parquet(needed(run_folder.table("matches")))
 pairs = pd.read_parquet(run_folder.table("pairs"))
 
 # %% [markdown]
@@ -50,10 +51,9 @@ family = [("base", "lua"), ("base", "tinystories"), ("lua", "merged"), ("tinysto
 flows = pd.read_parquet(run_folder.table("flows"))
 flows = flows[[pair in family for pair in zip(flows["parent"], flows["child"], strict=True)]]
 step = pairs.set_index(["parent", "child"])
-charts.figure(
+chapter.figure(
     charts.flow(flows.assign(children=p.d_sae)),
     name="flow",
-    made_by=chapter.made_by,
     caption="Features from BabyPython (left) through its two children into LuaStories (right). "
     "Widths are numbers of features, means over all pairs of autoencoders with different "
     "seeds. What disappears is drawn in two shades: up to the seed "
@@ -93,10 +93,9 @@ told = [
     f"{part.loc[part['firings'] > middle, 'r'].median():.2f} for the commoner half"
     for child, part in scatter[scatter["firings"] > 0].groupby("child", observed=True)
 ]
-charts.figure(
+chapter.figure(
     charts.correlation_by_firings(scatter, threshold=p.threshold, min_firings=p.min_firings),
     name="correlation-by-firings",
-    made_by=chapter.made_by,
     caption="Best correlation in the child against the number of firings in the common text, for "
     "BabyPython's features: the median, and the middle half as a band. Left of the upright rule "
     "features are untestable; from the level one on they persist. Choose a dot to see its "

@@ -35,16 +35,21 @@ bootstrap: int = 200  # resamples of documents for an interval
 # %%
 from IPython.display import Markdown
 
-from featlib import answers, case_charts, case_run, case_study, case_tables, charts
-from featlib import language_model as lm
-from featlib import tokens as token_lib
-from featlib.chapters import needed, start_chapter
-from featlib.labels import LABELS
-from featlib.params import PRINT_NAMES
+from featlib.cases import answers
+from featlib.cases import case as case_run
+from featlib.cases import subjects as case_study
+from featlib.cases import tables as case_tables
+from featlib.chapter import start_chapter
+from featlib.family import PRINT_NAMES
+from featlib.models import mistral as lm
+from featlib.run import needed
+from featlib.show import case_charts, charts
+from featlib.text import tokens as token_lib
+from featlib.text.labels import LABELS
 
 chapter = start_chapter("08_assignment", globals())
 p, run_folder = chapter.params, chapter.run
-tokenizer = lm.load_tokenizer(needed(run_folder.tokenizer, "01_corpora"))
+tokenizer = lm.load_tokenizer(needed(run_folder.tokenizer))
 token_texts = token_lib.token_strings(tokenizer, range(len(tokenizer)))
 
 # %% [markdown]
@@ -67,10 +72,9 @@ charts.table(case_tables.text_table(case))
 
 # %% tags=["hide-input"]
 detectors = case_study.detector_table(case.fits)
-charts.figure(
+chapter.figure(
     case_charts.detector_dots(detectors),
     name="detectors",
-    made_by=chapter.made_by,
     caption="Detectors of assignment in each model: the best feature, the best rule that sees the "
     "token alone, the best neuron, a logistic probe on the residual stream, and random features "
     "that fire as often. Bars are 95% intervals from resampling documents.",
@@ -101,10 +105,9 @@ charts.table(case_tables.context_table(case), digits=2)
 fates = case.fates[~case.fates["again"]]
 again = case.fates[case.fates["again"]].set_index("route")
 matched = fates[fates["route"] == "correlation"]
-charts.figure(
+chapter.figure(
     case_tables.case_strips(case, "correlation", token_texts),
     name="strips",
-    made_by=chapter.made_by,
     caption="An assignment feature of BabyPython and its best match by correlation in the others.",
     alt="Correlation with BabyPython's feature: "
     + "; ".join(f"{PRINT_NAMES[row.model]} {row.r:.2f}" for row in matched.itertuples()),
@@ -115,10 +118,9 @@ charts.figure(
 # BabyPython itself ([chapter 9](09_exception) explains the routes).
 
 # %% tags=["hide-input"]
-charts.figure(
+chapter.figure(
     case_charts.route_dots(case.fates),
     name="routes",
-    made_by=chapter.made_by,
     caption="The assignment feature of BabyPython and its counterparts: how well each detects "
     "assignments (above), and what ablating it costs at labelled tokens, beyond random features "
     "(below).",

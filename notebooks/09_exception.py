@@ -48,30 +48,42 @@ import numpy as np
 import pandas as pd
 from IPython.display import Markdown
 
-from featlib import (
+from featlib.cases import (
     answers,
-    case_charts,
-    case_dictionaries,
-    case_elsewhere,
-    case_run,
-    case_study,
-    case_sweeps,
-    case_tables,
-    charts,
 )
-from featlib import cases as case_lib
-from featlib import detectors as detectors_lib
-from featlib import language_model as lm
-from featlib import tokens as token_lib
-from featlib.case_text import CODE, check_label, languages_of
-from featlib.chapters import needed, start_chapter
-from featlib.labels import LABELS
-from featlib.params import DOMAIN_NAMES, MODELS, PRINT_NAMES
+from featlib.cases import (
+    case as case_run,
+)
+from featlib.cases import detectors as detectors_lib
+from featlib.cases import (
+    dictionaries as case_dictionaries,
+)
+from featlib.cases import (
+    elsewhere as case_elsewhere,
+)
+from featlib.cases import fit as case_lib
+from featlib.cases import (
+    series as case_sweeps,
+)
+from featlib.cases import (
+    subjects as case_study,
+)
+from featlib.cases import (
+    tables as case_tables,
+)
+from featlib.cases.text import CODE, check_label, languages_of
+from featlib.chapter import start_chapter
+from featlib.family import DOMAIN_NAMES, MODELS, PRINT_NAMES
+from featlib.models import mistral as lm
+from featlib.run import needed
+from featlib.show import case_charts, charts
+from featlib.text import tokens as token_lib
+from featlib.text.labels import LABELS
 from featlib.verdicts import Thresholds
 
 chapter = start_chapter("09_exception", globals())
 p, run_folder = chapter.params, chapter.run
-tokenizer = lm.load_tokenizer(needed(run_folder.tokenizer, "01_corpora"))
+tokenizer = lm.load_tokenizer(needed(run_folder.tokenizer))
 token_texts = token_lib.token_strings(tokenizer, range(len(tokenizer)))
 
 # %% [markdown]
@@ -126,10 +138,9 @@ charts.table(case_tables.halves_table(case))
 detectors = case_study.detector_table(case.fits)
 best = detectors[detectors["detector"] == "feature"]
 own = case.fits[p.label, case.reference]
-charts.figure(
+chapter.figure(
     case_charts.label_dots(best),
     name="labels",
-    made_by=chapter.made_by,
     caption="F1 of the best feature for each label, in each model.",
     alt=f"F1 of the best feature in {parent}: "
     + "; ".join(
@@ -146,10 +157,9 @@ charts.figure(
 
 # %% tags=["hide-input"]
 rivals = detectors[detectors["label"] == p.label]
-charts.figure(
+chapter.figure(
     case_charts.detector_dots(rivals),
     name="detectors",
-    made_by=chapter.made_by,
     caption=f"Detectors of the label *{p.label.replace('_', ' ')}*, chosen on one half of the "
     "documents and judged on the other.",
     alt=f"In {parent} the feature reaches F1 {own.row()['f1']:.2f}, the token rule "
@@ -223,10 +233,9 @@ fates = case.fates
 again = fates[fates["again"]].set_index("route")
 fates = fates[~fates["again"]]
 labelled = fates[(fates["route"] == "labels") & (fates["model"] != case.reference)]
-charts.figure(
+chapter.figure(
     case_charts.route_dots(case.fates),
     name="routes",
-    made_by=chapter.made_by,
     caption=f"The {name} of {parent} and its counterparts: how well each detects the label "
     "(above), and what ablating it costs at labelled tokens, beyond random features (below). "
     f"*{parent}, again*: the other autoencoders of the same model.",
@@ -272,10 +281,9 @@ charts.fold(full, "Every counterpart in full")
 
 # %% tags=["hide-input"]
 matched = fates[fates["route"] == "correlation"]
-charts.figure(
+chapter.figure(
     case_tables.case_strips(case, "correlation", token_texts),
     name="strips",
-    made_by=chapter.made_by,
     caption=f"The {name} of {parent} and its best match by correlation in the other models.",
     alt="Correlation with the feature: "
     + "; ".join(f"{PRINT_NAMES[row.model]} {row.r:.2f}" for row in matched.itertuples()),
@@ -285,10 +293,9 @@ charts.figure(
 # And the features that detect the label best in each model, whether they correlate or not:
 
 # %% tags=["hide-input"]
-charts.figure(
+chapter.figure(
     case_tables.case_strips(case, "labels", token_texts),
     name="strips-labels",
-    made_by=chapter.made_by,
     caption="The same text under each model's own best feature for the label.",
     alt="F1 of these features: "
     + "; ".join(f"{PRINT_NAMES[row.model]} {row.f1:.2f}" for row in labelled.itertuples()),
@@ -310,10 +317,9 @@ if others:
     abroad = case_elsewhere.detect_elsewhere(run_folder, case, labels[p.label], others[0], p)
 if len(abroad):
     by_detector = abroad.set_index(["detector", "model"])["f1"]
-    shown = charts.figure(
+    shown = chapter.figure(
         case_charts.detector_dots(abroad, order=case_elsewhere.DETECTORS),
         name="elsewhere",
-        made_by=chapter.made_by,
         caption=f"Detectors of the same label in {where} ({int(abroad['n_labelled'].iloc[0])} "
         "labelled tokens in the test half).",
         alt=f"F1 in {where}. "
@@ -350,10 +356,9 @@ effects = pd.concat(
     ]
 )
 at = effects[effects["region"] == "at"].set_index(["model", "who"])["delta"]
-charts.figure(
+chapter.figure(
     case_charts.ablation_dots(effects),
     name="ablation",
-    made_by=chapter.made_by,
     caption=f"Change of loss when the {name} of {parent} is ablated in each model, in nats a "
     "token. All panels have one scale.",
     alt="Ablating the feature costs at labelled tokens: "
@@ -405,10 +410,9 @@ steered = case_study.steer_subjects(
 )
 pull = steered[steered["dose"] == 2.0].set_index(["model", "who"])["probability"]
 rest = steered[steered["dose"] == 0.0].set_index(["model", "who"])["probability"]
-charts.figure(
+chapter.figure(
     case_charts.steering_lines(steered),
     name="steering",
-    made_by=chapter.made_by,
     caption=f"Change in the probability of {len(vocabulary)} related tokens, at random places of "
     "the text, as the feature is added (solid), or random features by the same amount (dashed).",
     alt="Probability of related tokens without the feature and at twice its usual strength: "
@@ -431,7 +435,7 @@ charts.figure(
 series = case_run.code_series(case, p)
 diluted = case_run.follow_merge(case, series, run_folder, p)
 lives = case_sweeps.half_lives(diluted)
-sweep = pd.read_parquet(needed(run_folder.table("merge_sweep"), "04_merging"))
+sweep = pd.read_parquet(needed(run_folder.table("merge_sweep")))
 accuracy = sweep[(sweep["method"] == p.merge_method) & (sweep["domain"] != "babylm")]
 
 
@@ -439,10 +443,9 @@ def say(table: pd.DataFrame, measure: str, unit: str, route: str = "transfer") -
     return case_tables.describe_half_life(table, route, measure, unit)
 
 
-charts.figure(
+chapter.figure(
     case_charts.dose_response(diluted, accuracy, t=p.merge_t),
     name="dose-response",
-    made_by=chapter.made_by,
     caption="F1 of the feature and what ablating it costs at labelled tokens as the merge goes "
     "from Lua to TinyStories, with 95% intervals; below, next-token accuracy. The rule marks the "
     "merge of this run.",
@@ -458,10 +461,9 @@ charts.figure(
 # %% tags=["hide-input"]
 along = case_run.follow_fine_tunes(case, series, run_folder, p)
 fade = {child: case_sweeps.half_lives(part) for child, part in along.groupby("model", sort=False)}
-charts.figure(
+chapter.figure(
     case_charts.fading(along),
     name="fading",
-    made_by=chapter.made_by,
     caption="F1 and causal effect, by transfer, at checkpoints of both fine-tunes.",
     alt="; ".join(
         f"{PRINT_NAMES[child]}: {say(table, 'f1', 'share of steps')}"

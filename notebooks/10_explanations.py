@@ -43,23 +43,30 @@ import numpy as np
 import pandas as pd
 from IPython.display import Markdown
 
-from featlib import autoencoder as sae_lib
-from featlib import (
-    charts,
+from featlib import FeatlibError
+from featlib.chapter import start_chapter
+from featlib.describe import (
     chat,
-    chat_explanations,
-    explanation_charts,
-    explanation_scores,
-    explanations,
-    features,
-    tokens,
 )
-from featlib import language_model as lm
-from featlib.archives import cache_folder
-from featlib.chapters import needed, start_chapter
-from featlib.params import DOMAINS, MODELS, PRINT_NAMES, FeatlibError, derive_seed
-from featlib.runs import atomic_path
-from featlib.stream_marks import mark_stream
+from featlib.describe import (
+    chat_protocol as chat_explanations,
+)
+from featlib.describe import (
+    cues as explanations,
+)
+from featlib.describe import (
+    scores as explanation_scores,
+)
+from featlib.dictionaries import autoencoder as sae_lib
+from featlib.dictionaries import features
+from featlib.family import DOMAINS, MODELS, PRINT_NAMES
+from featlib.models import mistral as lm
+from featlib.params import derive_seed
+from featlib.run import atomic_path, needed
+from featlib.show import charts, explanation_charts
+from featlib.text import tokens
+from featlib.text.archives import cache_folder
+from featlib.text.stream_marks import mark_stream
 
 chapter = start_chapter("10_explanations", globals())
 p, run_folder = chapter.params, chapter.run
@@ -79,13 +86,13 @@ parts = {
     d: tokens.take_tokens(tokens.load_blocks(run_folder.tokens, f"{d}.test"), p.stream_tokens)
     for d in DOMAINS
 }
-held_out = pd.read_parquet(needed(run_folder.tokens / "documents.parquet", "01_corpora"))
+held_out = pd.read_parquet(needed(run_folder.tokens / "documents.parquet"))
 held_out = held_out[held_out["split"] == "test"].sort_values("document")
 texts = {d: held_out.loc[held_out["domain"] == d, "text"].tolist() for d in DOMAINS}
 tokenizer = lm.load_tokenizer(run_folder.tokenizer)
 words = tokens.token_strings(tokenizer, range(len(tokenizer)))
 
-needed(run_folder.folder / "features" / "stream.ids.npy", "06_matching")
+needed(run_folder.folder / "features" / "stream.ids.npy")
 stream = tokens.load_blocks(run_folder.folder / "features", "stream")
 kinds, labels = mark_stream(tokenizer, parts, texts, stream, derive_seed(p.seed, "stream"))
 text = explanations.read_text(stream.ids, stream.documents, words, kinds, labels)
@@ -112,7 +119,7 @@ usable = {
 
 
 # %%
-matches = pd.read_parquet(needed(run_folder.table("matches"), "06_matching"))
+matches = pd.read_parquet(needed(run_folder.table("matches")))
 into_merge = matches[
     (matches["parent"] == "lua") & (matches["child"] == "merged") & (matches["side"] == "parent")
 ]
@@ -125,8 +132,8 @@ for name in MODELS:
     chosen = sample  # of Lua's, those that persist into the merge are all explained
     if name == "lua":
         chosen = np.union1d(sample, np.intersect1d(persisting, usable[name]))
-    model = lm.load_checkpoint(needed(run_folder.model(name), "04_merging"))
-    sae = sae_lib.load_autoencoder(needed(run_folder.autoencoder(name, 0), "05_autoencoders"))
+    model = lm.load_checkpoint(needed(run_folder.model(name)))
+    sae = sae_lib.load_autoencoder(needed(run_folder.autoencoder(name, 0)))
     promoted = explanations.promoted_tokens(model, sae.W_dec, chosen)
     scored = explanation_scores.explain_and_score(
         acts[name],
@@ -169,10 +176,9 @@ charts.table(
 lua = found[(found["model"] == "lua") & found["sampled"]]
 share_other = (found["correlation"] > found["other_correlation"]).mean()
 share_frequency = (found["correlation"] > found["frequency_correlation"]).mean()
-charts.figure(
+chapter.figure(
     explanation_charts.explained_against_baselines(lua),
     name="baselines",
-    made_by=chapter.made_by,
     caption="Correlation between predicted and true activation, by a feature's own explanation "
     "(up) and by each of two baselines (right). Above the dashed line, the explanation is better. "
     "A click on a dot opens its feature in the atlas; drag to move, shift and wheel to zoom.",
@@ -241,10 +247,9 @@ medians = pd.DataFrame(
     columns=["group", "features", "median", "low", "high"],
 )
 grouped = pd.concat(table.assign(group=group) for group, table in groups.items())
-charts.figure(
+chapter.figure(
     explanation_charts.score_histograms(grouped, medians),
     name="explanation-scores",
-    made_by=chapter.made_by,
     caption="How well explanations predict activations on unseen text: features of Lua, of "
     "LuaStories, those of Lua that persist into LuaStories, and as many of Lua that do not persist "
     "but fire as often. The line is the median, the band its 95% interval.",
@@ -288,10 +293,9 @@ places = {
     "worst": range(max(len(ranked) - 3, 0), len(ranked)),
 }
 shown = [show(ranked.iloc[i], place) for place, span in places.items() for i in span]
-charts.figure(
+chapter.figure(
     charts.Markup("".join(shown)),
     name="ten-explanations",
-    made_by=chapter.made_by,
     caption="Explanations of ten features of Lua and their tokens: the darker, the stronger. Each "
     "strip is shaded up to its own strongest token, predictions up to 9.",
     alt=f"The best of these explanations predicts its feature with correlation "
@@ -356,10 +360,9 @@ if len(chat_table):
         ],
         columns=["group", "features", "median", "low", "high"],
     )
-    page = charts.figure(
+    page = chapter.figure(
         explanation_charts.score_histograms(chat_table, chat_medians),
         name="chat-scores",
-        made_by=chapter.made_by,
         caption="How well a chat model's explanations let it predict activations, on the windows "
         "of the figure above.",
         alt=f"Median correlation {chat_table['correlation'].median():.2f} by the chat model, "

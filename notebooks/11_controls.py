@@ -45,20 +45,24 @@ crosscoder_tokens: int = 500_000  # tokens the crosscoder is trained on
 import pandas as pd
 from IPython.display import Markdown
 
-from featlib import (
-    charts,
-    claims,
-    control_charts,
-    control_text,
-    controls,
-    crosscoder_run,
-    crosscoder_verdicts,
-    trained_controls,
+from featlib import claims
+from featlib.chapter import start_chapter
+from featlib.controls import (
+    joint as crosscoder_run,
 )
-from featlib import control_run as cr
-from featlib import control_tables as ct
-from featlib.chapters import needed, start_chapter
-from featlib.params import PAIRS, PRINT_NAMES
+from featlib.controls import run as cr
+from featlib.controls import tables as ct
+from featlib.controls import (
+    text as control_text,
+)
+from featlib.controls import (
+    trained as trained_controls,
+)
+from featlib.family import PAIRS, PRINT_NAMES
+from featlib.matching import ceilings as controls
+from featlib.matching import owners as crosscoder_verdicts
+from featlib.run import needed
+from featlib.show import charts, control_charts
 
 chapter = start_chapter("11_controls", globals())
 p, run_folder = chapter.params, chapter.run
@@ -89,12 +93,11 @@ Markdown(control_text.say_sparsity(sparsity))
 # was 0.72 {cite:p}`bricken2023monosemanticity`.
 
 # %% tags=["hide-input"]
-seed_pairs = pd.read_parquet(needed(run_folder.table("seed_pairs"), "06_matching"))
+seed_pairs = pd.read_parquet(needed(run_folder.table("seed_pairs")))
 each = ct.every_seed_pair(c, seed_pairs)
-charts.figure(
+chapter.figure(
     control_charts.share_dots(ct.beside_ceilings(c), each=each),
     name="ceilings",
-    made_by=chapter.made_by,
     caption="Share of the parent's testable features that persist in the child, and the share that "
     "a second autoencoder of the parent itself finds again. A tick is one pair of different seeds "
     f"of {p.sae_seeds} autoencoders per model, a dot their mean; 95% intervals over documents and "
@@ -141,10 +144,9 @@ charts.table(ct.index_table(c, same_start, fates))
 
 # %% tags=["hide-input"]
 nothing = cr.run_nulls(c)
-charts.figure(
+chapter.figure(
     control_charts.null_by_firings(nothing.by_firings(), min_firings=p.min_firings),
     name="nulls-by-firings",
-    made_by=chapter.made_by,
     caption="Share of features whose best correlation passes the threshold though nothing real can "
     "match, by the number of tokens on which the feature fires (bins of a factor of two; the rare "
     "end comes from an eighth and a sixty-fourth of the text). The rule is where features become "
@@ -188,10 +190,9 @@ Markdown(
 # %% tags=["hide-input"]
 moved = cr.run_transfers(c)
 shares = c.save("control_shares", ct.four_ways(c, moved, neurons))
-charts.figure(
+chapter.figure(
     control_charts.share_dots(shares),
     name="transfer",
-    made_by=chapter.made_by,
     caption="Persisting shares measured in four ways. Transfer reads both models with the parent's "
     "own dictionary; the dot for neurons uses no dictionary.",
     alt="; ".join(
@@ -219,10 +220,9 @@ Markdown(control_text.say_transfer(*ct.both_ways(fates["base", "lua"], moved.fat
 # %% tags=["hide-input"]
 kept = cr.follow_through_merge(c, moved)
 ends = kept.set_index("t")["kept"]
-charts.figure(
+chapter.figure(
     control_charts.kept_along_t(kept, t=p.merge_t),
     name="kept-along-t",
-    made_by=chapter.made_by,
     caption="Share of BabyPython's testable features that are themselves in the merge at t, by how "
     "many of the two children had kept them. What both children lost and the merge has again is "
     "marked as kept by neither end.",
@@ -259,10 +259,9 @@ for pair in cr.STEPS[:2]:
         (cr.named(*pair), "transfer"): moved.fates[pair],
     }
 curves = ct.by_threshold(measures)
-charts.figure(
+chapter.figure(
     control_charts.threshold_curves(curves, threshold=p.threshold),
     name="thresholds",
-    made_by=chapter.made_by,
     caption="Share of BabyPython's testable features that persist, for thresholds from 0.5 to "
     "0.95, with the ceiling of two seeds beside it. One pair of seeds.",
     alt="Share that persists at 0.5 and at 0.95: "
@@ -288,10 +287,9 @@ compared = {
     "transfer": moved.fates["base", "lua"],
 }
 by_class = ct.by_group(compared, about)
-charts.figure(
+chapter.figure(
     control_charts.share_dots(by_class),
     name="persistence-by-class",
-    made_by=chapter.made_by,
     caption="Share of BabyPython's testable features that persist in Lua, by the class of token "
     "they are about, with the share that a second autoencoder of BabyPython finds again. One pair "
     "of seeds; 95% intervals take features as independent.",
@@ -306,10 +304,9 @@ charts.figure(
 # %% tags=["hide-input"]
 by_density = ct.by_group(compared, controls.density_bins(c.firings, c.stream.n_tokens))
 by_density["label"] = by_density["label"].astype(str) + " per token"
-charts.figure(
+chapter.figure(
     control_charts.share_dots(by_density),
     name="persistence-by-density",
-    made_by=chapter.made_by,
     caption="The same by how often a feature fires, in firings per token.",
     alt="Persist in Lua by matching: "
     + "; ".join(
@@ -401,10 +398,9 @@ Markdown(
 trained = trained_controls.trained_shares(c, moved, twin, other_text, warm)
 shown = None  # nothing to show
 if len(trained):
-    shown = charts.figure(
+    shown = chapter.figure(
         control_charts.share_dots(trained),
         name="trained-controls",
-        made_by=chapter.made_by,
         caption="Shares by the controls that train a model or an autoencoder of their own, beside "
         "those from above.",
         alt="; ".join(f"{x.label}, {x.way}: {x.share:.0%}" for x in trained.itertuples()),
@@ -427,10 +423,9 @@ shown
 # %% tags=["hide-input"]
 joint = crosscoder_run.train_joint(c) if p.control_crosscoder else None
 if joint:
-    shown = charts.figure(
+    shown = chapter.figure(
         control_charts.kind_bars(joint.kinds()),
         name="crosscoder",
-        made_by=chapter.made_by,
         caption="What the crosscoder's features are to a parent and its child, by the child's part "
         f"of the two lengths: up to {crosscoder_verdicts.ABSENT:g} the parent's alone, between "
         f"{crosscoder_verdicts.SHARED[0]:g} and {crosscoder_verdicts.SHARED[1]:g} shared, from "
@@ -458,10 +453,9 @@ charts.table(ct.plants_table(joint.planted)) if joint else None
 # %% tags=["hide-input"]
 shown = None  # nothing to show
 if joint:
-    shown = charts.figure(
+    shown = chapter.figure(
         control_charts.norm_histogram(joint.norms()),
         name="crosscoder-lengths",
-        made_by=chapter.made_by,
         caption="The same features by how they divide their length between a parent and its child: "
         "0 is written in the parent only, 1 in the child only, a half in both alike.",
         alt="Median part of the child: "

@@ -36,17 +36,23 @@ import numpy as np
 import pandas as pd
 from IPython.display import Markdown
 
-from featlib import atlas, atlas_charts, atlas_labels, charts, features, matching, tokens
-from featlib import autoencoder as sae_lib
-from featlib import language_model as lm
-from featlib.atlas_files import BUDGET, write_atlas
-from featlib.chapters import needed, start_chapter
-from featlib.params import DOMAIN_NAMES, DOMAINS, MODELS, PAIRS, PRINT_NAMES, derive_seed
+from featlib.chapter import start_chapter
+from featlib.describe import atlas, atlas_labels
+from featlib.describe.atlas_files import BUDGET, write_atlas
+from featlib.dictionaries import autoencoder as sae_lib
+from featlib.dictionaries import features
+from featlib.family import DOMAIN_NAMES, DOMAINS, MODELS, PAIRS, PRINT_NAMES
+from featlib.matching import fates as matching
+from featlib.models import mistral as lm
+from featlib.params import derive_seed
+from featlib.run import needed
+from featlib.show import atlas_charts, charts
+from featlib.text import tokens
 
 chapter = start_chapter("12_atlas", globals())
 p, run_folder = chapter.params, chapter.run
 tokenizer = lm.load_tokenizer(run_folder.tokenizer)
-needed(run_folder.table("matches"), "06_matching")
+needed(run_folder.table("matches"))
 stream = tokens.load_blocks(run_folder.folder / "features", "stream")
 acts = {m: [features.load_features(run_folder.features(m, n)) for n in (0, 1)] for m in MODELS}
 
@@ -93,7 +99,7 @@ charts.table(
 effects, fits = {}, {}
 for m in MODELS:
     model = lm.load_checkpoint(run_folder.model(m))
-    sae = sae_lib.load_autoencoder(needed(run_folder.autoencoder(m, 0), "05_autoencoders"))
+    sae = sae_lib.load_autoencoder(needed(run_folder.autoencoder(m, 0)))
     effects[m] = atlas.token_effects(model, sae)[:, : len(tokenizer)]
     fits[m] = atlas_labels.best_fits(acts[m][0], masks)
 
@@ -202,10 +208,9 @@ fitting = first[first["f1"] >= 0.5].groupby(["model", "label"]).size().rename("f
 fitting = fitting.reset_index()
 share = {m: float((first.loc[first["model"] == m, "f1"] >= 0.5).sum()) for m in MODELS}
 share = {m: n / acts[m][0].d_sae for m, n in share.items()}
-charts.figure(
+chapter.figure(
     atlas_charts.label_counts(fitting),
     name="labels",
-    made_by=chapter.made_by,
     caption="Features whose best label fits with an F1 of 0.5 or more, by label and model.",
     alt="Share of features that a simple label fits: "
     + ", ".join(f"{PRINT_NAMES[m]} {s:.1%}" for m, s in share.items())

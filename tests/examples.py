@@ -6,8 +6,8 @@ import altair as alt
 import numpy as np
 import pandas as pd
 
-from featlib import charts
-from featlib.params import DOMAINS, MODELS
+from featlib.family import DOMAINS, MODELS
+from featlib.show import charts
 
 PAIRS = [("base", "lua"), ("base", "tinystories"), ("lua", "merged"), ("tinystories", "merged")]
 SHARES = dict(zip(PAIRS, (0.44, 0.03, 0.40, 0.9), strict=True))  # thin and thick bands

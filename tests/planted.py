@@ -6,8 +6,8 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 
-from featlib.crosscoder import Crosscoder
-from featlib.sae_model import SparseAutoencoder
+from featlib.dictionaries.crosscoder import Crosscoder
+from featlib.dictionaries.sae import SparseAutoencoder
 
 
 def sparse_features(

@@ -14,7 +14,8 @@ from pathlib import Path
 
 from browser import draw_charts, find_chromium, open_browser, visit
 
-from featlib.runs import FeatlibError, atomic_path
+from featlib import FeatlibError
+from featlib.run import atomic_path
 
 PAGES = (
     "book/index", "book/experiment", "book/deviations", "notebooks/02_base_model",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from featlib.runs import FeatlibError
+from featlib import FeatlibError
 from featlib.verdicts import (
     Evidence,
     Thresholds,

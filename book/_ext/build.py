@@ -18,7 +18,8 @@ from typing import Any
 
 import yaml
 
-from featlib.runs import FeatlibError, atomic_path
+from featlib import FeatlibError
+from featlib.run import atomic_path
 
 ROOT = Path(__file__).resolve().parents[2]
 DATA = ("metrics.json", "params.yaml", "provenance.json")

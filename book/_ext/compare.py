@@ -20,9 +20,10 @@ import altair as alt
 import pandas as pd
 import vl_convert
 
-from featlib.figures import Figure, figure, table, theme
-from featlib.params import DOMAIN_NAMES, PRINT_NAMES
-from featlib.runs import FeatlibError, Run, atomic_path
+from featlib import FeatlibError
+from featlib.family import DOMAIN_NAMES, PRINT_NAMES
+from featlib.run import Run, atomic_path
+from featlib.show.figure import Figure, figure, table, theme
 
 STATIC = Path(__file__).resolve().parents[1] / "_static"
 # Colour-blind-safe, at least 3 to 1 against white and against the dark page, and none of them a

@@ -14,21 +14,17 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from featlib.runs import FeatlibError
+from featlib import FeatlibError
 
 MARK = "Deviation:"
-# In the order in which data flows; a module that is not named here comes last.
-ORDER = (
-    "documents", "stories", "tokens", "language_model", "training", "merging", "activations",
-    "sae_model", "sae_training", "sae_gradients", "features", "matching", "detectors",
-    "explanations", "crosscoder",
-)  # fmt: skip
+# In the order in which data flows; what lies elsewhere comes last.
+ROOMS = ("text", "models", "dictionaries", "matching", "cases", "controls", "describe")
 SENTENCE = re.compile(r"(?P<paper>.+?); we (?P<ours>.+?), because (?P<why>.+?)\.(?=\s|$)")
 
 
 @dataclass(frozen=True)
 class Deviation:
-    module: str
+    module: str  # path below featlib
     line: int
     paper: str  # begins with who does it, such as "the paper"
     ours: str  # goes on after "we"
@@ -38,7 +34,8 @@ class Deviation:
 def find_deviations(folder: Path) -> list[Deviation]:
     """Every mark in the modules of `folder`. Raises FeatlibError where one is not of the form."""
     found = []
-    for path in sorted(folder.glob("*.py")):
+    for path in sorted(folder.rglob("*.py")):
+        module = path.relative_to(folder).as_posix()
         lines = path.read_text(encoding="utf-8").splitlines()
         for number, line in enumerate(lines, 1):
             for part in range(line.count(MARK)):
@@ -46,12 +43,14 @@ def find_deviations(folder: Path) -> list[Deviation]:
                 match = SENTENCE.match(text)
                 if match is None:
                     raise FeatlibError(
-                        f"featlib/{path.name}:{number}: a mark must read '{MARK} the paper does "
+                        f"featlib/{module}:{number}: a mark must read '{MARK} the paper does "
                         f"this; we do that, because of this.', one sentence; it reads {text!r}"
                     )
-                found.append(Deviation(path.stem, number, *match.groups()))
-    rank = {name: place for place, name in enumerate(ORDER)}
-    return sorted(found, key=lambda d: (rank.get(d.module, len(ORDER)), d.module, d.line))
+                found.append(Deviation(module, number, *match.groups()))
+    rank = {name: place for place, name in enumerate(ROOMS)}
+    return sorted(
+        found, key=lambda d: (rank.get(d.module.split("/")[0], len(ROOMS)), d.module, d.line)
+    )
 
 
 def _sentence(lines: list[str], part: int) -> str:
@@ -73,7 +72,7 @@ def tabulate_deviations(folder: Path) -> str:
     rows = ["| the paper … | we … | because … |", "|---|---|---|"]
     for d in find_deviations(folder):
         cells = [_plain(d.paper.removeprefix("the paper ")), _plain(d.ours), _plain(d.why)]
-        where = f"<small>`{d.module}.py:{d.line}`</small>"
+        where = f"<small>`{d.module}:{d.line}`</small>"
         rows.append(f"| {' | '.join(cells)}<br>{where} |")
     return "\n".join(rows)
 

@@ -31,8 +31,8 @@ from sphinx.util.math import get_node_equation_number
 from sphinx.writers.html5 import HTML5Translator
 
 import featlib
-from featlib.figures import theme
 from featlib.params import Params
+from featlib.show.figure import theme
 
 LOGGER = logging.getLogger(__name__)
 STATIC = Path(__file__).resolve().parent.parent / "_static"

@@ -16,7 +16,8 @@ from pathlib import Path
 
 import nbformat
 
-from featlib.runs import FeatlibError, Run, atomic_path, git_commit
+from featlib import FeatlibError
+from featlib.run import Run, atomic_path, git_commit
 
 ROOT = Path(__file__).resolve().parents[2]
 DATA = ("metrics.json", "params.yaml", "provenance.json")

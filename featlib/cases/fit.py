@@ -1,0 +1,297 @@
+"""Case studies: which feature detects a label, and what it takes it from.
+
+`fit_label` finds the feature and measures it beside its rivals. A model of one layer has seen
+little context: much of what a feature detects may be the token itself, so `token_identity_share`
+and `separation_within_tokens` say how much is not. Verdicts are in `featlib.verdicts`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from scipy import sparse
+
+from featlib import FeatlibError
+from featlib.cases.baselines import best_neuron, residual_probe, similar_features, token_rule
+from featlib.cases.detectors import (
+    MEASURES,
+    LabelledStream,
+    best_threshold,
+    check_rows,
+    evaluate_detector,
+    feature_scores,
+    feature_set_scores,
+    labelled_stream,
+    rank_features,
+    select_feature_set,
+)
+from featlib.dictionaries.features import FeatureActivations
+
+__all__ = [
+    "LabelFit",
+    "LabelledStream",
+    "evaluate_feature",
+    "fit_label",
+    "labelled_stream",
+    "rank_context_features",
+    "rank_features",
+    "select_feature_set",
+    "separation_within_tokens",
+    "similar_features",
+    "tally_tokens",
+    "token_identity_share",
+]
+
+
+@dataclass(frozen=True)
+class LabelFit:
+    """The feature that fits a label best, and how well it and its rivals do on the test half."""
+
+    feature: int
+    threshold: float
+    candidates: pd.DataFrame  # rank_features, selection half
+    members: pd.DataFrame  # select_feature_set, selection half
+    set_home: int  # where the members live: 0 is the feature's own autoencoder, 1... are `others`
+    test: pd.DataFrame  # a row per detector: detector, index, threshold, measures with intervals
+    n_labelled: int  # labelled tokens of the test half
+    token_share: float  # of the feature's variance, explained by the token's identity alone
+    within_tokens: float  # AUROC among tokens of one id; 0.5: context adds nothing
+
+    def row(self, detector: str = "feature") -> pd.Series:
+        """Numbers of one detector, by its name in `test`."""
+        return self.test.set_index("detector").loc[detector]
+
+
+def fit_label(
+    f: FeatureActivations,
+    stream: LabelledStream,
+    *,
+    seed: int,
+    others: Sequence[FeatureActivations] = (),
+    neurons: np.ndarray | None = None,
+    residual: np.ndarray | None = None,
+    n_random: int = 10,
+    n_boot: int = 200,
+    top: int = 20,
+) -> LabelFit:
+    """Find the feature that detects the label best, and compare it with what a sceptic would try.
+
+    Detectors: feature; feature set (`select_feature_set`; index: how many; `others`, autoencoders
+    of the same model, may hold a better one); token rule; neuron
+    (best column of `neurons` [tokens, d_in]); probe (logistic, on `residual` [tokens, d_model]);
+    random feature, the mean over `n_random` features of like density, their lowest and highest as
+    its interval. Neuron and probe need their array.
+    """
+    candidates = rank_features(f, stream, top)
+    if candidates.empty:
+        raise FeatlibError("no feature fires on the selection half: is this the model's own SAE?")
+    feature, threshold = int(candidates["feature"][0]), float(candidates["threshold"][0])
+    by_token, offered = token_rule(stream), [f, *others]
+    sets = [select_feature_set(each, stream) for each in offered]
+    set_home = int(np.argmax([found["f1"].max() if len(found) else 0.0 for found in sets]))
+    members = sets[set_home]
+    rows: list[tuple[str, int, float, np.ndarray]] = [
+        ("feature", feature, threshold, feature_scores(f, feature)),
+        ("feature set", len(members), 1.0, feature_set_scores(offered[set_home], members)),
+        ("token rule", -1, best_threshold(by_token, stream), by_token),
+    ]
+    if neurons is not None:
+        index, values = best_neuron(neurons, stream)
+        rows.append(("neuron", index, best_threshold(values, stream), values))
+    if residual is not None:
+        values, cut = residual_probe(residual, stream, seed=seed)
+        rows.append(("probe", -1, cut, values))
+    table: list[dict[str, float | str]] = []
+    for name, index, cut, score in rows:
+        measured = evaluate_detector(score, cut, stream, seed=seed, n_boot=n_boot)
+        table.append({"detector": name, "index": index, "threshold": cut, **measured})
+    if n_random:
+        rng = np.random.default_rng(seed)
+        table.append(_random_row(f, similar_features(f, feature, n_random, rng), stream, seed))
+    alone = FeatureActivations(f.matrix[:, [feature]])
+    return LabelFit(
+        feature=feature,
+        threshold=threshold,
+        candidates=candidates,
+        members=members,
+        set_home=set_home,
+        test=pd.DataFrame(table),
+        n_labelled=int(stream.mask[stream.test].sum()),
+        token_share=float(token_identity_share(alone, stream.ids, stream.selection)[0]),
+        within_tokens=float(separation_within_tokens(alone, stream, stream.test)[0]),
+    )
+
+
+def evaluate_feature(
+    f: FeatureActivations,
+    feature: int,
+    stream: LabelledStream,
+    *,
+    seed: int,
+    threshold: float | None = None,
+    n_boot: int = 200,
+) -> dict[str, float]:
+    """Test-half numbers of one given feature: a match by correlation, or a transferred SAE's.
+
+    Its threshold is the best on the selection half unless told, and never below 0: a silent
+    feature does not say yes. Adds `threshold` to what `evaluate_detector` returns.
+    """
+    check_rows(f.n_tokens, stream)
+    score = feature_scores(f, feature)
+    cut = max(best_threshold(score, stream) if threshold is None else threshold, 0.0)
+    return {"threshold": cut} | evaluate_detector(score, cut, stream, seed=seed, n_boot=n_boot)
+
+
+def _random_row(
+    f: FeatureActivations, features: np.ndarray, stream: LabelledStream, seed: int
+) -> dict[str, float | str]:
+    found = pd.DataFrame(
+        [evaluate_feature(f, int(index), stream, seed=seed, n_boot=0) for index in features]
+    )
+    row: dict[str, float | str] = {"detector": "random feature", "index": -1, "threshold": np.nan}
+    for name in MEASURES:
+        low, mean, high = found[name].min(), found[name].mean(), found[name].max()
+        row |= {name: float(mean), f"{name}_low": float(low), f"{name}_high": float(high)}
+    return row
+
+
+def tally_tokens(
+    said: np.ndarray, stream: LabelledStream, token_texts: Sequence[str], top: int = 20
+) -> pd.DataFrame:
+    """Which tokens a detector takes for the label, which it misses: the test half by token id.
+
+    `said` bool [tokens]; `token_texts` the text of each id. Columns token, hits (labelled, said),
+    misses, false_alarms (said, not labelled); commonest first.
+    """
+    table = pd.DataFrame(
+        {
+            "token": stream.ids,
+            "hits": said & stream.mask,
+            "misses": ~said & stream.mask,
+            "false_alarms": said & ~stream.mask,
+        }
+    )[stream.test]
+    counts = table.groupby("token").sum()
+    order = np.argsort(-counts.sum(axis=1).to_numpy(), kind="stable")[:top]
+    counts = counts.iloc[order].reset_index()
+    counts = counts[counts[["hits", "misses", "false_alarms"]].sum(axis=1) > 0]
+    return counts.assign(token=[token_texts[index] for index in counts["token"]])
+
+
+# ------------------------------------------------------------------------------ token or context
+
+
+def token_identity_share(f: FeatureActivations, ids: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+    """Share of each feature's variance that the token's identity explains: R2, [d_sae].
+
+    Each token is predicted by the mean activation on its id over the tokens `chosen` (bool
+    [tokens]), and the error is counted on all others: means and test never share a token, since
+    a rare id would explain itself. Ids not seen before get the overall mean. At most 1; about 0
+    (or a little less) where identity says nothing; NaN for a feature silent on the others.
+    """
+    ids = np.asarray(ids).reshape(-1)
+    parts = []
+    for half in (chosen, ~chosen):
+        one_hot = sparse.csr_array(
+            (np.ones(half.sum(), np.float64), (ids[half], np.flatnonzero(half))),
+            shape=(int(ids.max()) + 1, f.n_tokens),
+        )
+        counts = np.bincount(ids[half], minlength=one_hot.shape[0]).astype(np.float64)
+        parts.append((counts, (one_hot @ f.matrix).tocsr()))
+    (n_seen, seen), (n, total) = parts
+    overall = seen.sum(axis=0) / n_seen.sum()  # [d_sae]
+    known = n_seen > 0
+    mean = sparse.diags_array(1 / np.maximum(n_seen, 1)) @ seen  # [vocabulary, d_sae], sparse
+    squares = np.asarray(f.matrix[~chosen].astype(np.float64).power(2).sum(axis=0))
+    sums = np.asarray(total.sum(axis=0))
+    # Error of a known id: squares - 2 mean * sum + n mean^2; of an unknown one, with `overall`.
+    error = squares - 2 * np.asarray(mean.multiply(total).sum(axis=0))
+    error += np.asarray((sparse.diags_array(n) @ mean.power(2)).sum(axis=0))
+    error += n[~known].sum() * overall**2 - 2 * overall * np.asarray(total[~known].sum(axis=0))
+    variance = squares - sums**2 / n.sum()
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(variance > 1e-9 * np.maximum(squares, 1e-30), 1 - error / variance, np.nan)
+
+
+def separation_within_tokens(
+    f: FeatureActivations, stream: LabelledStream, chosen: np.ndarray
+) -> np.ndarray:
+    """How well each feature tells labelled from unlabelled tokens of the same id: AUROC [d_sae].
+
+    Over the tokens `chosen` (bool [tokens]): the share of pairs of tokens with equal id, one
+    labelled and one not, in which the labelled one has the higher activation (ties one half).
+    0.5 for whatever knows the token only; NaN if no id occurs with and without the label.
+    """
+    check_rows(f.n_tokens, stream)
+    size = int(stream.ids.max()) + 1
+    positive = np.bincount(stream.ids[chosen & stream.mask], minlength=size).astype(np.float64)
+    negative = np.bincount(stream.ids[chosen & ~stream.mask], minlength=size).astype(np.float64)
+    pairs = positive * negative  # [vocabulary]
+    if pairs.sum() == 0:
+        return np.full(f.d_sae, np.nan)
+    c = f.columns
+    feature = np.repeat(np.arange(f.d_sae), np.diff(c.indptr))
+    rows = chosen[c.indices] & (pairs[stream.ids[c.indices]] > 0)
+    feature, token, value = feature[rows], c.indices[rows], c.data[rows]
+    label = stream.mask[token]
+    group = feature.astype(np.int64) * size + stream.ids[token]
+    order = np.lexsort((value, group))
+    feature, group, value, label = feature[order], group[order], value[order], label[order]
+    # A group's tokens that are not listed have activation 0, below all that are.
+    new_group = np.ones(len(group), dtype=bool)
+    new_group[1:] = group[1:] != group[:-1]
+    new_value = new_group.copy()
+    new_value[1:] |= value[1:] != value[:-1]
+    starts, group, tie = (
+        np.flatnonzero(new_group),
+        np.cumsum(new_group) - 1,
+        np.cumsum(new_value) - 1,
+    )
+    before = np.cumsum(~label) - ~label  # unlabelled ones listed earlier, in all groups
+    below = (before[new_value][tie] - before[starts][group]) + (
+        np.bincount(tie, weights=~label)[tie] / 2
+    )
+    id_of = stream.ids[token[order]]
+    silent = negative[id_of] - np.bincount(group, weights=~label)[group]
+    won = np.bincount(feature[label], weights=(below + silent)[label], minlength=f.d_sae)
+    # Labelled tokens on which the feature is silent tie with the unlabelled silent ones.
+    ids_of_group = id_of[starts]
+    quiet_positive = positive[ids_of_group] - np.bincount(group, weights=label)
+    quiet_negative = negative[ids_of_group] - np.bincount(group, weights=~label)
+    tied = np.bincount(
+        feature[starts], weights=quiet_positive * quiet_negative / 2, minlength=f.d_sae
+    )
+    listed = np.bincount(feature[starts], weights=pairs[ids_of_group], minlength=f.d_sae)
+    return (won + tied + (pairs.sum() - listed) / 2) / pairs.sum()
+
+
+def rank_context_features(
+    f: FeatureActivations, stream: LabelledStream, *, among: int = 200, top: int = 10
+) -> pd.DataFrame:
+    """Features that detect the label by more than the token's identity, best first.
+
+    Of the `among` best by F1 on the selection half, ordered by F1 times the part of the variance
+    that identity leaves unexplained. Columns: feature, threshold, f1, token_share, within_tokens
+    (all of the selection half), within_tokens_test (of the test half: what to report).
+    """
+    table = rank_features(f, stream, among)
+    # Within the selection half: means from half of its documents, error on the other half.
+    first = stream.selection & (_rank_of_document(stream) % 2 == 0)
+    inner = FeatureActivations(f.matrix[stream.selection])
+    share = token_identity_share(inner, stream.ids[stream.selection], first[stream.selection])
+    table["token_share"] = share[table["feature"]]
+    for name, half in (("within_tokens", stream.selection), ("within_tokens_test", stream.test)):
+        table[name] = separation_within_tokens(f, stream, half)[table["feature"]]
+    worth = table["f1"] * (1 - table["token_share"].clip(0, 1).fillna(1))
+    table = table.iloc[np.argsort(-worth.to_numpy(), kind="stable")]
+    columns = ["feature", "threshold", "f1", "token_share", "within_tokens", "within_tokens_test"]
+    return table[columns].head(top).reset_index(drop=True)
+
+
+def _rank_of_document(stream: LabelledStream) -> np.ndarray:
+    """[tokens] int: how many documents of the selection half come before the token's own."""
+    used = np.unique(stream.documents[stream.selection])
+    return np.searchsorted(used, stream.documents)

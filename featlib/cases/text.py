@@ -1,0 +1,154 @@
+"""The text of a case study: held-out documents in blocks, with what each token is.
+
+Code comes from documents of the validation and test splits which the languages' own parsers
+accept, English from the same splits. Blocks are drawn at random, so that many documents take
+part: an interval from resampling documents needs many.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from transformers import PreTrainedTokenizerFast
+
+from featlib import FeatlibError
+from featlib.cases.detectors import LabelledStream, labelled_stream
+from featlib.family import TRAINING_MIX
+from featlib.text.labels import Label, label_documents
+from featlib.text.tokens import TokenBlocks, tokenize_documents
+
+CODE = ("python", "lua")
+# Characters of documents read for each token asked for: blocks are drawn from several times the
+# text that is needed, so that many documents take part.
+CHARACTERS = 20
+
+
+def languages_of(label: Label, model: str) -> tuple[str, ...]:
+    """The code in which a case is studied: what `label` can read and `model` was trained on.
+
+    A model trained on no such code (TinyStories) is studied on all that the label can read.
+    """
+    readable = tuple(domain for domain in CODE if domain in label.find)
+    if not readable:
+        raise FeatlibError(
+            f"the label reads {', '.join(label.find) or 'no domain'}: give it a function for "
+            f"{' or '.join(CODE)}"
+        )
+    return tuple(domain for domain in readable if domain in TRAINING_MIX[model]) or readable
+
+
+@dataclass(frozen=True)
+class CaseText:
+    """Blocks of several domains one after another."""
+
+    ids: np.ndarray  # int64 [blocks, context]
+    documents: np.ndarray  # int64 [blocks, context]; documents of two domains stay distinct
+    domains: np.ndarray  # str [blocks]
+    masks: dict[str, np.ndarray]  # by label: bool [blocks, context]
+    read: dict[str, int]  # documents read, by domain
+    skipped: dict[str, int]  # documents left out because they do not parse, by domain
+
+    def take(self, blocks: np.ndarray) -> CaseText:
+        """The text of some blocks only, given by index or as a mask [blocks]."""
+        masks = {name: mask[blocks] for name, mask in self.masks.items()}
+        return CaseText(
+            self.ids[blocks], self.documents[blocks], self.domains[blocks], masks,
+            self.read, self.skipped,
+        )  # fmt: skip
+
+
+def gather_text(
+    documents: pd.DataFrame,
+    tokenizer: PreTrainedTokenizerFast,
+    labels: Mapping[str, Label],
+    n_tokens: Mapping[str, int],
+    *,
+    context: int,
+    seed: int,
+) -> CaseText:
+    """About `n_tokens` of each domain named there, or as many as there are.
+
+    `documents` has the columns domain and text. A label marks tokens in the domains that it can
+    read; elsewhere no token has it.
+    """
+    rng = np.random.default_rng(seed)
+    parts: list[CaseText] = []
+    first = 0
+    for domain, wanted in n_tokens.items():
+        texts = documents.loc[documents["domain"] == domain, "text"].to_numpy()
+        texts = texts[rng.permutation(len(texts))]
+        sizes = np.cumsum([len(text) for text in texts])
+        texts = list(texts[: int(np.searchsorted(sizes, CHARACTERS * wanted)) + 1])
+        blocks, masks, skipped = _label(texts, tokenizer, labels, domain, context)
+        kept = np.sort(rng.permutation(len(blocks))[: max(wanted // context, 1)])
+        numbers = blocks.documents[kept].astype(np.int64) + first
+        parts.append(
+            CaseText(
+                blocks.ids[kept].astype(np.int64), numbers, np.full(len(kept), domain),
+                {name: mask[kept] for name, mask in masks.items()},
+                {domain: len(texts)}, {domain: skipped},
+            )
+        )  # fmt: skip
+        first = int(numbers.max()) + 1
+    return CaseText(
+        np.concatenate([part.ids for part in parts]),
+        np.concatenate([part.documents for part in parts]),
+        np.concatenate([part.domains for part in parts]),
+        {name: np.concatenate([part.masks[name] for part in parts]) for name in labels},
+        {domain: n for part in parts for domain, n in part.read.items()},
+        {domain: n for part in parts for domain, n in part.skipped.items()},
+    )
+
+
+def _label(
+    texts: list[str],
+    tokenizer: PreTrainedTokenizerFast,
+    labels: Mapping[str, Label],
+    domain: str,
+    context: int,
+) -> tuple[TokenBlocks, dict[str, np.ndarray], int]:
+    if any(domain in label.find for label in labels.values()):
+        found = label_documents(tokenizer, texts, domain, context, labels)
+        return found.blocks, found.masks, found.skipped
+    blocks = tokenize_documents(tokenizer, texts, context)
+    if not len(blocks):
+        raise FeatlibError(f"the held-out {domain} text fills no block of {context} tokens")
+    return blocks, {name: np.zeros(blocks.ids.shape, dtype=bool) for name in labels}, 0
+
+
+def check_label(label: str, labels: Mapping[str, Label]) -> None:
+    """Refuse a label that nobody has defined, naming those there are."""
+    if label not in labels:
+        near = difflib.get_close_matches(label, list(labels), n=1, cutoff=0.4)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise FeatlibError(
+            f"label {label!r} is not defined.{hint} There are: {', '.join(labels)}. A new one is "
+            "a function from a text to spans of characters; see featlib.labels"
+        )
+
+
+def split_halves(text: CaseText, labels: Sequence[str], *, seed: int) -> dict[str, LabelledStream]:
+    """A selection and a test half for each label; labels too rare to have both are left out."""
+    streams = {}
+    for label in labels:
+        if len(np.unique(text.documents[text.masks[label]])) < 4:
+            continue
+        try:
+            streams[label] = labelled_stream(text.masks[label], text.ids, text.documents, seed=seed)
+        except FeatlibError:  # all labelled tokens in one document
+            continue
+    return streams
+
+
+def busiest_block(text: CaseText, label: str, among: np.ndarray) -> int:
+    """The block with most labelled tokens among `among` (bool [blocks, context]), for strips.
+
+    Only blocks of one document: a strip that runs across documents reads like nonsense.
+    """
+    whole = (text.documents == text.documents[:, :1]).all(axis=1)
+    counts = (text.masks[label] & among).sum(axis=1)
+    return int(np.argmax(counts * 2 + whole))

@@ -1,0 +1,228 @@
+"""The frame of a notebook: which parameters it runs with, and what is recorded when it ends.
+
+A chapter starts with `start_chapter(name, globals())` right after the cell of parameters, and ends
+with `finish(metrics)`. Between the two it uses `chapter.params` and `chapter.run`.
+
+Values come, in this order, from what papermill (or the reader) set in this notebook, from
+`runs/<run>/params.yaml`, and from the defaults in the notebook, which are those of `mini`.
+"""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import html
+import json
+import resource
+import sys
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+from featlib import FeatlibError
+from featlib.params import Params, check_params
+from featlib.run import Run, git_commit
+
+if TYPE_CHECKING:
+    from featlib.show.figure import Figure
+
+INJECTED = "# Parameters"  # how papermill starts the cell that it injects
+
+
+@dataclass
+class Chapter:
+    """One notebook at work: `params` holds exactly the parameters that the notebook declares."""
+
+    name: str
+    run: Run
+    params: SimpleNamespace
+    started: float = field(default_factory=time.monotonic)
+
+    @cached_property
+    def made_by(self) -> str:
+        """What made a figure, as the line under it says."""
+        return f"notebooks/{self.name}.ipynb, run {self.run.name}, commit {git_commit()}"
+
+    def figure(self, chart: Any, **said: Any) -> Figure:
+        """`show.figure.figure`, with the line that says what made it."""
+        from featlib.show.figure import figure  # Altair is slow to import, and not always needed
+
+        return figure(chart, made_by=self.made_by, **said)
+
+    def finish(self, metrics: Mapping[str, float] | None = None, **facts: Any) -> Provenance:
+        """Record numbers, seconds and peak memory; what it returns is the page's closing table."""
+        used = vars(self.params)
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        seconds = time.monotonic() - self.started
+        entry = {
+            "seconds": round(seconds, 1),
+            "peak_memory_mb": round(peak / (2**20 if sys.platform == "darwin" else 2**10)),
+            "parameters": used,
+            **facts,
+        }
+        self.run.record_chapter(self.name, entry, metrics or {})
+        return Provenance(self.name, self.run.name, entry, self.run.provenance())
+
+
+def prose(template: str, **numbers: Any) -> Any:
+    """Markdown for a page: a Jinja template whose words follow from `numbers`.
+
+    An absent number stops the chapter. Filters: pct ("12%"), num ("0.12"; both take digits, and
+    write a true minus), listed ("a, b and c"). An `Estimate` prints itself with its interval.
+    """
+    import jinja2
+    from IPython.display import Markdown
+
+    page = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True)
+    page.filters |= {
+        "pct": lambda x, digits=0: f"{x:.{digits}%}".replace("-", "−"),
+        "num": lambda x, digits=2: f"{x:,.{digits}f}".replace("-", "−"),
+        "listed": listed,
+    }
+    return Markdown(page.from_string(template).render(numbers))
+
+
+def listed(words: Iterable[str]) -> str:
+    """a; a and b; a, b and c."""
+    *first, last = words
+    return f"{', '.join(first)} and {last}" if first else last
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """How a page was made: shown at its end, with the command that repeats it."""
+
+    chapter: str
+    run: str
+    entry: dict[str, Any]
+    whole: dict[str, Any]
+
+    @property
+    def command(self) -> str:
+        changed = {
+            key: value
+            for key, value in self.entry["parameters"].items()
+            if value != Params.model_fields[key].default
+        }
+        # papermill reads True, not true, as a truth value.
+        words = [
+            f"-p {key} {value if isinstance(value, bool) else json.dumps(value).strip(chr(34))}"
+            for key, value in changed.items()
+        ]
+        return " ".join(
+            [f"papermill notebooks/{self.chapter}.ipynb out.ipynb -p run {self.run}", *words]
+        )
+
+    def _repr_html_(self) -> str:
+        rows = "".join(
+            f"<tr><td><code>{html.escape(key)}</code></td><td>{html.escape(str(value))}</td>"
+            f"<td>{html.escape(Params.model_fields[key].description or '')}</td></tr>"
+            for key, value in self.entry["parameters"].items()
+        )
+        machine, versions = self.whole["hardware"], self.whole["versions"]
+        facts = {
+            "Run": self.run,
+            "Commit": self.whole["commit"],
+            "Time": f"{self.entry['seconds']:.0f} s, at most {self.entry['peak_memory_mb']:,} MB",
+            "Hardware": f"{machine['cpu']}, {machine['cores']} cores, {machine['memory_gb']} GB"
+            + (f", {machine['gpu']}" if machine["gpu"] else ""),
+            "Versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
+        }
+        listed = "".join(
+            f"<dt>{name}</dt><dd>{html.escape(str(fact))}</dd>" for name, fact in facts.items()
+        )
+        return (
+            f'<section class="fl-provenance"><h2>How this page was made</h2><dl>{listed}</dl>'
+            f"<p>This repeats it:</p><pre><code>{html.escape(self.command)}</code></pre>"
+            "<details><summary>Parameters of this chapter</summary><table><thead><tr>"
+            "<th>Parameter</th><th>Value</th><th>What it does</th></tr></thead>"
+            f"<tbody>{rows}</tbody></table></details></section>"
+        )
+
+    def __repr__(self) -> str:
+        return f"{self.chapter}: {self.entry['seconds']} s. Repeat with: {self.command}"
+
+
+def start_chapter(name: str, namespace: Mapping[str, Any]) -> Chapter:
+    """Resolve a notebook's parameters and open its run.
+
+    `namespace` is the notebook's `globals()`. Raises `FeatlibError` for a parameter that the
+    notebook does not declare (papermill itself only warns), for an impossible value, and where
+    an earlier chapter has not been run.
+    """
+    cells = [cell for cell in namespace.get("In", []) if isinstance(cell, str)]
+    declared = _declared(name, cells)
+    injected: dict[str, None] = {}
+    for cell in cells:
+        if cell.startswith(INJECTED):
+            injected |= dict.fromkeys(_assigned(cell))
+    unknown = [key for key in injected if key not in declared]
+    if unknown:
+        near = difflib.get_close_matches(unknown[0], declared, n=1, cutoff=0.4)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise FeatlibError(
+            f"notebook {name} has no parameter {', '.join(map(repr, unknown))}.{hint} "
+            f"It has: {', '.join(declared)}. Nothing was started."
+        )
+    run = Run(str(namespace["run"]))
+    recorded = run.recorded_params()
+    defaults = Params()
+    values: dict[str, Any] = {}
+    for key in declared:
+        if key == "run":
+            continue
+        chosen = key in injected or namespace[key] != getattr(defaults, key)
+        values[key] = namespace[key] if chosen or key not in recorded else recorded[key]
+    params = check_params({**recorded, **values, "run_name": run.name}, where=f"notebook {name}")
+    run.folder.mkdir(parents=True, exist_ok=True)
+    run.write_params(params)
+    _withdraw_stale_page(run, name, {key: getattr(params, key) for key in values})
+    return Chapter(name, run, SimpleNamespace(**{key: getattr(params, key) for key in values}))
+
+
+def declared_parameters(source: str) -> dict[str, Any]:
+    """Names and defaults in the first cell tagged `parameters` of a py:percent notebook."""
+    _, _, rest = source.partition('tags=["parameters"')
+    cell = rest.split("\n# %%", 1)[0].partition("\n")[2]
+    found: dict[str, Any] = {}
+    for node in ast.parse(cell).body:
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.value:
+            found[node.target.id] = ast.literal_eval(node.value)
+    return found
+
+
+def _declared(name: str, cells: list[str]) -> list[str]:
+    for cell in cells:
+        keys = _assigned(cell)
+        if "run" in keys and not cell.startswith(INJECTED):
+            return keys
+    raise FeatlibError(
+        f"notebook {name}: run the cell of parameters first (it is the first code cell)."
+    )
+
+
+def _assigned(cell: str) -> list[str]:
+    try:
+        body = ast.parse(cell).body
+    except SyntaxError:  # a cell with a magic, or one the reader is still typing
+        return []
+    names: list[str] = []
+    for node in body:
+        targets = node.targets if isinstance(node, ast.Assign) else []
+        targets = [node.target] if isinstance(node, ast.AnnAssign) else targets
+        names += [target.id for target in targets if isinstance(target, ast.Name)]
+    return names
+
+
+def _withdraw_stale_page(run: Run, name: str, params: Mapping[str, Any]) -> None:
+    """Remove the run's page of this chapter if it was made with other parameters.
+
+    The folder will hold this execution's files from here on, so the old page would describe
+    something that is no longer there; Snakemake then makes it anew with the run's own parameters.
+    """
+    made_with = run.provenance().get("chapters", {}).get(name, {}).get("parameters")
+    if made_with is not None and made_with != dict(params):
+        run.notebook(name).unlink(missing_ok=True)

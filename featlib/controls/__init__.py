@@ -1,0 +1,1 @@
+"""What chapter 11 holds fixed: another seed, another text, a shared dictionary, nothing at all."""

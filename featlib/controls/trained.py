@@ -1,0 +1,247 @@
+"""Controls that train something of their own: a twin of the base, and other autoencoders."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from featlib.claims import Share
+from featlib.controls.run import CHILDREN, STEPS, ControlRun, Transfers, compare_neurons, named
+from featlib.controls.tables import CEILING, DOTS, share_metrics
+from featlib.dictionaries import activations, features
+from featlib.dictionaries import autoencoder as sae_lib
+from featlib.family import PRINT_NAMES, TRAINING_MIX
+from featlib.matching import ceilings as controls
+from featlib.matching import fates as matching
+from featlib.models import mistral as lm
+from featlib.params import derive_seed
+from featlib.text import tokens
+
+CALIBRATION = 12_000  # tokens of the common text that set thresholds there, as in chapter 06
+
+
+def recipe(c: ControlRun, chapter: str) -> dict[str, Any]:
+    """The parameters with which an earlier chapter of this run was made."""
+    return c.run.provenance()["chapters"][chapter]["parameters"]
+
+
+def autoencoder_config(c: ControlRun) -> sae_lib.AutoencoderConfig:
+    """How chapter 05 trained this run's autoencoders."""
+    old = recipe(c, "05_autoencoders")
+    return sae_lib.AutoencoderConfig(
+        d_in=c.saes["base"].d_in,
+        d_sae=c.saes["base"].d_sae,
+        architecture=old["sae_architecture"],
+        k=old["k"],
+        l1=old["l1"],
+        lr=old["sae_lr"],
+        n_tokens=old["sae_tokens"],
+        batch_size=old["sae_batch_size"],
+    )
+
+
+def calibration(c: ControlRun) -> np.ndarray:
+    """Blocks [blocks, context] of the common text, those of chapter 06."""
+    n_tokens = min(CALIBRATION, c.stream.n_tokens)
+    seed = derive_seed(c.p.seed, "calibration")
+    return tokens.take_tokens(c.stream, n_tokens, seed=seed).ids
+
+
+def training_text(c: ControlRun, mix: tuple[str, ...], *purpose: str) -> tokens.TokenBlocks:
+    parts = [tokens.load_blocks(c.run.tokens, f"{d}.train") for d in mix]
+    return tokens.mix_blocks(parts, seed=derive_seed(c.p.seed, *purpose))
+
+
+def read_features(
+    c: ControlRun,
+    model: torch.nn.Module,
+    mix: tuple[str, ...],
+    name: str,
+    seeds: range,
+    **start: Any,
+) -> list[features.FeatureActivations]:
+    """Train autoencoders as chapter 05 does and read the common text as chapter 06 does."""
+    config = autoencoder_config(c)
+    blocks = training_text(c, mix, "sae mix", name)
+    scale = activations.activation_stats(model, blocks.ids[:512]).scale
+    batches = activations.shuffled_batches(
+        model,
+        blocks.ids,
+        n_tokens=config.n_tokens,
+        batch_size=config.batch_size,
+        seed=derive_seed(c.p.seed, "sae order", name),
+        scale=scale,
+    )
+    trained, _ = sae_lib.train_autoencoders(batches, config, seeds=seeds, scale=scale, **start)
+    if config.architecture == "batchtopk":
+        ids = calibration(c)
+        for sae in trained:
+            sae.threshold = features.threshold_for_l0(model, sae, ids, config.k)
+    return [features.encode_stream(model, sae, c.stream.ids) for sae in trained]
+
+
+# --- the same recipe twice ------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Twin:
+    """BabyPython trained again: share of its features that the twin's autoencoders find."""
+
+    share: Share
+    neurons: float  # share of neurons with a like one in the twin
+    seconds: float
+
+
+def train_twin(c: ControlRun) -> Twin:
+    """Train the base from another seed, with its text in another order, and its autoencoders."""
+    started = time.monotonic()
+    old = recipe(c, "02_base_model")
+    blocks = training_text(c, TRAINING_MIX["base"], "mix", "twin")
+    twin = lm.build_model(
+        vocab_size=c.models["base"].config.vocab_size,
+        hidden_size=old["hidden_size"],
+        intermediate_size=old["intermediate_size"],
+        heads=old["heads"],
+        kv_heads=old["kv_heads"],
+        context=blocks.context,
+        embedding_std=old["embedding_std"],
+        seed=derive_seed(c.p.seed, "init", "twin"),
+    )
+    lm.train(
+        twin,
+        blocks.ids,
+        n_tokens=old["base_tokens"],
+        batch_size=old["batch_size"],
+        lr=old["base_lr"],
+        warmup_steps=old["base_warmup_steps"],
+        weight_decay=old["base_weight_decay"],
+        betas=(0.9, old["adam_beta2"]),
+        seed=derive_seed(c.p.seed, "order", "twin"),
+    )
+    found = read_features(c, twin, TRAINING_MIX["base"], "twin", range(c.p.sae_seeds))
+    shared = controls.cross_share(
+        [f.matrix for f in c.acts["base"]],
+        [f.matrix for f in found],
+        c.stream.documents,
+        weights=c.weights,
+        n_boot=c.p.bootstrap,
+        rng=c.rng,
+        **c.rule,
+    )
+    neurons = compare_neurons(c, c.models["base"], twin)
+    share = Share(shared.share, shared.low, shared.high)
+    return Twin(share, neurons, time.monotonic() - started)
+
+
+# --- the same model, other text -------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Retrained:
+    """One more autoencoder of a model: the share of the parent's features that it finds."""
+
+    share: Share
+    same_index: float  # share of these matches with the parent's own index
+    seconds: float
+
+
+def train_on_other_text(c: ControlRun) -> dict[str, Retrained]:
+    """For each child, the base's autoencoder trained on that child's text, from another seed.
+
+    The model is the base all along: what it does not find again is lost to the text alone.
+    """
+    return {
+        child: _retrain(c, "base", "base", TRAINING_MIX[child], f"base on {child}", range(1, 2))
+        for child in CHILDREN
+    }
+
+
+def _retrain(
+    c: ControlRun,
+    parent: str,
+    model: str,
+    mix: tuple[str, ...],
+    name: str,
+    seeds: range,
+    **start: Any,
+) -> Retrained:
+    started = time.monotonic()
+    (found,) = read_features(c, c.models[model], mix, name, seeds, **start)
+    a = c.acts[parent][0]
+    fates = matching.assign_fates(
+        matching.pearson(a.matrix, found.matrix),
+        features.firing_counts(a),
+        features.firing_counts(found),
+        **c.rule,
+    )
+    draws = matching.persistence_draws(a.matrix, found.matrix, c.stream.documents, fates, c.weights)
+    share = Share(fates.persist, *matching.bootstrap_interval(fates.persist, draws))
+    index = controls.index_effect(fates)["same_index"]
+    return Retrained(share, index, time.monotonic() - started)
+
+
+# --- warm starts ----------------------------------------------------------------------------------
+
+
+def train_warm_starts(c: ControlRun) -> dict[tuple[str, str], Retrained]:
+    """For each step, the child's autoencoder trained once more from the parent's weights."""
+    return {
+        (parent, child): _retrain(
+            c, parent, child, TRAINING_MIX[child], child, range(1), init=c.saes[parent]
+        )
+        for parent, child in STEPS
+    }
+
+
+# --- all of them ----------------------------------------------------------------------------------
+
+
+def trained_shares(
+    c: ControlRun,
+    moved: Transfers,
+    twin: Twin | None,
+    other_text: Mapping[str, Retrained],
+    warm: Mapping[tuple[str, str], Retrained],
+) -> pd.DataFrame:
+    """Columns `control_tables.DOTS`: what was trained beside the shares that train nothing."""
+    rows = []
+    if twin:
+        base = PRINT_NAMES["base"]
+        rows += [
+            (f"{base} → its twin", "ceiling: other model", *vars(twin.share).values()),
+            (f"{base} → its twin", CEILING, *vars(c.share(("base", "lua"), "ceiling")).values()),
+            (f"{base} → its twin", "neurons", twin.neurons, np.nan, np.nan),
+        ]
+    for pair in STEPS:
+        trained = {}
+        if pair in warm:
+            trained["warm start"] = warm[pair].share
+        if pair[0] == "base" and pair[1] in other_text:
+            trained["ceiling: other text"] = other_text[pair[1]].share
+        if trained:
+            trained |= {"matching": c.share(pair), CEILING: c.share(pair, "ceiling")}
+            trained["transfer"] = moved.shares[pair]
+        rows += [(named(*pair), way, *vars(share).values()) for way, share in trained.items()]
+    return pd.DataFrame(rows, columns=DOTS)
+
+
+def trained_metrics(
+    twin: Twin | None,
+    other_text: Mapping[str, Retrained],
+    warm: Mapping[tuple[str, str], Retrained],
+) -> dict[str, float]:
+    """What `metrics.json` keeps of those that were trained."""
+    metrics: dict[str, float] = {}
+    if twin:
+        metrics |= share_metrics("control.twin.persist", twin.share)
+        metrics["control.twin.neurons"] = twin.neurons
+    for child, retrained in other_text.items():
+        metrics |= share_metrics(f"control.text.{child}.persist", retrained.share)
+    metrics |= {f"warm.{a}.{b}.persist": w.share.value for (a, b), w in warm.items()}
+    return {key: value for key, value in metrics.items() if np.isfinite(value)}

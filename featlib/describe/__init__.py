@@ -1,0 +1,1 @@
+"""Features in words: explanations with their scores, a chat model, the atlas."""

@@ -1,0 +1,254 @@
+"""What the feature atlas says about each feature, as plain data ready for JSON.
+
+Activations are told as levels: thousandths of the feature's own largest activation on the stream,
+rounded, at least 1 where the feature fires at all. A window of text is [token, before, after,
+offset, level, offset, level, ...]: the token it was chosen for (an index into the stream), how many
+tokens stand before and after it, and the tokens that fire, counted from the window's first.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+import torch
+
+from featlib import FeatlibError
+from featlib.dictionaries.features import FeatureActivations, activation_histograms, token_windows
+from featlib.dictionaries.sae import SparseAutoencoder
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+LEVELS = 1000
+BEFORE, AFTER = 12, 6  # tokens of context around an example
+QUANTILES = 4
+PER_DOCUMENT = 2  # examples from one document among the strongest, for variety
+TOKENS_SHOWN = 10  # promoted and suppressed tokens, and tokens that it fires on
+COMPARED = 3  # strongest examples that are shown under the matches too
+MATCHES = 3  # candidates in each other model
+Windows = tuple[np.ndarray, np.ndarray, np.ndarray]  # token, start, stop: int64 [n] each
+
+
+@torch.no_grad()
+def token_effects(model: PreTrainedModel, sae: SparseAutoencoder) -> np.ndarray:
+    """Direct effect of each feature on each token's logit: float32 [d_sae, vocab].
+
+    A feature's direction goes through down_proj into the residual stream and, with the gain of the
+    final norm folded in, through the unembedding. With one layer nothing else reads it. Left out
+    is the final norm's division, a positive number of each token that changes no order. A change
+    of all logits alike means nothing, so the mean over the vocabulary is taken off; numbers are
+    in standard deviations over the vocabulary, for the features of different models differ in unit.
+    """
+    direction = sae.W_dec.float()  # [d_sae, d_mlp]
+    out = direction @ model.model.layers[0].mlp.down_proj.weight.float().T  # [d_sae, d_model]
+    logits = (out * model.model.norm.weight.float()) @ model.lm_head.weight.float().T
+    centred = logits - logits.mean(dim=1, keepdim=True)
+    return (centred / centred.std(dim=1, keepdim=True).clamp_min(1e-12)).cpu().numpy()
+
+
+def extreme_tokens(effects: np.ndarray, n: int = TOKENS_SHOWN) -> tuple[list, list]:
+    """The n most promoted and the n most suppressed tokens of each feature.
+
+    `effects` [d_sae, vocab]; two lists over features of [[token id, tenths of a standard
+    deviation], ...], largest effect first.
+    """
+
+    def largest(x: np.ndarray) -> list:
+        rows = np.arange(len(x))[:, None]
+        some = np.argpartition(-x, n - 1, axis=1)[:, :n] if n < x.shape[1] else np.argsort(-x)
+        order = some[rows, np.argsort(-x[rows, some], axis=1, kind="stable")]
+        return np.stack([order, np.rint(10 * effects[rows, order]).astype(int)], axis=2).tolist()
+
+    return largest(effects), largest(-effects)
+
+
+def tokens_fired_on(f: FeatureActivations, ids: np.ndarray, n: int = TOKENS_SHOWN) -> list:
+    """For each feature [[token id, thousandths of its summed activation], ...], largest first."""
+    flat = np.asarray(ids).reshape(-1).astype(np.int64)
+    one_hot = sp.csr_array(
+        (np.ones(len(flat), np.float32), flat, np.arange(len(flat) + 1)),
+        shape=(len(flat), int(flat.max(initial=0)) + 1),
+    )
+    mass = sp.csr_array(f.matrix.T @ one_hot)
+    told = []
+    for start, stop in zip(mass.indptr[:-1], mass.indptr[1:], strict=True):
+        share, token = mass.data[start:stop], mass.indices[start:stop]
+        order = np.lexsort((token, -share))[:n]
+        share = np.rint(1000 * share[order] / max(share.sum(), 1e-30)).astype(int)
+        told.append(
+            [list(pair) for pair in zip(token[order].tolist(), share.tolist(), strict=True)]
+        )
+    return told
+
+
+class Levels:
+    """Looks up the levels of features within windows of the stream, many at a time."""
+
+    def __init__(self, f: FeatureActivations) -> None:
+        c = f.columns
+        feature = np.repeat(np.arange(f.d_sae, dtype=np.int64), np.diff(c.indptr))
+        peak = np.zeros(f.d_sae, dtype=np.float32)
+        np.maximum.at(peak, feature, c.data)
+        self.n_tokens, self.peak = f.n_tokens, peak
+        self.keys = feature * f.n_tokens + c.indices  # ascending
+        self.levels = np.maximum(np.rint(LEVELS * (c.data / peak[feature])), 1).astype(np.int64)
+
+    def within(self, feature: np.ndarray, start: np.ndarray, stop: np.ndarray) -> list[list[int]]:
+        """[offset, level, ...] of each window [start, stop) under its feature."""
+        base = np.asarray(feature, dtype=np.int64) * self.n_tokens
+        low = np.searchsorted(self.keys, base + start)
+        high = np.searchsorted(self.keys, base + stop)
+        first = base + start
+        told = []
+        for a, b, zero in zip(low.tolist(), high.tolist(), first.tolist(), strict=True):
+            pair = np.empty(2 * (b - a), dtype=np.int64)
+            pair[::2], pair[1::2] = self.keys[a:b] - zero, self.levels[a:b]
+            told.append(pair.tolist())
+        return told
+
+
+def choose_examples(
+    f: FeatureActivations,
+    documents: np.ndarray,
+    *,
+    top: int,
+    per_quantile: int,
+    rng: np.random.Generator,
+) -> pd.DataFrame:
+    """The strongest examples of every feature, and random ones from each quarter of its firings.
+
+    Columns feature, quantile (-1 among the strongest; 0 weakest quarter to 3), token, start, stop.
+    As `features.top_examples` and `features.quantile_examples` choose them, for all at once.
+    """
+    flat = np.asarray(documents).reshape(-1)
+    rows: list[tuple[int, int, np.ndarray]] = []
+    for feature in range(f.d_sae):
+        tokens, values = f.of(feature)
+        order = np.lexsort((tokens, -values))
+        if not len(order):
+            continue
+        seen: dict[int, int] = {}
+        strongest: list[int] = []
+        for index in order:
+            home = int(flat[tokens[index]])
+            seen[home] = seen.get(home, 0) + 1
+            if seen[home] <= PER_DOCUMENT:
+                strongest.append(int(tokens[index]))
+            if len(strongest) == top:
+                break
+        rows.append((feature, -1, np.array(strongest, dtype=np.int64)))
+        for quantile, part in enumerate(np.array_split(order[::-1], QUANTILES)):
+            some = rng.choice(part, size=min(per_quantile, len(part)), replace=False, shuffle=False)
+            some = some[np.lexsort((tokens[some], -values[some]))]
+            rows.append((feature, quantile, tokens[some].astype(np.int64)))
+    token = np.concatenate([r[2] for r in rows]) if rows else np.empty(0, np.int64)
+    lengths = [len(r[2]) for r in rows]
+    start, stop = token_windows(documents, token, BEFORE, AFTER)
+    return pd.DataFrame(
+        {
+            "feature": np.repeat([r[0] for r in rows], lengths).astype(np.int64),
+            "quantile": np.repeat([r[1] for r in rows], lengths).astype(np.int64),
+            "token": token,
+            "start": start,
+            "stop": stop,
+        }
+    )
+
+
+def thousandths(r: float) -> int:
+    """A correlation in thousandths, cut and not rounded: 0.7996 has not reached 0.8.
+
+    A millionth is forgiven, which float32 may take from a number like 0.7.
+    """
+    return math.floor(1000 * float(r) + 1e-3)
+
+
+def nearest(r: np.ndarray, n: int = MATCHES) -> tuple[np.ndarray, np.ndarray]:
+    """The n columns of largest correlation in each row of r: indices and values, best first."""
+    n = min(n, r.shape[1])
+    some = np.argpartition(-r, n - 1, axis=1)[:, :n]
+    rows = np.arange(len(r))[:, None]
+    some = some[rows, np.argsort(-r[rows, some], axis=1, kind="stable")]
+    return some, r[rows, some]
+
+
+def describe_features(
+    f: FeatureActivations,
+    ids: np.ndarray,
+    documents: np.ndarray,
+    effects: np.ndarray,
+    *,
+    matches: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    others: Mapping[str, Levels],
+    domains: np.ndarray,
+    fits: Sequence[list],
+    top: int,
+    per_quantile: int,
+    rng: np.random.Generator,
+) -> list[dict[str, Any]]:
+    """One dictionary for each feature of one model, with everything its page shows.
+
+    `ids`, `documents` and `domains` (small integers) [blocks, context]; `effects` from
+    `token_effects`; `matches` by model from `nearest`; `others` are the levels of those models;
+    `fits` from `atlas_labels.best_fits`. Keys: firings, peak, hist (20 bins between 0 and peak),
+    on, up, down, mix (firings by domain), labels, top and quantiles (windows), matches (by model
+    [[feature, thousandths of r], ...]) and compared (by model, the first windows of `top` under
+    the best match there, [offset, level, ...] each).
+    """
+    if effects.shape[0] != f.d_sae or len(fits) != f.d_sae:
+        raise FeatlibError(
+            f"{f.d_sae} features, but effects of {effects.shape[0]} and labels of {len(fits)}"
+        )
+    levels = Levels(f)
+    counts, peaks = activation_histograms(f)
+    up, down = extreme_tokens(effects)
+    fired_on = tokens_fired_on(f, ids)
+    mix = _firings_by(f, np.asarray(domains).reshape(-1))
+    told: list[dict[str, Any]] = [
+        {
+            "firings": int(counts[n].sum()),
+            "peak": float(f"{peaks[n]:.4g}"),
+            "hist": counts[n].tolist(),
+            "on": fired_on[n],
+            "up": up[n],
+            "down": down[n],
+            "mix": mix[n].tolist(),
+            "labels": fits[n],
+            "top": [],
+            "quantiles": [[] for _ in range(QUANTILES)],
+            "matches": {
+                model: [[int(g), thousandths(v)] for g, v in zip(i[n], r[n], strict=True)]
+                for model, (i, r) in matches.items()
+            },
+            "compared": {model: [] for model in matches},
+        }
+        for n in range(f.d_sae)
+    ]
+    chosen = choose_examples(f, documents, top=top, per_quantile=per_quantile, rng=rng)
+    inside = levels.within(*chosen[["feature", "start", "stop"]].to_numpy().T)
+    for (feature, quantile, token, start, stop), fires in zip(
+        chosen.itertuples(index=False, name=None), inside, strict=True
+    ):
+        window = [token, token - start, stop - 1 - token, *fires]
+        here = told[feature]
+        (here["top"] if quantile < 0 else here["quantiles"][quantile]).append(window)
+    strongest = chosen[chosen["quantile"] < 0].groupby("feature").head(COMPARED)
+    feature, start, stop = strongest[["feature", "start", "stop"]].to_numpy().T
+    for model, (index, _) in matches.items():
+        under = others[model].within(index[feature, 0], start, stop)
+        for n, fires in zip(feature.tolist(), under, strict=True):
+            told[n]["compared"][model].append(fires)
+    return told
+
+
+def _firings_by(f: FeatureActivations, group: np.ndarray) -> np.ndarray:
+    """[d_sae, groups] int64: firings of each feature in each group of tokens."""
+    n = int(group.max(initial=0)) + 1
+    rows = np.repeat(group.astype(np.int64), np.diff(f.matrix.indptr))
+    flat = f.matrix.indices.astype(np.int64) * n + rows
+    return np.bincount(flat, minlength=f.d_sae * n).reshape(f.d_sae, n)

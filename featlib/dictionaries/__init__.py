@@ -1,0 +1,1 @@
+"""From activations to features: sparse autoencoders, how they are trained and read."""

@@ -1,0 +1,158 @@
+"""Nulls: how many features "persist" when there is nothing in common to find.
+
+Matrices are [tokens, features] CSR over one token stream, `documents` holds one entry per token
+(any shape), and every random choice comes out of the generator passed in. Neurons without any
+autoencoder are compared by `correlation.pearson_dense` and `matching.assign_fates`.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+from scipy import stats
+
+from featlib import FeatlibError
+from featlib.matching.correlation import pearson
+from featlib.matching.fates import MIN_FIRINGS, THRESHOLD, Fates, assign_fates
+
+
+def shift_within_documents(
+    b: sp.csr_array, documents: np.ndarray, rng: np.random.Generator
+) -> sp.csr_array:
+    """`b` with the tokens of each document rotated by a random amount (1 .. length - 1).
+
+    Keeps every feature's density, values, runs and document, and breaks which token it fires on.
+    A document of one token cannot move.
+    """
+    order, starts, lengths = _by_document(documents, b.shape[0])
+    shift = np.where(lengths > 1, rng.integers(1, np.maximum(lengths, 2)), 0)
+    which = np.repeat(np.arange(len(lengths)), lengths)
+    place = np.arange(len(order)) - starts[which]
+    source = np.empty_like(order)
+    source[order] = order[starts[which] + (place + shift[which]) % lengths[which]]
+    return b[source]
+
+
+def permute_documents(
+    b: sp.csr_array, documents: np.ndarray, rng: np.random.Generator
+) -> sp.csr_array:
+    """`b` with whole documents laid out in another order, so that no document meets itself.
+
+    Keeps each document's inner order; breaks topic and place. Documents of equal length all move.
+    """
+    order, starts, lengths = _by_document(documents, b.shape[0])
+    if len(lengths) < 2:
+        raise FeatlibError("a permutation over documents needs at least 2 documents")
+    ring = rng.permutation(len(lengths))
+    successor = np.empty_like(ring)
+    successor[ring] = np.roll(ring, 1)  # one cycle through all: nobody stays
+    source = np.empty_like(order)
+    source[order] = np.concatenate([order[starts[g] : starts[g] + lengths[g]] for g in successor])
+    return b[source]
+
+
+def random_dictionary(
+    activations: np.ndarray,
+    firings: np.ndarray,
+    rng: np.random.Generator,
+    *,
+    block: int = 256,
+) -> sp.csr_array:
+    """Features along random directions that fire exactly as often as given: [tokens, d_sae] CSR.
+
+    `activations` [tokens, d_in] of the model, `firings` [d_sae]. Feature j is the
+    activation along a random unit direction, kept on its `firings[j]` largest tokens and reduced
+    by the largest value left out (a threshold, as in an encoder's bias). What this shares with a
+    real dictionary comes from the space's geometry and the density alone.
+    """
+    n, d_in = activations.shape
+    directions = rng.standard_normal((d_in, len(firings))).astype(np.float32)
+    directions /= np.linalg.norm(directions, axis=0)
+    x = torch.from_numpy(np.asarray(activations, dtype=np.float32))
+    rows, columns, values = [], [], []
+    for start in range(0, len(firings), block):
+        along = (torch.from_numpy(directions[:, start : start + block]).T @ x.T).numpy()
+        for j, k in enumerate(firings[start : start + block]):
+            k = min(int(k), n - 1)
+            if k > 0:
+                # The k + 1 largest; a copy, for a view would keep all n indices of every feature.
+                order = np.argpartition(along[j], n - k - 1)[n - k - 1 :].copy()
+                value = along[j, order[1:]] - along[j, order[0]]  # the first is the smallest
+                rows.append(order[1:])
+                columns.append(np.full(k, start + j))
+                values.append(np.maximum(value, np.finfo(np.float32).tiny))
+    where = (np.concatenate(rows), np.concatenate(columns)) if rows else ([], [])
+    data = np.concatenate(values) if values else np.empty(0)
+    return sp.coo_array((data, where), shape=(n, len(firings)), dtype=np.float32).tocsr()
+
+
+def null_fates(
+    a: sp.csr_array,
+    b: sp.csr_array,
+    *,
+    threshold: float = THRESHOLD,
+    min_firings: int = MIN_FIRINGS,
+    device: str | None = None,
+) -> Fates:
+    """Fates of `a`'s features against a `b` that was shuffled or drawn by chance."""
+    counts = [np.bincount(m.indices, minlength=m.shape[1]) for m in (a, b)]
+    r = pearson(a, b, device=device)
+    return assign_fates(r, *counts, threshold=threshold, min_firings=min_firings)
+
+
+def shift_null(
+    a: sp.csr_array,
+    b: sp.csr_array,
+    documents: np.ndarray,
+    rng: np.random.Generator,
+    *,
+    threshold: float = THRESHOLD,
+    min_firings: int = MIN_FIRINGS,
+    device: str | None = None,
+) -> float:
+    """Share of testable parents that "persist" although each document of `b` was rotated."""
+    other = shift_within_documents(b, documents, rng)
+    return null_fates(a, other, threshold=threshold, min_firings=min_firings, device=device).persist
+
+
+def permutation_null(
+    a: sp.csr_array,
+    b: sp.csr_array,
+    documents: np.ndarray,
+    rng: np.random.Generator,
+    *,
+    threshold: float = THRESHOLD,
+    min_firings: int = MIN_FIRINGS,
+    device: str | None = None,
+) -> float:
+    """Share of testable parents that "persist" although the documents of `b` were permuted."""
+    other = permute_documents(b, documents, rng)
+    return null_fates(a, other, threshold=threshold, min_firings=min_firings, device=device).persist
+
+
+def chance_of_match(
+    n_firings: np.ndarray | int, d: int, threshold: float = THRESHOLD
+) -> np.ndarray:
+    """Probability that the best of `d` unrelated features reaches `threshold` over k samples.
+
+    Gaussian null: t = r sqrt((k - 2) / (1 - r^2)) has k - 2 degrees of freedom; 1 - (1 - p)^d over
+    the candidates. k below 3 gives 1: two points always lie on a line.
+    """
+    k = np.asarray(n_firings, dtype=np.float64)
+    freedom = np.maximum(k - 2, 1)
+    p = stats.t.sf(threshold * np.sqrt(freedom / (1 - threshold**2)), freedom)
+    return np.where(k < 3, 1.0, -np.expm1(d * np.log1p(-p)))
+
+
+def _by_document(documents: np.ndarray, n_tokens: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Tokens grouped by document, order kept: (order [tokens], starts, lengths by document)."""
+    flat = documents.reshape(-1)
+    if len(flat) != n_tokens:
+        raise FeatlibError(
+            f"documents name {len(flat)} tokens, the features have {n_tokens}; pass the "
+            f"`documents` of the same token stream"
+        )
+    order = np.argsort(flat, kind="stable")
+    _, starts, lengths = np.unique(flat[order], return_index=True, return_counts=True)
+    return order, starts, lengths

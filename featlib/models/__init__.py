@@ -1,0 +1,1 @@
+"""Language models: building, training, loading, one forward pass for all, and merging."""

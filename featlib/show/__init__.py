@@ -1,0 +1,1 @@
+"""How it is shown: the frame of a figure, a small grammar of charts, the flow, token strips."""

@@ -1,0 +1,295 @@
+"""Figures that are live in a browser and still there on paper, and the colours of all of them.
+
+A figure is one piece of HTML that needs no network: the chart's specification for the live drawing
+(`book/_static/featlib.js` draws it), a static SVG for print and for readers without scripts, a
+caption, the table behind it, and a line saying what made it. Colours come from one theme, so that
+the book can redraw a chart in light and in dark without a change in the notebook.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import itertools
+import json
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+import altair as alt
+import pandas as pd
+import vl_convert
+
+from featlib import FeatlibError
+
+Layered: TypeAlias = alt.LayerChart | alt.FacetChart  # what Altair says alt.layer gives
+
+STATIC_WIDTH = 700  # pixels; the measure of a page of the book on a laptop
+CSV_BYTES = 150_000  # a page stays light: longer tables are cut, and the link says so
+TABLE_ROWS = 8
+
+FATE_COLORS = {
+    "persists": "#6a51c7",
+    "disappears": "#a8741a",
+    "emerges": "#1fa0c4",
+    "untestable": "#6f7276",
+}
+
+INK = {"light": "#1f2328", "dark": "#e6e8eb"}
+MUTED = {"light": "#59636e", "dark": "#a4adb8"}
+GRID = {"light": "#e3e6ea", "dark": "#343a42"}
+FONT = "system-ui, -apple-system, 'Segoe UI', 'Helvetica Neue', Arial, sans-serif"
+
+
+def theme(mode: Literal["light", "dark"], font: str = FONT) -> dict[str, Any]:
+    """Vega-Lite configuration of every chart; only ink, grid and legend differ between modes."""
+    ink, muted, grid = INK[mode], MUTED[mode], GRID[mode]
+    text = {"labelFont": font, "titleFont": font, "labelFontSize": 12, "titleFontSize": 12}
+    axis = {
+        **text,
+        "labelColor": muted,
+        "titleColor": ink,
+        "titleFontWeight": 500,
+        "titlePadding": 8,
+        "labelPadding": 5,
+        "gridColor": grid,
+        "domainColor": grid,
+        "tickColor": grid,
+        "ticks": False,
+    }
+    return {
+        "background": None,
+        "font": font,
+        "aria": False,  # the figure itself carries the alternative text
+        "padding": {"left": 2, "right": 6, "top": 6, "bottom": 2},
+        "view": {"stroke": None},
+        "axis": axis,
+        "axisY": {"domain": False},
+        "axisX": {"grid": False, "tickCount": 6, "labelFlush": False},
+        "legend": {
+            **text,
+            "labelColor": ink,
+            "titleColor": muted,
+            "orient": "top",
+            "direction": "horizontal",
+            "title": None,
+            "symbolSize": 90,
+            "symbolBaseFillColor": muted,
+            "symbolStrokeWidth": 2.5,
+            "columnPadding": 14,
+            "offset": 8,
+        },
+        "header": {"labelColor": ink, "labelFont": font, "labelFontSize": 12},
+        "title": {
+            "color": ink,
+            "subtitleColor": muted,
+            "font": font,
+            "subtitleFont": font,
+            "fontSize": 13,
+            "subtitleFontSize": 12,
+            "fontWeight": 600,
+            "anchor": "start",
+            "frame": "bounds",
+            "offset": 6,
+        },
+        "text": {"color": ink, "font": font, "fontSize": 12},
+        "rule": {"color": muted},
+        "tick": {"color": ink},
+        "line": {"strokeWidth": 2.2},
+        "point": {"filled": True, "size": 55, "opacity": 1},
+        "area": {"line": False},
+        "style": {
+            "ink": {"stroke": ink, "color": ink},
+            "muted": {"color": muted, "fontSize": 11},
+            "count": {"fontSize": 11},
+            "on-colour": {"color": "#ffffff", "fontWeight": 600, "fontSize": 13},
+            "ink-fill": {"fill": ink, "stroke": ink, "color": ink},
+            "strong": {"fontWeight": 600, "fontSize": 13},
+        },
+    }
+
+
+class Markup(str):
+    """HTML that a notebook shows as HTML; our own code has escaped everything inside it.
+
+    `data` is the table behind it, where there is one.
+    """
+
+    data: pd.DataFrame | None = None
+
+    def _repr_html_(self) -> str:
+        return str(self)
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure of the book. A notebook shows it when it is the last value of a cell."""
+
+    name: str  # the anchor is fig-<name>
+    caption: str
+    alt: str  # the finding in words, for those who cannot see the drawing
+    body: str  # HTML of the drawing: live slot and SVG, or token strips
+    spec: dict[str, Any] | None
+    data: pd.DataFrame | None
+    made_by: str
+
+    def html(self) -> str:
+        """The figure as one HTML element."""
+        parts = [f'<figure class="fl-figure" id="fig-{self.name}">', self.body]
+        if self.spec is not None:
+            parts.append(_json_block(self.spec))
+        parts.append(f"<figcaption><p>{_inline(self.caption)}</p>")
+        if self.data is not None:
+            parts.append(_table_behind(self.data, self.name))
+        if self.made_by:
+            parts.append(f'<p class="fl-made">Made by {html.escape(self.made_by)}</p>')
+        parts.append("</figcaption></figure>")
+        return "\n".join(parts)
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
+        return {"text/html": self.html(), "text/plain": f"Figure {self.name}: {self.alt}"}
+
+
+def figure(
+    chart: alt.TopLevelMixin | Markup,
+    *,
+    name: str,
+    caption: str,
+    alt: str,
+    data: pd.DataFrame | None = None,
+    made_by: str = "",
+) -> Figure:
+    """Make a chart, or token strips, a figure of the book.
+
+    `name` is unique on its page (lower case, digits, hyphens). `caption` may hold `code` and
+    *emphasis*. `alt` states the finding. `data` is the table behind the figure; without it, the
+    table of the chart itself is taken. `made_by` names notebook, parameters and commit.
+
+    Raises FeatlibError where the name, caption or alt text cannot serve a reader, and where the
+    chart holds a number that is not finite.
+    """
+    if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", name):
+        raise FeatlibError(f"figure name {name!r}: use lower-case words joined by hyphens")
+    for what, text in {"caption": caption, "alt text": alt}.items():
+        if len(text.split()) < 3:
+            raise FeatlibError(f"figure {name}: the {what} {text!r} says too little; write a line")
+    if isinstance(chart, Markup):
+        said = html.escape(alt, quote=True)
+        body = f'<div class="fl-html" role="group" aria-label="{said}">{chart}</div>'
+        behind = chart.data if data is None else data
+        return Figure(name, caption, alt, body, None, behind, made_by)
+    own = chart.data if isinstance(getattr(chart, "data", None), pd.DataFrame) else None
+    spec = chart_spec(chart)
+    label = html.escape(alt, quote=True)
+    body = (
+        f'<div class="fl-chart"><div class="fl-live" role="img" aria-label="{label}" hidden></div>'
+        f'<div class="fl-static">{_static_svg(spec, name, label)}</div></div>'
+    )
+    return Figure(name, caption, alt, body, spec, own if data is None else data, made_by)
+
+
+def chart_spec(chart: alt.TopLevelMixin) -> dict[str, Any]:
+    """A chart's Vega-Lite specification, numbers rounded to six digits, none of them NaN."""
+    spec = _tidy(chart.to_dict())
+    spec.pop("config", None)  # the theme of the book decides
+    spec.pop("$schema", None)
+    return spec
+
+
+def _tidy(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {k: _tidy(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_tidy(v) for v in value]
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise FeatlibError("a chart holds a number that is not finite; drop or fill it first")
+        return float(f"{value:.6g}")
+    return value
+
+
+def set_width(spec: dict[str, Any], width: float) -> dict[str, Any]:
+    """The specification at `width` pixels. Stacked panels share a gutter for their axis labels."""
+    gutter = spec.get("usermeta", {}).get("gutter", 0)
+    if "vconcat" in spec:
+        return {**spec, "vconcat": [{**v, "width": width - gutter} for v in spec["vconcat"]]}
+    return {**spec, "width": width, "autosize": {"type": "fit-x", "contains": "padding"}}
+
+
+def _static_svg(spec: dict[str, Any], name: str, label: str) -> str:
+    svg = vl_convert.vegalite_to_svg(
+        set_width(spec, STATIC_WIDTH), config=theme("light", "sans-serif"), allowed_base_urls=[]
+    )
+    # Ids (clips, gradients) are unique in one SVG only; a page holds several.
+    svg = re.sub(r'\bid="([^"]+)"', rf'id="{name}-\1"', svg)
+    svg = re.sub(r"url\(#([^)]+)\)", rf"url(#{name}-\1)", svg)
+    # The drawing follows the ink of the page around it.
+    for colours, css in (
+        (INK, "currentColor"),
+        (MUTED, "var(--fl-muted,{})"),
+        (GRID, "var(--fl-grid,{})"),
+    ):
+        svg = svg.replace(f'"{colours["light"]}"', f'"{css.format(colours["light"])}"')
+    return svg.replace("<svg ", f'<svg role="img" aria-label="{label}" ', 1)
+
+
+def _json_block(spec: dict[str, Any]) -> str:
+    text = json.dumps(spec, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    for character, escape in {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026"}.items():
+        text = text.replace(character, escape)
+    return f'<script type="application/json" class="fl-spec">{text}</script>'
+
+
+def _inline(text: str) -> str:
+    text = html.escape(text, quote=False)
+    text = re.sub(r"`([^`]+)`", r"<code>\1</code>", text)
+    return re.sub(r"\*([^*]+)\*", r"<em>\1</em>", text)
+
+
+def _table_behind(data: pd.DataFrame, name: str) -> str:
+    csv, rows = data.to_csv(index=False, float_format="%.6g"), len(data)
+    if len(csv.encode()) > CSV_BYTES:
+        kept = csv.encode()[:CSV_BYTES].decode(errors="ignore").rsplit("\n", 1)[0] + "\n"
+        csv, rows = kept, max(kept.count("\n") - 1, 0)
+    uri = "data:text/csv;charset=utf-8;base64," + base64.b64encode(csv.encode()).decode()
+    size = f"all {rows:,}" if rows == len(data) else f"the first {rows:,} of {len(data):,}"
+    shown = f", the first {TABLE_ROWS} shown" if len(data) > TABLE_ROWS else ""
+    return (
+        f'<details class="fl-table"><summary>Table behind it ({len(data):,} rows{shown})</summary>'
+        f'<div class="fl-scroll" tabindex="0" role="region" aria-label="Table behind {name}">'
+        f"{table(data.head(TABLE_ROWS))}</div>"
+        f'<p><a download="{name}.csv" href="{uri}">Download as CSV</a> ({size} rows)</p></details>'
+    )
+
+
+def fold(content: Markup, summary: str) -> Markup:
+    """`content` behind a line to open it: what few readers need, and those find."""
+    return Markup(
+        f'<details class="fl-table"><summary>{html.escape(summary)}</summary>{content}</details>'
+    )
+
+
+def table(data: pd.DataFrame, digits: int = 4) -> Markup:
+    """A small HTML table: numbers to the right and short, text escaped, a dash for what is missing.
+
+    The numbers of a column named feature are names: they get no comma.
+    """
+    names = [str(c).rsplit(" ", 1)[-1] == "feature" for c in data.columns]
+    head = "".join(f'<th scope="col">{html.escape(str(c))}</th>' for c in data.columns)
+    body = "".join(
+        "<tr>" + "".join(map(_cell, row, names, itertools.repeat(digits))) + "</tr>"
+        for row in data.itertuples(index=False, name=None)
+    )
+    return Markup(f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>")
+
+
+def _cell(value: Any, is_name: bool, digits: int) -> str:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return f"<td>{html.escape(str(value))}</td>"
+    if isinstance(value, float) and math.isnan(value):
+        return '<td class="fl-num">–</td>'
+    text = f"{value:,}" if isinstance(value, int) else f"{value:.{digits}g}"
+    text = (text.replace(",", "") if is_name else text).replace("-", "−")
+    return f'<td class="fl-num">{text}</td>'

@@ -1,0 +1,358 @@
+"""The real chain, at toy size: Snakemake, papermill and Jupyter Book, as a user calls them.
+
+Two runs are made. The first goes through undisturbed. The second, with the same seed, is killed
+with SIGKILL in the middle of its work and started again; it must end with the same numbers.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from bs4 import BeautifulSoup
+
+from featlib.family import DOMAINS, MODELS, PAIRS
+from featlib.params import check_params
+from featlib.run import Run
+
+ROOT = Path(__file__).resolve().parents[2]
+CHAPTERS = [path.stem for path in sorted((ROOT / "notebooks").glob("[0-9]*.py"))]
+SMOKE = ["--cores", "2", "--configfile", str(ROOT / "params/smoke.yaml")]
+
+
+@pytest.fixture(scope="session")
+def runs(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("runs")
+
+
+def call(program: str, *words: str, runs: Path, **more) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", program, *words]
+    environment = {**os.environ, "FEATLIB_RUNS": str(runs)}
+    return subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, **more
+    )
+
+
+def said(done: subprocess.CompletedProcess) -> str:
+    return done.stdout + done.stderr
+
+
+def jobs(*words: str, runs: Path) -> set[str]:
+    """Names of the rules that Snakemake would run."""
+    done = call("snakemake", *SMOKE, "--dry-run", "--quiet", "host", *words, runs=runs)
+    assert done.returncode == 0, said(done)
+    lines = said(done).splitlines()
+    return {
+        line.split()[1].rstrip(":") for line in lines if line.startswith(("rule ", "localrule "))
+    } - {"all"}
+
+
+@pytest.fixture(scope="session")
+def smoke(runs) -> Run:
+    done = call("snakemake", *SMOKE, runs=runs)
+    assert done.returncode == 0, said(done)[-5000:]
+    return Run("smoke", runs)
+
+
+def test_every_number_of_the_contract_is_there(smoke):
+    metrics = smoke.metrics()
+    seeds = range(check_params(yaml.safe_load((ROOT / "params/smoke.yaml").read_text())).sae_seeds)
+    expected = {f"lm.{m}.{d}.{k}" for m in MODELS for d in DOMAINS for k in ("loss", "accuracy")}
+    expected |= {
+        f"sae.{m}.{s}.{k}"
+        for m in MODELS
+        for s in seeds
+        for k in ("l0", "fvu", "ce_recovered", "ce_delta", "alive")
+    }
+    expected |= {
+        f"match.{a}.{b}.{k}"
+        for a, b in PAIRS
+        for k in (
+            "persist", "persist_low", "persist_high", "median_r", "same_index", "ceiling",
+            "calibrated", "testable",
+        )
+    }  # fmt: skip
+    expected |= {f"null.{a}.{b}.persist" for a, b in PAIRS} | {"merge.t"}
+    assert expected <= set(metrics), sorted(expected - set(metrics))
+    assert any(k.startswith("merge.") and k.endswith(".cosine") for k in metrics)
+    assert all(isinstance(v, float) and np.isfinite(v) for v in metrics.values())
+
+
+def test_provenance_says_how_each_chapter_was_made(smoke):
+    provenance = smoke.provenance()
+    assert set(provenance["chapters"]) == set(CHAPTERS)
+    for chapter in provenance["chapters"].values():
+        assert chapter["seconds"] > 0 and chapter["peak_memory_mb"] > 50
+    hashes = provenance["chapters"]["01_corpora"]["corpora"]
+    assert set(hashes) == set(DOMAINS) and len(set(hashes.values())) == 4
+
+
+def test_models_open_with_transformers_alone(smoke):
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    for name in MODELS:
+        tokenizer = AutoTokenizer.from_pretrained(smoke.model(name))
+        model = AutoModelForCausalLM.from_pretrained(smoke.model(name))
+        ids = tokenizer("raise ValueError", return_tensors="pt").input_ids
+        assert model(ids).logits.shape[-1] == len(tokenizer) == model.config.vocab_size
+
+
+def test_splits_share_no_document(smoke):
+    documents = pd.read_parquet(smoke.tokens / "documents.parquet")
+    assert set(documents["split"]) == {"validation", "test"}
+    held_out = documents.groupby("split")["text"].apply(set)
+    assert not held_out["validation"] & held_out["test"]
+
+
+def test_fates_add_up(smoke):
+    matches = pd.read_parquet(smoke.table("matches"))
+    d_sae = check_params(yaml.safe_load((ROOT / "params/smoke.yaml").read_text())).d_sae
+    sizes = matches.groupby(["parent", "child", "side"]).size()
+    assert len(sizes) == 2 * len(PAIRS) and (sizes == d_sae).all()
+    assert matches["fate"].notna().all()
+
+
+def test_executed_notebooks_hold_no_error_and_stay_small(smoke):
+    for chapter in CHAPTERS:
+        path = smoke.notebook(chapter)
+        notebook = nbformat.read(path, as_version=4)
+        outputs = [o for c in notebook.cells if c.cell_type == "code" for o in c.outputs]
+        assert outputs and all(o.output_type != "error" for o in outputs)
+        assert path.stat().st_size < 1_000_000, f"{chapter} is too large to commit"
+
+
+def test_no_page_of_the_real_book_has_a_fault(smoke, browser):
+    """Each page, in light and on a narrow dark screen, network cut: nothing missing, no error."""
+    from browser import NARROW, WIDE, check_page
+
+    html = smoke.folder / "book/html"
+    pages = sorted([*html.glob("book/*.html"), *html.glob("notebooks/*.html")])
+    assert len(pages) >= len(CHAPTERS) + 4
+    faults = [
+        fault
+        for page in pages
+        for mode, size in (("light", WIDE), ("dark", NARROW))
+        for fault in check_page(browser, page, size=size, mode=mode)
+    ]
+    # what a notebook shows as nothing must not become a line of Python
+    faults += [
+        f"{page.name} prints an object" for page in pages if "IPython.core" in page.read_text()
+    ]
+    assert not faults, "\n".join(faults)
+
+
+def test_every_link_of_the_real_book_leads_somewhere(smoke):
+    from links import broken_links
+
+    assert broken_links(smoke.folder / "book/html") == []
+
+
+def test_every_figure_of_the_real_book_has_its_finding_and_its_table(smoke):
+    from tables import figure_faults
+
+    assert figure_faults(smoke.folder / "book/html") == []
+
+
+def test_no_page_of_the_real_book_shuts_anyone_out_and_each_prints(smoke, browser):
+    """axe-core finds nothing serious, in light and in dark; paper has every figure."""
+    from axe import check_axe
+    from browser import draw_charts, print_faults, switch_mode, visit
+
+    html = smoke.folder / "book/html"
+    pages = sorted([*html.glob("book/*.html"), *html.glob("notebooks/*.html")])
+    faults, charts = [], 0
+    for page in pages:
+        with visit(browser, page, mode="light") as seen:
+            charts += draw_charts(seen.page, "light")
+            faults += [f"{page.name} (light): {fault}" for fault in check_axe(seen.page)]
+            switch_mode(seen.page, "dark")
+            faults += [f"{page.name} (dark): {fault}" for fault in check_axe(seen.page)]
+            faults += [f"{page.name} (printed): {fault}" for fault in print_faults(seen.page)]
+    assert charts > len(CHAPTERS) and not faults, "\n".join(faults)
+
+
+def test_every_page_of_the_real_book_says_what_made_it_and_the_front_page_has_its_parts(smoke):
+    html = smoke.folder / "book/html"
+    for path in [*html.glob("book/*.html"), *html.glob("notebooks/*.html")]:
+        page = BeautifulSoup(path.read_text(encoding="utf-8"), "html.parser")
+        made = page.select(".fl-provenance")
+        assert len(made) == 1, path
+        words = {term.text for term in made[0].select("dt")}
+        assert words == {"Run", "Commit", "Time", "Hardware", "Versions"}, path
+        command = made[0].select_one("pre").text
+        repeats = (f"make book RUN={smoke.name}", f"papermill notebooks/{path.stem}.ipynb")
+        assert command.startswith(repeats), path
+        if path.stem != "parameters":  # that page lists them
+            assert made[0].select("details table") or made[0].select('a[href="parameters.html"]')
+    front = BeautifulSoup((html / "book/index.html").read_text(encoding="utf-8"), "html.parser")
+    doors = [link["href"] for link in front.select(".fl-doors a")]
+    assert doors == ["experiment.html", "atlas.html", "run-it-yourself.html"]
+    assert front.select("blockquote") and front.select("figure.fl-figure")
+    answer = front.select_one(".fl-answer p").text
+    assert len(re.findall(r"\.(?=\s|$)", answer)) == 2, f"not two sentences: {answer}"
+
+
+def test_the_real_book_searches(smoke, browser):
+    from browser import check_search
+
+    html = smoke.folder / "book/html"
+    titles, faults = check_search(browser, html, "slerp")
+    assert any("LuaStories" in title for title in titles) and not faults
+
+
+def test_the_real_book_is_light_and_names_nothing_of_this_machine(smoke):
+    html = smoke.folder / "book/html"
+    for page in html.rglob("*.html"):
+        assert page.stat().st_size < 1_500_000, page
+        assert str(ROOT) not in page.read_text(encoding="utf-8"), page
+
+
+def test_nothing_is_left_to_do(smoke, runs):
+    assert jobs(runs=runs) == set()
+
+
+def test_a_changed_autoencoder_parameter_reruns_its_chapter_and_what_follows(smoke, runs):
+    later = {f"chapter_{c}" for c in CHAPTERS if c >= "05"} | {"book"}
+    assert jobs("--config", "d_sae=256", runs=runs) == later
+
+
+def test_a_changed_matching_parameter_leaves_the_models_alone(smoke, runs):
+    planned = jobs("--config", "threshold=0.7", runs=runs)
+    assert "chapter_06_matching" in planned and "chapter_05_autoencoders" not in planned
+
+
+def test_a_changed_page_only_renders_the_book(smoke, runs):
+    page = ROOT / "book/experiment.md"
+    before, times = page.read_text(), page.stat()
+    try:
+        page.write_text(before + "\nOne more sentence.\n")
+        assert jobs(runs=runs) == {"book"}
+    finally:
+        page.write_text(before)
+        os.utime(page, ns=(times.st_atime_ns, times.st_mtime_ns))
+
+
+def test_killed_in_the_middle_it_completes_with_the_same_numbers(smoke, runs):
+    words = [*SMOKE, "--config", "run_name=killed"]
+    # Chapters 08 and later only read what these leave; their own randomness is tested with them.
+    target = Run("killed", runs).notebook("07_flow")
+    command = [sys.executable, "-m", "snakemake", str(target), *words]
+    environment = {**os.environ, "FEATLIB_RUNS": str(runs)}
+    first = subprocess.Popen(
+        command, cwd=ROOT, env=environment, start_new_session=True,
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    base = Run("killed", runs).model("base")
+    deadline = time.monotonic() + 300
+    while not base.exists() and time.monotonic() < deadline:
+        assert first.poll() is None, "the run ended before it could be killed"
+        time.sleep(0.05)
+    os.killpg(first.pid, signal.SIGKILL)  # in chapter 02 or at the very start of 03
+    first.wait()
+    time.sleep(1)  # its kernel notices that its parent is gone
+    assert not target.exists()
+
+    done = call("snakemake", str(target), *words, runs=runs)
+    assert done.returncode == 0, said(done)[-5000:]
+    again = Run("killed", runs).metrics()
+    assert len(again) > 80 and again.items() <= smoke.metrics().items()
+    rest = list((runs / "killed").rglob(".*tmp-*"))
+    assert not rest, f"left behind: {rest}"
+
+
+def test_two_processes_do_not_share_a_run(smoke, runs):
+    import fcntl
+
+    with (smoke.folder / ".running").open("w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        done = call("snakemake", *SMOKE, "--force", "book", runs=runs)
+    assert done.returncode != 0
+    assert "being made by another process" in said(done)
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["thresold=0.8"], "did you mean 'threshold'"),
+        (["heads=3"], "divisor of hidden_size (64)"),
+        (["source=files", "corpora_folder=/nowhere"], "/nowhere"),
+    ],
+)
+def test_bad_parameters_stop_before_anything_starts(runs, words, expected):
+    done = call("snakemake", *SMOKE, "--config", "run_name=bad", *words, runs=runs)
+    assert done.returncode != 0
+    assert expected in said(done)
+    assert "Traceback" not in said(done)
+    assert not (runs / "bad/tokens").exists()
+
+
+def test_one_chapter_alone_by_papermill(smoke, runs, tmp_path):
+    shutil.copytree(smoke.folder, runs / "alone")
+    params = smoke.recorded_params() | {"run_name": "alone"}
+    (runs / "alone/params.yaml").write_text(yaml.safe_dump(params))
+    notebook = str(ROOT / "notebooks/05_autoencoders.ipynb")
+    out = str(tmp_path / "out.ipynb")
+    words = ["-p", "run", "alone", "-p", "l1", "0.01", "-p", "sae_architecture", "relu"]
+    done = call("papermill", notebook, out, "-p", "run", "alone", "-p", "l2", "1", runs=runs)
+    assert done.returncode != 0 and "no parameter 'l2'. Did you mean 'l1'" in said(done)
+    assert (runs / "alone/notebooks/05_autoencoders.ipynb").exists()
+
+    done = call("papermill", notebook, out, *words, runs=runs)
+    assert done.returncode == 0, said(done)[-3000:]
+    entry = Run("alone", runs).provenance()["chapters"]["05_autoencoders"]
+    assert entry["parameters"]["l1"] == 0.01 and entry["parameters"]["d_sae"] == 512
+    cfg = json.loads((runs / "alone/autoencoders/base/seed-0/cfg.json").read_text())
+    assert cfg["architecture"] == "standard"
+    # the run's own page no longer describes what lies there, so it was withdrawn
+    assert not (runs / "alone/notebooks/05_autoencoders.ipynb").exists()
+
+
+def test_any_feature_is_studied_the_same_way(smoke, runs, tmp_path):
+    """Another label, found in another model, by the command that the book prints."""
+    shutil.copytree(smoke.folder, runs / "studied")
+    params = smoke.recorded_params() | {"run_name": "studied"}
+    (runs / "studied/params.yaml").write_text(yaml.safe_dump(params))
+    out = tmp_path / "out.ipynb"
+    words = ["-p", "run", "studied", "-p", "label", "assignment", "-p", "model", "lua"]
+    notebook = str(ROOT / "notebooks/09_exception.ipynb")
+    done = call("papermill", notebook, str(out), *words, "-p", "case_step", "0.5", runs=runs)
+    assert done.returncode == 0, said(done)[-3000:]
+    assert Run("studied", runs).metrics()["case.assignment.lua.f1"] > 0.3
+    page = out.read_text()
+    assert "assignment feature" in page
+    assert "in BabyPython" in page.split("The answer")[1], "the parent is Lua; BabyPython a child"
+
+
+@pytest.mark.parametrize("chapter", CHAPTERS)
+def test_papermill_explains_every_parameter(chapter, runs):
+    done = call("papermill", "--help-notebook", f"notebooks/{chapter}.ipynb", runs=runs)
+    assert done.returncode == 0
+    shown = said(done)
+    assert "run: str" in shown and "the run's name" in shown
+
+
+@pytest.mark.parametrize("chapter", CHAPTERS)
+def test_notebook_and_source_are_in_step(chapter, tmp_path):
+    plain = tmp_path / "plain.py"
+    subprocess.run(
+        [sys.executable, "-m", "jupytext", "--quiet", "--to", "py:percent", "--output", plain,
+         ROOT / f"notebooks/{chapter}.ipynb"],
+        check=True,
+    )  # fmt: skip
+
+    def cells(path: Path) -> str:
+        return path.read_text().partition("\n# %%")[2]
+
+    assert cells(plain) == cells(ROOT / f"notebooks/{chapter}.py")

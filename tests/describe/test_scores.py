@@ -1,0 +1,162 @@
+"""Scores of explanations: halves that share nothing, windows drawn evenly, planted features."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+
+from featlib import FeatlibError
+from featlib.describe import cues as ex
+from featlib.describe import scores as es
+
+N_WORDS, BLOCKS, CONTEXT = 60, 240, 32
+
+
+def world(seed: int = 0) -> tuple[ex.Text, es.Windows, sp.csr_array]:
+    """A Zipf-like text, and features that fire on two tokens each; the last one is noise."""
+    rng = np.random.default_rng(seed)
+    p = 1 / np.arange(2, N_WORDS + 2)
+    ids = rng.choice(N_WORDS, (BLOCKS, CONTEXT), p=p / p.sum())
+    documents = np.repeat(np.arange(BLOCKS) // 2, CONTEXT).reshape(BLOCKS, CONTEXT)
+    text = ex.read_text(ids, documents, [f" w{i}" for i in range(N_WORDS)])
+    flat = ids.reshape(-1)
+    columns = [
+        np.where(flat == 5 + 4 * j, 4.0, 0) + np.where(flat == 6 + 4 * j, 2.0, 0) for j in range(10)
+    ]
+    columns = [c * rng.uniform(0.7, 1.3, len(flat)) for c in columns]
+    columns.append(np.where(rng.random(len(flat)) < 0.03, rng.exponential(size=len(flat)), 0))
+    matrix = sp.csr_array(np.stack(columns, 1).astype(np.float32))
+    return text, es.split_windows(documents, 8, seed=0), matrix
+
+
+def test_planted_features_beat_both_baselines_each_and_noise_does_not() -> None:
+    text, windows, matrix = world()
+    table = es.explain_and_score(matrix, np.arange(11), text, windows, n_windows=20, seed=0)
+    planted, noise = table.iloc[:10], table.iloc[10]
+    assert (planted["correlation"] > 0.9).all()
+    assert (planted["detection"] > 0.95).all()
+    for baseline in ("other", "frequency"):
+        assert (planted["correlation"] > planted[f"{baseline}_correlation"] + 0.3).all()
+        assert (planted["detection"] > planted[f"{baseline}_detection"] + 0.2).all()
+    assert abs(noise["correlation"]) < 0.25  # nothing can be learned, and nothing is claimed
+    assert abs(noise["detection"] - 0.5) < 0.2
+
+
+def test_a_feature_of_common_tokens_is_predicted_by_frequency_too() -> None:
+    """The baseline is a real one: where it can be right, it is."""
+    text, windows, _ = world()
+    counts = np.log(np.bincount(text.ids)[text.ids])
+    values = sp.csr_array(np.maximum(counts - counts.max() + 1, 0)[:, None].astype(np.float32))
+    both = sp.hstack([values, values], format="csr")
+    table = es.explain_and_score(both, np.arange(2), text, windows, n_windows=5, seed=0)
+    assert (table["frequency_correlation"] > 0.5).all()
+    rare = sp.csr_array((counts < np.log(40))[:, None].astype(np.float32))
+    both = sp.hstack([rare, rare], format="csr")
+    table = es.explain_and_score(both, np.arange(2), text, windows, n_windows=5, seed=0)
+    assert (table["frequency_correlation"] > 0.3).all()
+
+
+def test_scores_do_not_depend_on_the_company() -> None:
+    """Equal treatment: a feature is scored on the same windows whatever group it is in."""
+    text, windows, matrix = world()
+    alone = es.explain_and_score(matrix, np.array([3, 4]), text, windows, seed=0)
+    among = es.explain_and_score(matrix, np.array([0, 3, 4, 9, 10]), text, windows, seed=0)
+    columns = ["feature", "correlation", "detection", "explanation"]
+    kept = among[among["feature"].isin([3, 4])].reset_index(drop=True)
+    assert alone[columns].equals(kept[columns])
+
+
+def test_the_scoring_half_is_never_read_when_explaining() -> None:
+    text, windows, matrix = world()
+    changed = matrix.toarray()
+    rows = windows.score.reshape(-1)
+    changed[rows] = np.roll(changed[rows], 1, axis=1)  # every feature means something else there
+    features = np.arange(10)
+    before = es.explain_and_score(matrix, features, text, windows, seed=0)
+    after = es.explain_and_score(sp.csr_array(changed), features, text, windows, seed=0)
+    assert before["explanation"].equals(after["explanation"])
+    assert after["correlation"].max() < 0.5
+
+
+def test_halves_share_no_document_and_hold_each_kind() -> None:
+    rng = np.random.default_rng(0)
+    documents = np.sort(rng.integers(0, 40, 6400)).reshape(-1, 64)
+    kinds = documents % 4
+    windows = es.split_windows(documents, 16, kinds=kinds, seed=1)
+    flat, kind = documents.reshape(-1), kinds.reshape(-1)
+    first, second = (set(flat[half.reshape(-1)]) for half in (windows.explain, windows.score))
+    assert first and second and not first & second
+    for k in range(4):
+        tokens = [np.sum(kind[half.reshape(-1)] == k) for half in (windows.explain, windows.score)]
+        assert min(tokens) > 0.5 * max(tokens)
+    for half in (windows.explain, windows.score):  # in a row, inside one block
+        assert (np.diff(half, axis=1) == 1).all()
+        assert (half[:, 0] // 64 == half[:, -1] // 64).all()
+
+
+def test_a_single_document_cannot_be_parted() -> None:
+    with pytest.raises(FeatlibError, match="more text"):
+        es.split_windows(np.zeros((4, 16), dtype=int), 8, seed=0)
+
+
+def test_windows_come_evenly_from_the_quarters_and_from_silence() -> None:
+    peaks = np.concatenate([np.zeros(300), np.arange(1, 401)])
+    chosen = es.choose_windows(peaks, 20, np.random.default_rng(0))
+    drawn = peaks[chosen]
+    assert (drawn == 0).sum() == 20
+    quarters = np.histogram(drawn[drawn > 0], [0.5, 100.5, 200.5, 300.5, 400.5])[0]
+    assert quarters.tolist() == [5, 5, 5, 5]
+    assert len(set(chosen)) == 40
+
+
+def test_window_peaks_are_maxima() -> None:
+    rng = np.random.default_rng(0)
+    dense = np.where(rng.random((80, 5)) < 0.2, rng.random((80, 5)), 0).astype(np.float32)
+    windows = rng.permutation(80).reshape(10, 8)
+    expected = dense[windows].max(axis=1)
+    np.testing.assert_array_equal(es.window_peaks(sp.csr_array(dense), windows).toarray(), expected)
+
+
+def test_features_that_are_too_rare_or_too_common_are_left_out() -> None:
+    documents = np.repeat(np.arange(40), 16).reshape(40, 16)
+    windows = es.split_windows(documents, 16, seed=0)
+    values = np.zeros((640, 3), dtype=np.float32)
+    values[::16, 0] = 1  # in every window
+    values[np.concatenate([windows.explain[:6, 0], windows.score[:6, 0]]), 1] = 1
+    values[windows.explain[:6, 0], 2] = 1  # in one half alone
+    assert es.choose_features(sp.csr_array(values), windows, 5).tolist() == [1]
+
+
+def test_correlation_is_numpys_and_zero_for_a_constant() -> None:
+    rng = np.random.default_rng(0)
+    x, y = rng.random((2, 3, 50))
+    expected = [np.corrcoef(a, b)[0, 1] for a, b in zip(x, y, strict=True)]
+    np.testing.assert_allclose(es.correlate(x, y), expected)
+    assert es.correlate(np.ones(5), np.arange(5)) == 0
+
+
+def test_the_cut_is_the_best_of_all() -> None:
+    predicted = np.array([[0, 9], [2, 9], [4, 3], [6, 1]], dtype=float)
+    fires = np.array([[False, True], [False, True], [True, False], [True, False]])
+    cuts = es.best_cut(predicted, fires)
+    assert cuts.tolist() == [3, 4]
+    assert es.detection_score(predicted[:, 0] >= cuts[0], fires[:, 0]) == 1
+
+
+def test_the_interval_of_a_median_covers_it_about_as_often_as_it_says() -> None:
+    rng = np.random.default_rng(0)
+    hits = 0
+    for _ in range(200):
+        _, low, high = es.median_interval(rng.exponential(size=60), rng, n_boot=200)
+        hits += low <= np.log(2) <= high
+    assert 180 <= hits <= 199
+
+
+def test_look_alikes_in_firings_are_distinct_and_near() -> None:
+    rng = np.random.default_rng(0)
+    among = rng.integers(20, 5000, 300)
+    firings = among[:40] + 1
+    chosen = es.alike_in_firings(firings, among)
+    assert len(set(chosen)) == 40
+    assert np.abs(np.log(among[chosen] / firings)).max() < 0.1

@@ -1,0 +1,152 @@
+"""Every way of computing the correlation against `numpy.corrcoef` in float64."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from planted import csr, sparse_features
+
+from featlib import FeatlibError
+from featlib.matching import correlation
+from featlib.matching.correlation import paired_pearson, pearson, pearson_dense
+
+CPU = torch.device("cpu")
+
+
+def oracle(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """`numpy.corrcoef` in float64; 0 for features without variance."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        full = np.corrcoef(a.astype(np.float64), b.astype(np.float64), rowvar=False)
+    return np.nan_to_num(np.atleast_2d(full)[: a.shape[1], a.shape[1] :])
+
+
+def all_ways(a: np.ndarray, b: np.ndarray) -> dict[str, np.ndarray]:
+    x, y = csr(a), csr(b)
+    scaled = correlation._standardised(x), correlation._standardised(y)
+    return {
+        "pearson": pearson(x, y),
+        "sparse": correlation._sparse(*scaled),
+        "dense": correlation._dense(*scaled, chunk=7),
+        "device": correlation._on_device(*scaled, CPU, pairs_per_step=500),
+        "neurons": pearson_dense(a, b, chunk=5),
+    }
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    st.integers(2, 40),
+    st.integers(1, 12),
+    st.integers(1, 12),
+    st.floats(0, 1),
+    st.integers(0, 2**32 - 1),
+)
+def test_every_way_equals_numpy_for_odd_shapes_silent_and_constant_features(n, d_a, d_b, p, seed):
+    rng = np.random.default_rng(seed)
+    a, b = sparse_features(n, d_a, p, rng), sparse_features(n, d_b, p, rng)
+    a[:, 0] = rng.choice([0.0, 0.7])  # silent, or constant on every token
+    b[:, -1] = rng.choice([0.0, 3.3])
+    expected = oracle(a, b)
+    expected[0], expected[:, -1] = 0, 0  # numpy gives rounding noise for constants
+    for way, r in all_ways(a, b).items():
+        assert r.dtype == np.float32
+        assert r.shape == (d_a, d_b)
+        np.testing.assert_allclose(r, expected, atol=1e-5, err_msg=way)
+
+
+@pytest.mark.parametrize("mkl", [True, False])
+def test_it_equals_numpy_at_a_realistic_size(monkeypatch, mkl):
+    if not mkl:
+        monkeypatch.setattr(torch.backends.mkl, "is_available", lambda: False)
+    rng = np.random.default_rng(0)
+    a, b = sparse_features(20_000, 60, 0.01, rng), sparse_features(20_000, 50, 0.02, rng)
+    b[:, :25] = a[:, :25] * 0.7 + b[:, :25] * np.linspace(0, 1, 25, dtype="f4")
+    expected = oracle(a, b)
+    assert (expected > 0.8).sum() > 5
+    np.testing.assert_allclose(pearson(csr(a), csr(b)), expected, atol=1e-6)
+
+
+def test_a_feature_that_fires_everywhere_with_a_steady_value_keeps_its_digits():
+    """Cancellation: a mean 1,000 times the spread takes 6 digits from every sum of products."""
+    rng = np.random.default_rng(1)
+    base = rng.normal(size=(50_000, 1))
+    a = (1000 + base + rng.normal(size=(50_000, 4))).astype(np.float32)
+    b = (1000 + base + rng.normal(size=(50_000, 3))).astype(np.float32)
+    scaled = correlation._standardised(csr(a)), correlation._standardised(csr(b))
+    for r in (pearson(csr(a), csr(b)), correlation._sparse(*scaled), pearson_dense(a, b)):
+        np.testing.assert_allclose(r, oracle(a, b), atol=1e-5)
+
+
+def test_results_do_not_depend_on_the_size_of_blocks(monkeypatch):
+    rng = np.random.default_rng(2)
+    a, b = csr(sparse_features(500, 37, 0.1, rng)), csr(sparse_features(500, 11, 0.1, rng))
+    whole = pearson(a, b)
+    monkeypatch.setattr(correlation, "_BLOCK_BYTES", 8 * 11 * 5)  # five rows at a time
+    np.testing.assert_array_equal(pearson(a, b), whole)
+
+
+def test_dense_features_take_the_dense_way(monkeypatch):
+    taken = []
+    for way in ("_sparse", "_dense"):
+        monkeypatch.setattr(correlation, way, lambda a, b, way=way: taken.append(way))
+    rng = np.random.default_rng(3)
+    for density in (0.001, 0.9):
+        x = csr(sparse_features(2000, 40, density, rng))
+        pearson(x, x)
+    assert taken == ["_sparse", "_dense"]
+
+
+def test_order_scale_and_sides_do_not_matter():
+    rng = np.random.default_rng(4)
+    a, b = sparse_features(300, 8, 0.2, rng), sparse_features(300, 5, 0.2, rng)
+    r = pearson(csr(a), csr(b))
+    np.testing.assert_allclose(pearson(csr(b), csr(a)).T, r, atol=1e-7)
+    shuffled = rng.permutation(300)
+    np.testing.assert_allclose(pearson(csr(a[shuffled]), csr(b[shuffled] * 50)), r, atol=1e-6)
+
+
+def test_64_bit_indices_are_accepted():
+    rng = np.random.default_rng(5)
+    a = csr(sparse_features(200, 8, 0.2, rng))
+    wide = sp.csr_array((a.data, a.indices.astype("i8"), a.indptr.astype("i8")), shape=a.shape)
+    np.testing.assert_array_equal(pearson(wide, wide), pearson(a, a))
+
+
+def test_constant_features_correlate_0_however_their_sums_round():
+    rng = np.random.default_rng(7)
+    constant = np.ones((3001, 1), "f4") * rng.uniform(0.01, 100, 40).astype("f4")
+    other = sparse_features(3001, 40, 0.3, rng)
+    scaled = correlation._standardised(csr(constant)), correlation._standardised(csr(other))
+    for r in (correlation._sparse(*scaled), correlation._dense(*scaled)):
+        assert not r.any()
+    assert not pearson_dense(constant, other).any()
+    assert not paired_pearson(csr(constant), csr(other)).any()
+
+
+def test_matrices_without_a_single_firing_correlate_0():
+    empty = csr(np.zeros((9, 4)))
+    assert not pearson(empty, csr(np.eye(9, 5))).any()
+    assert not paired_pearson(empty, empty).any()
+
+
+def test_the_pairwise_form_is_the_diagonal():
+    rng = np.random.default_rng(6)
+    a, b = sparse_features(400, 20, 0.2, rng), sparse_features(400, 20, 0.2, rng)
+    b[:, :10] += a[:, :10]
+    a[:, 3], b[:, 12] = 0, 2.5
+    expected = np.diag(oracle(a, b)).copy()
+    expected[[3, 12]] = 0
+    np.testing.assert_allclose(paired_pearson(csr(a), csr(b)), expected, atol=1e-12)
+
+
+def test_streams_of_different_length_are_refused():
+    a, b = csr(np.eye(4)), csr(np.eye(5))
+    with pytest.raises(FeatlibError, match="same tokens"):
+        pearson(a, b)
+    with pytest.raises(FeatlibError, match="equal shapes"):
+        paired_pearson(a, b)
+    with pytest.raises(FeatlibError, match="same tokens"):
+        pearson_dense(np.eye(4), np.eye(5))

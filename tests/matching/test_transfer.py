@@ -1,0 +1,112 @@
+"""Transfer: one dictionary in several models, scales, features followed through merges."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from featlib.dictionaries.activations import activation_stats, harvest
+from featlib.dictionaries.features import encode_stream, feature_activations
+from featlib.dictionaries.sae import AutoencoderConfig
+from featlib.dictionaries.training import train_autoencoders
+from featlib.matching.ceilings import transfer_correlation
+from featlib.matching.intervals import document_weights
+from featlib.matching.transfer import (
+    follow_merges,
+    read_neurons,
+    read_with,
+    share_by_t,
+    top_tokens,
+    transfer_share,
+)
+from featlib.models.merging import merge_models
+from featlib.models.mistral import build_model
+
+
+def tiny_model(seed: int):
+    return build_model(
+        vocab_size=60, hidden_size=16, intermediate_size=24, heads=2, kv_heads=1, context=16,
+        seed=seed,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def family():
+    ids = np.random.default_rng(0).integers(0, 60, (40, 16))
+    base, other = tiny_model(0), tiny_model(1)
+    scale = activation_stats(base, ids).scale
+    x = torch.cat(list(harvest(base, ids))) * scale
+    config = AutoencoderConfig(
+        d_in=24, d_sae=32, k=4, n_tokens=30 * len(x), batch_size=len(x), lr=1e-2
+    )
+    (sae,), _ = train_autoencoders([x] * 30, config, seeds=[0], scale=scale)
+    return ids, base, other, sae, scale
+
+
+def test_neurons_are_the_harvest(family):
+    ids, base, _, _, _ = family
+    expected = torch.cat(list(harvest(base, ids))).numpy()
+    np.testing.assert_array_equal(read_neurons(base, ids), expected)
+
+
+def test_a_dictionary_read_at_home_is_the_dictionary(family):
+    ids, base, _, sae, scale = family
+    home = read_with(sae, scale, base, ids)
+    np.testing.assert_allclose(
+        home.matrix.toarray(), encode_stream(base, sae, ids).matrix.toarray(), rtol=1e-5
+    )
+    assert sae.scale == scale, "the autoencoder given keeps its scale"
+
+
+def test_a_model_that_only_grew_keeps_every_feature(family):
+    """The scale rule: activations k times as long are the same activations."""
+    ids, base, _, sae, scale = family
+    grown = merge_models(base, base, t=0)
+    grown.model.layers[0].mlp.up_proj.weight.data *= 3
+    before, after = encode_stream(base, sae, ids), read_with(sae, scale, grown, ids)
+    np.testing.assert_allclose(after.matrix.toarray(), before.matrix.toarray(), atol=1e-3)
+    fates, (low, high) = transfer_share(
+        before,
+        after,
+        np.repeat(np.arange(10), 64),
+        document_weights(np.repeat(np.arange(10), 64), 20, np.random.default_rng(0)),
+        min_firings=3,
+    )
+    assert (fates.persist, low, high) == (1, 1, 1)
+
+
+def test_merges_are_followed_from_one_end_to_the_other(family):
+    ids, base, other, sae, scale = family
+    before = encode_stream(base, sae, ids)
+    found = follow_merges(sae, scale, before, (base, other), ids, [0.0, 0.5, 1.0])
+    assert list(found) == [0.0, 0.5, 1.0]
+    often = np.bincount(before.matrix.indices, minlength=32) > 3
+    np.testing.assert_allclose(found[0.0][often], 1, atol=1e-4)
+    far = transfer_correlation(before.matrix, read_with(sae, scale, other, ids).matrix)
+    np.testing.assert_allclose(found[1.0], far, atol=1e-4)
+    means = [found[t][often].mean() for t in (0.0, 0.5, 1.0)]
+    assert means[0] > means[1] > means[2]
+
+
+def test_shares_along_t_by_hand():
+    r = {
+        0.0: np.array([0.9, 0.9, 0.1, 0.1, 0.9]),
+        0.5: np.array([0.9, 0.9, 0.1, 0.9, 0.9]),
+        1.0: np.array([0.9, 0.1, 0.9, 0.1, 0.9]),
+    }
+    table = share_by_t(r, np.array([50, 50, 50, 50, 2])).set_index("t")
+    assert table.loc[0.0].tolist() == [0.5, 0.25, 0.25, 0]
+    assert table.loc[0.5].tolist() == [0.75, 0.25, 0.25, 0.25]
+    assert table.loc[1.0].tolist() == [0.5, 0.25, 0.25, 0]
+    assert isinstance(table, pd.DataFrame)
+    assert share_by_t(r, np.zeros(5))["kept"].tolist() == [0, 0, 0]
+
+
+def test_top_tokens_by_summed_activation():
+    matrix = np.array([[1, 0], [0, 5], [2, 0], [4, 0], [0, 1]], "f4")
+    ids = np.array([[7, 1, 7, 2, 0]])
+    texts = ["<s>", " if", "\n", "", "", "", "", "  "]
+    found = top_tokens(feature_activations(matrix), ids, [0, 1], texts, n=2)
+    assert found == ["↵ · ␣␣", "if · <s>"]

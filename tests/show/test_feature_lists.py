@@ -1,0 +1,148 @@
+"""Charts whose parts lead to features: by click and by keyboard, with the network cut."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import vl_convert
+from examples import flows
+from test_atlas import N_FEATURES, ROOT, Made, read
+from test_figures import HOSTILE
+
+from featlib.show import charts
+from featlib.show.figure import chart_spec, figure, theme
+
+STATIC = ("featlib.css", "featlib.js", "atlas-data.js", "feature-list.js")
+
+
+def test_every_mark_that_can_be_chosen_is_among_the_choices() -> None:
+    r = pd.DataFrame({"parent": "base", "child": "lua", "r": [0.1, 0.5, 0.79, 0.8, 1.0] * 4})
+    known = {"flow": charts.flow(flows()), "match": charts.match_histogram(r)}
+    known["firings"] = charts.correlation_by_firings(r.assign(firings=[40, 41, 500, 501, 502] * 4))
+    for name, chart in known.items():
+        spec = chart_spec(chart)
+        features = spec["usermeta"]["features"]
+        marks = [row for table in spec["datasets"].values() for row in table if row.get("choice")]
+        assert marks, name
+        assert {row["step"] for row in marks} <= set(features["steps"])
+        assert {row["choice"] for row in marks} <= set(features["choices"])
+
+
+def test_bars_and_bins_share_out_all_values_once() -> None:
+    best = pd.DataFrame({"parent": "base", "child": "lua", "r": [0.1]})
+    ranges = [
+        choice["r"]
+        for choice in chart_spec(charts.match_histogram(best))["usermeta"]["features"][
+            "choices"
+        ].values()
+    ]
+    for r in (0, 1, 499, 500, 799, 800, 999, 1000):
+        assert sum(low <= r < below for low, below in ranges) == 1, r
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    return Made(tmp_path_factory.mktemp("atlas") / "atlas")
+
+
+@pytest.fixture(scope="module")
+def html(made: Made, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("html")
+    static = folder / "_static"
+    static.mkdir()
+    for name in STATIC:
+        (static / name).write_bytes((ROOT / "book" / "_static" / name).read_bytes())
+    themes = json.dumps({mode: theme(mode) for mode in ("light", "dark")})
+    (static / "featlib-vega.js").write_text(
+        f"(() => {{{vl_convert.javascript_bundle()}\nwindow.featlibThemes = {themes};}})();"
+    )
+    (static / "atlas").symlink_to(made.folder)
+    shown = figure(charts.flow(flows()), name="flow", caption="The flow of features.", alt="a b c")
+    (folder / "notebooks").mkdir()
+    (folder / "notebooks" / "page.html").write_text(
+        '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Flow</title>'
+        '<link rel="stylesheet" href="../_static/featlib.css">'
+        '<script src="../_static/featlib.js" defer></script></head>'
+        f"<body><main class='bd-article'><h1>Flow</h1>{shown.html()}</main></body></html>"
+    )
+    return folder / "notebooks" / "page.html"
+
+
+ROWS = "[...document.querySelectorAll('.fl-list tbody a')].map(a => a.getAttribute('aria-label'))"
+
+
+@pytest.mark.browser
+def test_features_of_a_fate_are_listed_by_keyboard(html: Path, browser: Any, made: Made) -> None:
+    from axe import check_axe
+    from browser import draw_charts, visit
+
+    with visit(browser, html) as seen:
+        page = seen.page
+        draw_charts(page)
+        page.get_by_label("Step").focus()
+        page.keyboard.type("BabyPython → L")
+        page.keyboard.press("Tab")
+        page.keyboard.type("dis")
+        page.wait_for_selector(".fl-list tbody tr")
+        letters = read(made.folder / "list-base.js")["fates"]["base>lua"]
+        wanted = [n for n in range(N_FEATURES) if letters[n] == "d"]
+        assert f"{len(wanted)} of BabyPython’s features disappear" in page.inner_text(".fl-list")
+        page.get_by_role("button", name="more").click()
+        firings = (made.dense("base") > 0).sum(0)
+        order = sorted(wanted, key=lambda n: (-firings[n], n))
+        assert page.evaluate(ROWS) == [f"BabyPython {n}" for n in order]
+        page.get_by_role("button", name="feature").click()
+        assert page.evaluate(ROWS) == [f"BabyPython {n}" for n in wanted]
+        assert (
+            page.locator(".fl-list tbody a")
+            .first.evaluate("a => a.href")
+            .endswith(f"/book/atlas.html#base/{wanted[0]}?in=base&fate=base-lua/d")
+        )
+        assert HOSTILE.replace(" ", "·") in page.inner_text(".fl-list"), "as text, and only as that"
+        assert page.locator(".fl-list :is(script, img, iframe)").count() == 0
+        assert seen.errors == [] and seen.requests == []
+        assert check_axe(page) == []
+        page.reload()  # as when the reader comes back from the atlas
+        page.wait_for_selector(".fl-list tbody tr")
+        assert page.get_by_label("Features").input_value() == "d"
+        page.get_by_role("button", name="clear").click()
+        assert page.evaluate(ROWS) == []
+
+
+@pytest.mark.browser
+def test_a_click_on_a_band_chooses_it(html: Path, browser: Any) -> None:
+    from browser import draw_charts, visit
+
+    with visit(browser, html) as seen:
+        page = seen.page
+        draw_charts(page)
+        page.wait_for_selector(".fl-list")
+        page.locator(".fl-live .mark-area path").nth(0).click()
+        page.wait_for_selector(".fl-list-said strong")
+        step, fate = (page.get_by_label(n).input_value() for n in ("Step", "Features"))
+        assert (step, fate) == ("base>lua", "p")
+        paths = "[...document.querySelectorAll('.fl-live .mark-area path')]"
+        bright = f"{paths}.filter(p => +getComputedStyle(p).opacity === 1).length"
+        page.wait_for_function(f"{bright} === 1")
+        assert seen.errors == []
+
+
+@pytest.mark.browser
+def test_without_an_atlas_the_chart_says_so(html: Path, browser: Any, tmp_path: Path) -> None:
+    from browser import draw_charts, visit
+
+    for folder in ("_static", "notebooks"):
+        (tmp_path / folder).mkdir()
+        for path in (html.parents[1] / folder).glob("*.*"):
+            (tmp_path / folder / path.name).write_bytes(path.read_bytes())
+    with visit(browser, tmp_path / "notebooks" / "page.html") as seen:
+        draw_charts(seen.page)
+        seen.page.get_by_label("Step").select_option("base>lua")
+        seen.page.get_by_label("Features").select_option("p")
+        seen.page.wait_for_function(
+            "document.querySelector('.fl-list-said').innerText.includes('atlas of this run')"
+        )

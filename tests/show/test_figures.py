@@ -1,0 +1,192 @@
+"""Figures: one piece of HTML that holds everything, safely."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import altair as alt
+import pandas as pd
+import pytest
+from tables import figure_faults
+
+from featlib import FeatlibError
+from featlib.show.figure import CSV_BYTES, Markup, figure, fold, table
+from featlib.show.strips import token_strips
+
+HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(1)>&\"'"
+
+
+class Reader(HTMLParser):
+    """Collects tags, attributes and text; script bodies apart."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.scripts: list[str] = []
+        self.text: list[str] = []
+        self.open: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        while self.open and self.open.pop() != tag:
+            pass
+
+    def handle_data(self, data: str) -> None:
+        (self.scripts if self.open and self.open[-1] == "script" else self.text).append(data)
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attrs for name, attrs in self.tags if name == tag]
+
+
+def bars(labels: list[str], values: list[float]) -> alt.Chart:
+    data = pd.DataFrame({"label": labels, "value": values})
+    return alt.Chart(data).mark_bar().encode(x="value:Q", y="label:N").properties(width="container")
+
+
+def made(chart: alt.Chart | Markup, **changes: object) -> str:
+    words = {"name": "bars", "caption": "Two bars of one.", "alt": "B is longer than A."} | changes
+    return figure(chart, **words)._repr_mimebundle_()["text/html"]
+
+
+def test_figure_holds_live_and_static_drawing_caption_and_alternative_text() -> None:
+    page = Reader(made(bars(["a", "b"], [1, 2]), made_by="notebook 1"))
+    assert page.all("figure")[0]["id"] == "fig-bars"
+    images = [a for _, a in page.tags if a.get("role") == "img"]
+    assert [a["aria-label"] for a in images] == ["B is longer than A."] * 2
+    (spec,) = page.scripts
+    assert json.loads(spec)["mark"] == {"type": "bar"}
+    assert page.all("script") == [{"type": "application/json", "class": "fl-spec"}]
+    assert page.all("svg") and page.all("path")
+    assert "Made by notebook 1" in page.text
+
+
+def test_figure_asks_for_nothing_from_outside() -> None:
+    text = made(bars(["a", "b"], [1, 2]))
+    assert set(re.findall(r"https?://[^\"'\s<]+", text)) <= {
+        "http://www.w3.org/2000/svg",
+        "http://www.w3.org/1999/xlink",
+    }
+    assert not re.search(r"<(link|iframe|img|script src)", text)
+
+
+def test_hostile_labels_stay_text() -> None:
+    text = made(
+        bars([HOSTILE, "b"], [1, 2]), alt=f"Hostile words: {HOSTILE}", caption=f"A b {HOSTILE}"
+    )
+    page = Reader(text)
+    assert len(page.scripts) == 1 and "<" not in page.scripts[0] and not page.all("img")
+    assert not any(key.startswith("on") for _, attrs in page.tags for key in attrs)
+    assert next(iter(json.loads(page.scripts[0])["datasets"].values()))[0]["label"] == HOSTILE
+
+
+def test_ids_of_two_drawings_on_a_page_differ() -> None:
+    def ids(name: str) -> set[str]:
+        fade = alt.LinearGradient(
+            gradient="linear",
+            stops=[alt.GradientStop(color=c, offset=o) for c, o in (("red", 0), ("blue", 1))],
+        )
+        chart = alt.Chart(pd.DataFrame({"x": [0, 1]})).mark_area(color=fade, clip=True)
+        text = made(chart.encode(x="x:Q", y="x:Q"), name=name)
+        found = set(re.findall(r'\bid="([^"]+)"', text))
+        assert set(re.findall(r"url\(#([^)]+)\)", text)) <= found, "a reference without its target"
+        assert len(found) >= 3
+        return found
+
+    assert not ids("one") & ids("two")
+
+
+def test_the_drawing_follows_the_ink_of_its_page() -> None:
+    svg = made(bars(["a", "b"], [1, 2]))
+    assert 'fill="currentColor"' in svg and "var(--fl-muted,#59636e)" in svg
+
+
+def test_table_behind_can_be_downloaded_whole() -> None:
+    page = Reader(made(bars(["a", "b, c"], [1, 2.5])))
+    link = page.all("a")[0]
+    assert link["download"] == "bars.csv"
+    data = base64.b64decode(link["href"].split("base64,")[1])
+    back = pd.read_csv(io.BytesIO(data))
+    assert back.to_dict("list") == {"label": ["a", "b, c"], "value": [1.0, 2.5]}
+
+
+def test_a_long_table_is_cut_at_a_row_and_says_so() -> None:
+    long = pd.DataFrame({"word": ["é" * 40] * 5000})
+    text = made(bars(["a"], [1]), data=long)
+    link = Reader(text).all("a")[0]["href"]
+    back = pd.read_csv(io.BytesIO(base64.b64decode(link.split("base64,")[1])))
+    assert 1000 < len(back) < 5000 and set(back["word"]) == {"é" * 40}
+    assert f"the first {len(back):,} of 5,000 rows" in text
+    assert len(text) < 2 * CSV_BYTES
+
+
+def test_figures_that_cannot_serve_a_reader_are_refused() -> None:
+    chart = bars(["a"], [1])
+    with pytest.raises(FeatlibError, match="hyphens"):
+        made(chart, name="My figure")
+    with pytest.raises(FeatlibError, match="alt text ''"):
+        made(chart, alt="")
+    with pytest.raises(FeatlibError, match="caption"):
+        made(chart, caption="Bars")
+    rule = alt.Chart(pd.DataFrame({"a": [1]})).mark_rule().encode(x=alt.datum(float("inf")))
+    with pytest.raises(FeatlibError, match="not finite"):
+        made(rule)
+
+
+def test_caption_takes_code_and_emphasis_only() -> None:
+    text = made(Markup("<p>x</p>"), caption="Use `k < 3`, *never* <b>more</b>.")
+    assert "<code>k &lt; 3</code>, <em>never</em> &lt;b&gt;more&lt;/b&gt;" in text
+
+
+def test_table_escapes_and_aligns() -> None:
+    text = table(pd.DataFrame({"<x>": [HOSTILE], "n": [12345], "r": [0.123456], "ok": [True]}))
+    assert "<x>" not in text and "<script>" not in text and "<img" not in text
+    assert '<td class="fl-num">12,345</td><td class="fl-num">0.1235</td><td>True</td>' in text
+    assert text._repr_html_() == str(text)
+
+
+def test_table_names_features_and_leaves_no_nan() -> None:
+    text = table(pd.DataFrame({"best feature": [1463], "r": [float("nan")], "n": [-1234]}))
+    assert '<td class="fl-num">1463</td>' in text
+    assert ">–<" in text and ">−1,234<" in text and "nan" not in text
+
+
+def test_markup_says_its_finding_and_brings_its_table() -> None:
+    strips = token_strips(["a", "b"], {"Lua 2": [0, 2.0]})
+    page = Reader(made(strips, alt="It fires on b alone."))
+    group = next(a for a in page.all("div") if a.get("class") == "fl-html")
+    assert group["role"] == "group" and group["aria-label"] == "It fires on b alone."
+    data = base64.b64decode(page.all("a")[0]["href"].split("base64,")[1])
+    assert pd.read_csv(io.BytesIO(data)).to_dict("list") == {"token": ["a", "b"], "Lua 2": [0, 2]}
+
+
+def test_figures_without_finding_table_or_maker_are_found_out(tmp_path: Path) -> None:
+    good = made(bars(["a", "b"], [1, 2]), alt="B is longer than A, 2 to 1.", made_by="chapter 1")
+    (tmp_path / "good.html").write_text(good)
+    assert figure_faults(tmp_path) == []
+    (tmp_path / "bad.html").write_text(
+        made(Markup("<p>x</p>"), alt="Two bars of one chart.")
+        + made(bars(["é" * 80] * 2000, [1.0] * 2000), alt="One of 1.", made_by="chapter 1")
+    )
+    found = [fault.split(": ", 2)[2] for fault in figure_faults(tmp_path)]
+    assert re.fullmatch(r"its table has \d+ rows to download, of 2000", found.pop())
+    assert found == [
+        "the alternative text 'Two bars of one chart.' states no finding",
+        "nothing says what made it",
+        "no table to download",
+        "the alternative text 'One of 1.' states no finding",
+    ]
+
+
+def test_what_is_folded_is_whole_and_its_summary_is_text():
+    folded = fold(table(pd.DataFrame({"a": [1]})), "x < y")
+    assert folded.startswith("<details") and folded.endswith("</details>")
+    assert "<summary>x &lt; y</summary><table>" in folded

@@ -1,0 +1,130 @@
+"""A run's folder: what is written there is whole or not there."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+
+import pytest
+
+from featlib import FeatlibError
+from featlib.params import Params
+from featlib.run import Run, atomic_path, expected_bytes, prepare_run
+
+
+def test_atomic_path_replaces_files_and_folders(tmp_path):
+    for text in ("one", "two"):
+        with atomic_path(tmp_path / "deep/file") as tmp:
+            tmp.write_text(text)
+        assert (tmp_path / "deep/file").read_text() == text
+    for name in ("a", "b"):
+        with atomic_path(tmp_path / "folder") as tmp:
+            tmp.mkdir()
+            (tmp / name).touch()
+    assert [p.name for p in (tmp_path / "folder").iterdir()] == ["b"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["deep", "folder"]
+
+
+def test_an_error_leaves_the_old_file_and_no_rest(tmp_path):
+    (tmp_path / "file").write_text("old")
+    with pytest.raises(RuntimeError), atomic_path(tmp_path / "file") as tmp:
+        tmp.write_text("half")
+        raise RuntimeError
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
+    assert (tmp_path / "file").read_text() == "old"
+
+
+def test_a_killed_writer_leaves_the_old_file_and_its_rest_is_swept_up(tmp_path):
+    final = tmp_path / "file"
+    final.write_text("old")
+    code = f"""
+        import time
+        from featlib.runs import atomic_path
+        with atomic_path({str(final)!r}) as tmp:
+            tmp.write_text("half")
+            print("writing", flush=True)
+            time.sleep(60)
+    """
+    writer = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(code)], stdout=subprocess.PIPE, text=True
+    )
+    assert writer.stdout.readline() == "writing\n"
+    os.kill(writer.pid, signal.SIGKILL)
+    writer.wait()
+    assert final.read_text() == "old"
+    assert len(list(tmp_path.iterdir())) == 2  # the rest of the killed writer
+    with atomic_path(final) as tmp:
+        tmp.write_text("new")
+    assert [p.name for p in tmp_path.iterdir()] == ["file"] and final.read_text() == "new"
+
+
+def test_metrics_of_a_chapter_replace_its_older_ones_only(tmp_path):
+    run = Run("r", tmp_path)
+    run.record_chapter("02", {"seconds": 1}, {"a": 1, "gone": 2})
+    run.record_chapter("03", {"seconds": 1}, {"b": 3})
+    run.record_chapter("02", {"seconds": 2}, {"a": 4})
+    assert run.metrics() == {"a": 4.0, "b": 3.0}
+    provenance = run.provenance()
+    assert provenance["chapters"]["02"]["seconds"] == 2
+    assert provenance["hardware"]["cores"] == os.cpu_count()
+    assert provenance["versions"]["torch"]
+
+
+def test_chapters_that_end_together_lose_nothing(tmp_path):
+    code = (
+        "import sys; from featlib.runs import Run; "
+        "Run('r', sys.argv[1]).record_chapter(sys.argv[2], {}, {sys.argv[2]: 1.0})"
+    )
+    workers = [
+        subprocess.Popen([sys.executable, "-c", code, str(tmp_path), f"c{n}"]) for n in range(4)
+    ]
+    assert [w.wait() for w in workers] == [0] * 4
+    assert sorted(Run("r", tmp_path).metrics()) == ["c0", "c1", "c2", "c3"]
+
+
+def test_a_number_that_is_not_finite_is_refused(tmp_path):
+    with pytest.raises(FeatlibError, match=r"chapter 05: not finite: sae\.fvu"):
+        Run("r", tmp_path).record_chapter("05", {}, {"sae.fvu": float("nan"), "ok": 1.0})
+    assert not (tmp_path / "r/metrics.json").exists()
+
+
+def test_resolved_parameters_come_back_as_they_were(tmp_path):
+    run, params = Run("r", tmp_path), Params(run_name="r", merge_t=0.25, l1=1e-5)
+    prepare_run(run, params)
+    assert Params(**run.recorded_params()) == params
+
+
+def test_an_unwritable_folder_is_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(FeatlibError, match="cannot be written"):
+        prepare_run(Run("r", tmp_path / "file"), Params())
+
+
+def test_too_small_a_disk_is_refused(tmp_path, monkeypatch):
+    free = expected_bytes(Params()) - 1
+    monkeypatch.setattr("shutil.disk_usage", lambda _: type("U", (), {"free": free})())
+    with pytest.raises(FeatlibError, match=r"GB free, this run needs about"):
+        prepare_run(Run("r", tmp_path), Params())
+
+
+def test_concurrent_lock_is_dropped_with_its_process(tmp_path):
+    run = Run("r", tmp_path)
+    code = (
+        "import sys, time; from featlib.runs import Run\n"
+        "with Run('r', sys.argv[1])._locked():\n print('held', flush=True); time.sleep(60)"
+    )
+    holder = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True
+    )
+    assert holder.stdout.readline() == "held\n"
+    os.kill(holder.pid, signal.SIGKILL)
+    holder.wait()
+    started = time.monotonic()
+    run.record_chapter("01", {}, {"x": 1})
+    assert time.monotonic() - started < 30  # would wait for ever on a lock left behind
+    assert json.loads((run.folder / "metrics.json").read_text()) == {"x": 1.0}

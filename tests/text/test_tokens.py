@@ -1,0 +1,261 @@
+"""Tokens: nothing is lost, nothing special slips in, every token knows its characters."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from transformers import AutoTokenizer
+
+from featlib import FeatlibError
+from featlib.text.tokens import (
+    SPECIAL_TOKENS,
+    TokenBlocks,
+    load_blocks,
+    mix_blocks,
+    save_blocks,
+    take_tokens,
+    token_bytes,
+    token_offsets,
+    token_strings,
+    tokenize_documents,
+    train_tokenizer,
+)
+
+CORPUS = [
+    "def rescue(boat):\n    try:\n        return boat.row()\n    except ValueError as error:\n",
+    "Once upon a time a little boat was lost. “Where is the shore?” it said — and waited.\n",
+    "local function row(boat)\n\treturn pcall(boat.row, boat)\nend\n",
+    "Der Fluß fließt über die Brücke; 川は海へ流れる。 🚣🏽‍♀️ 1234 5678\n",
+] * 5
+hostile = st.one_of(
+    st.text(),
+    st.lists(
+        st.sampled_from(["<s>", "</s>", "<unk>", "<s", " ", "\n", "é", "川", "🚣🏽‍♀️", "a"])
+    ).map("".join),
+)
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return train_tokenizer(CORPUS, 400)
+
+
+def ids_of(tokenizer, text: str) -> list[int]:
+    return token_offsets(tokenizer, text)[0]
+
+
+@settings(max_examples=200, deadline=None)
+@given(hostile)
+@example("<s></s><unk>")
+@example("\x00\x85\u2028\ufeff\U0010ffff")
+@example(" do n't , he said .")  # what "cleaned up" decoding would change
+def test_any_text_survives(tokenizer, text):
+    ids = ids_of(tokenizer, text)
+    assert tokenizer.decode(ids) == text
+    assert b"".join(map(token_bytes, tokenizer.convert_ids_to_tokens(ids))) == text.encode()
+    assert tokenizer.decode(tokenizer(text)["input_ids"][1:]) == text
+
+
+@settings(max_examples=200, deadline=None)
+@given(hostile)
+@example("a <s> b </s> <unk>")
+def test_no_text_becomes_a_special_token(tokenizer, text):
+    assert not set(ids_of(tokenizer, text)) & set(tokenizer.all_special_ids)
+    assert tokenizer(text)["input_ids"].count(tokenizer.bos_token_id) == 1
+    blocks = tokenize_documents(tokenizer, [text + "x"], context=2)
+    assert (blocks.ids == tokenizer.bos_token_id).sum() == 1
+
+
+@settings(max_examples=200, deadline=None)
+@given(hostile)
+@example("🚣🏽‍♀️é川")
+def test_offsets_are_the_characters_that_a_tokens_bytes_belong_to(tokenizer, text):
+    """Oracle: count bytes. A token that holds part of a character has that whole character."""
+    character_of_byte = [i for i, character in enumerate(text) for _ in character.encode()]
+    ids, offsets = token_offsets(tokenizer, text)
+    position, expected = 0, []
+    for token in tokenizer.convert_ids_to_tokens(ids):
+        held = character_of_byte[position : position + len(token_bytes(token))]
+        expected.append((held[0], held[-1] + 1))
+        position += len(token_bytes(token))
+    assert offsets == expected
+    assert position == len(text.encode())
+
+
+def test_a_character_cut_in_two_is_shown_in_bytes_and_has_one_place(tokenizer):
+    ids, offsets = token_offsets(tokenizer, "a\u0416")  # no Cyrillic in the corpus: two byte tokens
+    assert offsets == [(0, 1), (1, 2), (1, 2)]
+    assert token_strings(tokenizer, ids) == ["a", r"\xd0", r"\x96"]
+
+
+def test_token_strings_are_text(tokenizer):
+    ids, _ = token_offsets(tokenizer, "return\n\t\x1b boat", bos=True)
+    strings = token_strings(tokenizer, np.array(ids))
+    assert strings[0] == "<s>"
+    assert "".join(strings[1:]) == "return\n\t\\x1b boat"
+    assert any(string.startswith(" b") for string in strings)
+
+
+def test_offsets_with_bos_line_up_with_blocks(tokenizer):
+    ids, offsets = token_offsets(tokenizer, CORPUS[0], bos=True)
+    blocks = tokenize_documents(tokenizer, CORPUS[:1], context=len(ids))
+    assert blocks.ids[0].tolist() == ids
+    assert offsets[0] == (0, 0)
+
+
+def test_lone_surrogates_do_not_stop_a_run(tokenizer):
+    ids, offsets = token_offsets(tokenizer, "a\ud800b")
+    assert tokenizer.decode(ids) == "a?b"
+    assert offsets[-1][1] == 3
+    train_tokenizer(["broken \udfff text"], 259)
+
+
+def test_training_is_deterministic_and_keeps_the_special_ids(tokenizer):
+    again = train_tokenizer(iter(CORPUS), 400)
+    assert again.backend_tokenizer.to_str() == tokenizer.backend_tokenizer.to_str()
+    assert tokenizer.convert_tokens_to_ids(list(SPECIAL_TOKENS)) == [0, 1, 2]
+    assert len(tokenizer) == 400
+    assert (tokenizer.bos_token_id, tokenizer.eos_token_id) == (1, 2)
+    assert len(ids_of(tokenizer, CORPUS[0])) < len(CORPUS[0]) / 2  # it did learn
+
+
+def test_few_texts_give_a_small_vocabulary():
+    assert len(train_tokenizer(["a"], 5000)) == 259
+
+
+def test_a_saved_tokenizer_is_the_same(tokenizer, tmp_path):
+    tokenizer.save_pretrained(tmp_path)
+    again = AutoTokenizer.from_pretrained(tmp_path, local_files_only=True)
+    for text in ("a <s> b", "“Wo ist das Ufer?” 川", *CORPUS):
+        assert again(text)["input_ids"] == tokenizer(text)["input_ids"]
+        assert again.decode(ids_of(again, text)) == text
+
+
+def test_a_tokenizer_from_elsewhere_is_held_to_the_same_rules(tokenizer, tmp_path):
+    """Most published tokenizers do read "<s>" in a text as a special token; ours must not."""
+    tokenizer.save_pretrained(tmp_path)
+    careless = AutoTokenizer.from_pretrained(
+        tmp_path, local_files_only=True, split_special_tokens=False
+    )
+    assert careless("<s>")["input_ids"] == [1, 1]
+    assert ids_of(careless, "<s>") == ids_of(tokenizer, "<s>")
+
+
+def test_blocks_are_the_documents_end_to_end(tokenizer):
+    texts = [*CORPUS[:4], "", "last"]
+    blocks = tokenize_documents(tokenizer, texts, context=16)
+    stream, origin = [], []
+    for index, text in enumerate(texts):
+        document = [tokenizer.bos_token_id, *ids_of(tokenizer, text)]
+        stream += document
+        origin += [index] * len(document)
+    assert blocks.ids.dtype == np.uint16
+    assert blocks.documents.dtype == np.int32
+    assert blocks.context == 16
+    assert 0 <= len(stream) - blocks.n_tokens < 16
+    assert blocks.ids.ravel().tolist() == stream[: blocks.n_tokens]
+    assert blocks.documents.ravel().tolist() == origin[: blocks.n_tokens]
+
+
+def test_many_small_batches_change_nothing(tokenizer, monkeypatch):
+    whole = tokenize_documents(tokenizer, CORPUS, context=8)
+    monkeypatch.setattr("featlib.tokens.BATCH_CHARACTERS", 10)
+    pieces = tokenize_documents(tokenizer, CORPUS, context=8)
+    np.testing.assert_array_equal(whole.ids, pieces.ids)
+    np.testing.assert_array_equal(whole.documents, pieces.documents)
+
+
+def test_too_little_text_gives_no_block(tokenizer):
+    for texts in ([], ["a"]):
+        assert tokenize_documents(tokenizer, texts, context=64).ids.shape == (0, 64)
+
+
+def numbered(n_blocks: int, context: int = 4, first: int = 0) -> TokenBlocks:
+    """Block i holds only the id first + i; two blocks a document."""
+    rows = np.repeat(np.arange(n_blocks)[:, None], context, 1)
+    return TokenBlocks((rows + first).astype(np.uint16), (rows // 2).astype(np.int32))
+
+
+@pytest.mark.parametrize("mmap", [True, False])
+def test_blocks_come_back_from_disk(tmp_path, mmap):
+    blocks = numbered(5)
+    save_blocks(blocks, tmp_path, "lua.train")
+    again = load_blocks(tmp_path, "lua.train", mmap=mmap)
+    np.testing.assert_array_equal(again.ids, blocks.ids)
+    np.testing.assert_array_equal(again.documents, blocks.documents)
+    assert again.ids.dtype == np.uint16
+    assert isinstance(again.ids, np.memmap) is mmap
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "lua.train.documents.npy",
+        "lua.train.ids.npy",
+    ]
+
+
+def test_missing_and_broken_files_are_named(tmp_path):
+    with pytest.raises(FeatlibError, match=r"lua\.train\.ids\.npy is missing"):
+        load_blocks(tmp_path, "lua.train")
+    save_blocks(numbered(5), tmp_path, "lua.train")
+    path = tmp_path / "lua.train.ids.npy"
+    path.write_bytes(path.read_bytes()[:-10])
+    with pytest.raises(FeatlibError, match=r"lua\.train\.ids\.npy cannot be read"):
+        load_blocks(tmp_path, "lua.train")
+
+
+def test_taking_tokens():
+    blocks = numbered(10)
+    np.testing.assert_array_equal(take_tokens(blocks, 15).ids, blocks.ids[:3])
+    drawn, again = take_tokens(blocks, 20, seed=3), take_tokens(blocks, 20, seed=3)
+    np.testing.assert_array_equal(drawn.ids, again.ids)
+    assert len(set(drawn.ids[:, 0].tolist())) == 5
+    assert (drawn.ids[:, 0] // 2 == drawn.documents[:, 0]).all()  # the pairs stay together
+    assert drawn.ids[:, 0].tolist() != take_tokens(blocks, 20, seed=4).ids[:, 0].tolist()
+    for wrong in (44, 3):
+        with pytest.raises(FeatlibError, match="asked for"):
+            take_tokens(blocks, wrong)
+
+
+def test_a_mix_has_its_shares_and_keeps_documents_apart():
+    parts = [numbered(30), numbered(20, first=1000), numbered(8, first=2000)]
+    mix = mix_blocks(parts, 48, seed=0, shares=[2, 1, 0])
+    source = mix.ids[:, 0] // 1000
+    assert np.bincount(source).tolist() == [8, 4]
+    assert len(set(mix.ids[:, 0].tolist())) == 12  # no block twice
+    expected = np.where(source == 0, mix.ids[:, 0] // 2, 15 + (mix.ids[:, 0] - 1000) // 2)
+    assert mix.documents[:, 0].tolist() == expected.tolist()
+    assert source.tolist() != sorted(source.tolist())  # shuffled
+    np.testing.assert_array_equal(mix.ids, mix_blocks(parts, 48, seed=0, shares=[2, 1, 0]).ids)
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    st.lists(st.integers(10, 60), min_size=1, max_size=4), st.integers(1, 40), st.integers(0, 99)
+)
+def test_a_mix_has_equal_shares_to_the_block(sizes, n_blocks, seed):
+    parts = [numbered(size, first=1000 * i) for i, size in enumerate(sizes)]
+    if n_blocks > min(sizes) * len(sizes):
+        n_blocks = min(sizes) * len(sizes)
+    mix = mix_blocks(parts, 4 * n_blocks, seed=seed)
+    counts = np.bincount(mix.ids[:, 0] // 1000, minlength=len(parts))
+    assert len(mix) == n_blocks
+    assert counts.max() - counts.min() <= 1
+    assert len(mix_blocks(parts, seed=seed)) == min(sizes) * len(sizes)
+
+
+def test_impossible_mixes_are_refused():
+    with pytest.raises(FeatlibError, match=r"part 1 has 16 tokens, but its share is 32"):
+        mix_blocks([numbered(30), numbered(4)], 64, seed=0)
+    with pytest.raises(FeatlibError, match="contexts"):
+        mix_blocks([numbered(30), numbered(30, context=8)], 64, seed=0)
+    with pytest.raises(FeatlibError, match="shares"):
+        mix_blocks([numbered(30)], 64, seed=0, shares=[1, 1])
+
+
+def test_impossible_requests_are_refused(tokenizer):
+    with pytest.raises(FeatlibError, match="vocab_size is 200"):
+        train_tokenizer(CORPUS, 200)
+    with pytest.raises(FeatlibError, match="context is 1"):
+        tokenize_documents(tokenizer, CORPUS, 1)
+    with pytest.raises(FeatlibError, match="one shape"):
+        TokenBlocks(np.zeros((2, 4), np.uint16), np.zeros((2, 5), np.int32))
