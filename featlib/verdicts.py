@@ -18,8 +18,8 @@ PHRASES = {"survives": "survives", "weakened": "is weakened", "lost": "is lost"}
 
 
 @dataclass(frozen=True)
-class Thresholds:
-    """Where the words change; shares are of the parent's value."""
+class Bars:
+    """Every number at which a word changes. Shares are of the parent's value."""
 
     keep_f1: float = 0.8  # survives: at least this share of the parent's F1 ...
     keep_effect: float = 0.5  # ... and this share of its causal effect, with an interval above 0
@@ -27,6 +27,9 @@ class Thresholds:
     lost_effect: float = 0.1  # ... or an F1 not kept and less than this share of the effect
     least_f1: float = 0.5  # a parent below this F1 has no feature that could survive
     same_feature: float = 0.8  # correlation from which the paper counts two features as one
+
+
+BARS = Bars()
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,6 @@ def judge_survival(
     model: str,
     parent_model: str = "BabyPython",
     feature: str = "feature",
-    thresholds: Thresholds | None = None,
 ) -> Verdict:
     """The verdict on a parent's feature in a child model, with a sentence of its numbers.
 
@@ -69,24 +71,23 @@ def judge_survival(
     not measured) F1 alone decides, and the sentence says so. `model` and `parent_model` are names
     in print.
     """
-    at = thresholds or Thresholds()
     if not (np.isfinite(parent.f1) and np.isfinite(child.f1)):
         raise FeatlibError(f"the F1 of {feature} in {parent_model} or {model} is missing")
-    if parent.f1 < at.least_f1:
+    if parent.f1 < BARS.least_f1:
         sentence = (
             f"{parent_model} has no {feature} that could survive in {model}: its best feature "
             f"reaches F1 {_interval(parent.f1, parent.f1_low, parent.f1_high)}, below "
-            f"{at.least_f1:.2f}."
+            f"{BARS.least_f1:.2f}."
         )
         return Verdict("absent", sentence, float("nan"), float("nan"))
     kept_f1 = child.f1 / parent.f1
     causal = parent.effect_low > 0 and np.isfinite(child.effect)
     kept_effect = child.effect / parent.effect if causal else float("nan")
-    detects = kept_f1 >= at.keep_f1
-    acts = not causal or (kept_effect >= at.keep_effect and child.effect_low > 0)
+    detects = kept_f1 >= BARS.keep_f1
+    acts = not causal or (kept_effect >= BARS.keep_effect and child.effect_low > 0)
     if detects and acts:
         word = "survives"
-    elif kept_f1 < at.lost_f1 or (not detects and causal and kept_effect < at.lost_effect):
+    elif kept_f1 < BARS.lost_f1 or (not detects and causal and kept_effect < BARS.lost_effect):
         word = "lost"
     else:
         word = "weakened"
@@ -111,25 +112,25 @@ def judge_survival(
             effect += f", though in {model} ablating it costs {cost} nats more than random features"
     rule = ""
     if np.isfinite(child.r):
-        counts = "counts" if child.r >= at.same_feature else "does not count"
+        counts = "counts" if child.r >= BARS.same_feature else "does not count"
         rule = (
             f" By correlation alone (r = {child.r:.2f}, the paper asks for "
-            f"{at.same_feature:.1f}) it {counts} as the same feature."
+            f"{BARS.same_feature:.1f}) it {counts} as the same feature."
         )
     return Verdict(word, f"{found}{effect}.{rule}", float(kept_f1), float(kept_effect))
 
 
-def give_reasons(verdicts: Mapping[str, Verdict], thresholds: Thresholds | None = None) -> str:
+def give_reasons(verdicts: Mapping[str, Verdict]) -> str:
     """A line for each child, and the rule; where the question does not arise, why."""
-    at = thresholds or Thresholds()
     absent = _absent(verdicts)
     if absent:
         return absent.sentence
     sentences = "\n".join(f"- {verdict.sentence}" for verdict in verdicts.values())
     rule = (
-        f"Here a feature survives if it keeps {at.keep_f1:.0%} of its F1 and {at.keep_effect:.0%} "
-        f"of its effect; it is lost below {at.lost_f1:.0%} of its F1, or if its F1 is not kept and "
-        f"its effect falls below {at.lost_effect:.0%}; between them it is weakened."
+        f"Here a feature survives if it keeps {BARS.keep_f1:.0%} of its F1 and "
+        f"{BARS.keep_effect:.0%} of its effect; it is lost below {BARS.lost_f1:.0%} of its F1, or "
+        f"if its F1 is not kept and its effect falls below {BARS.lost_effect:.0%}; between them it "
+        "is weakened."
     )
     return f"{sentences}\n\n{rule}"
 

@@ -79,7 +79,7 @@ from featlib.run import needed
 from featlib.show import case_charts, charts
 from featlib.text import tokens as token_lib
 from featlib.text.labels import LABELS
-from featlib.verdicts import Thresholds
+from featlib.verdicts import BARS
 
 chapter = start_chapter("09_exception", globals())
 p, run_folder = chapter.params, chapter.run
@@ -500,7 +500,6 @@ Markdown(answers.write_reasons(case.fates, reference=case.reference, feature=nam
 # dictionaries the trials gave harsher verdicts. Every route is printed above.
 
 # %% tags=["remove-input"]
-limit = Thresholds()
 keywords = case_tables.say_keywords(case)
 code = answers.listed([DOMAIN_NAMES[language] for language in languages])
 by = fates.set_index(["route", "model"])
@@ -538,7 +537,7 @@ documents fewer, so the intervals are wide. Transfer asks whether the child stil
 the parent's feature reads, in the parent's units; it cannot see a feature that moved elsewhere. A
 child's own autoencoder was trained on the child's own text, in which {code} may be rare, and
 may give the feature no place although the model has it. And thresholds are thresholds:
-{limit.keep_f1:.0%} and {limit.lost_f1:.0%} are stated, not derived."""
+{BARS.keep_f1:.0%} and {BARS.lost_f1:.0%} are stated, not derived."""
 )
 
 # %% tags=["remove-input"]

@@ -8,7 +8,6 @@ import pytest
 from featlib import FeatlibError
 from featlib.verdicts import (
     Evidence,
-    Thresholds,
     give_reasons,
     half_life,
     judge_survival,
@@ -22,8 +21,8 @@ def evidence(f1=0.9, effect=0.4, effect_low=0.3, r=float("nan")):
     return Evidence(f1, f1 - 0.03, f1 + 0.03, effect, effect_low, effect + 0.1, r)
 
 
-def judge(child, parent=PARENT, **options):
-    return judge_survival(parent, child, model="Lua", feature="exception feature", **options)
+def judge(child, parent=PARENT):
+    return judge_survival(parent, child, model="Lua", feature="exception feature")
 
 
 def test_survives():
@@ -74,14 +73,6 @@ def test_without_a_causal_effect_in_the_parent_f1_decides():
         assert verdict.word == "survives" and "F1 alone decides" in verdict.sentence
         assert judge(evidence(f1=0.6), parent=parent).word == "weakened"
         assert judge(evidence(f1=0.3), parent=parent).word == "lost"
-
-
-def test_thresholds_are_the_callers():
-    child = evidence(f1=0.60)
-    assert judge(child, thresholds=Thresholds(keep_f1=0.5, lost_f1=0.4)).word == "survives"
-    assert judge(child, thresholds=Thresholds(lost_f1=0.7)).word == "lost"
-    assert "does not count" in judge(evidence(r=0.7)).sentence
-    assert "it counts" in judge(evidence(r=0.7), thresholds=Thresholds(same_feature=0.7)).sentence
 
 
 def test_a_missing_number_is_an_error():

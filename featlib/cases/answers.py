@@ -6,9 +6,9 @@ import pandas as pd
 
 from featlib.family import PRINT_NAMES
 from featlib.verdicts import (
+    BARS,
     PHRASES,
     Evidence,
-    Thresholds,
     Verdict,
     give_reasons,
     judge_survival,
@@ -23,7 +23,6 @@ def judge_models(
     reference: str,
     feature: str,
     route: str = "transfer",
-    thresholds: Thresholds | None = None,
 ) -> dict[str, Verdict]:
     """A verdict for each model but the reference (by name in print), on its counterpart by `route`.
 
@@ -46,7 +45,6 @@ def judge_models(
             model=PRINT_NAMES[model],
             parent_model=PRINT_NAMES[reference],
             feature=feature,
-            thresholds=thresholds,
         )
         for model in PRINT_NAMES
         if model != reference and (route, model) in own.index
@@ -88,13 +86,11 @@ def write_short_answer(
     reference: str,
     feature: str,
     words: str = "its tokens",
-    thresholds: Thresholds | None = None,
 ) -> str:
     """The answer in two sentences: the verdict by transfer, and the numbers that it rests on.
 
     `words`: what the feature detects, in print.
     """
-    at = thresholds or Thresholds()
     moved = judge_models(fates, reference=reference, feature=feature)
     opening = open_answer(moved, feature=feature)
     absent = [verdict for verdict in moved.values() if verdict.word == "absent"]
@@ -106,7 +102,7 @@ def write_short_answer(
     parent = own.loc[("labels", reference)]
     # What the paper would have looked at, in the last descendant, beside the instrument's limit.
     last = own.loc[("correlation", models[-1]), "r_stream"]
-    if last >= at.same_feature:
+    if last >= BARS.same_feature:
         lists = f"and the dictionary of {PRINT_NAMES[models[-1]]} has it too, with r = {last:.2f}"
     else:
         lists = (

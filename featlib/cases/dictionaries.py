@@ -18,7 +18,7 @@ from featlib.cases.fit import evaluate_feature
 from featlib.cases.subjects import encode_few, pick_features
 from featlib.family import PRINT_NAMES
 from featlib.params import derive_seed
-from featlib.verdicts import Thresholds
+from featlib.verdicts import BARS
 
 
 def compare_dictionaries(case: Case, p: SimpleNamespace) -> pd.DataFrame:
@@ -72,20 +72,17 @@ def dictionary_table(compared: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def say_dictionaries(
-    compared: pd.DataFrame, *, reference: str, thresholds: Thresholds | None = None
-) -> str:
+def say_dictionaries(compared: pd.DataFrame, *, reference: str) -> str:
     """How many of the autoencoders agree: on F1, and on whether the models miss the feature."""
-    at = thresholds or Thresholds()
     kept, acts = 0, 0
     parts = [part.set_index("model") for _, part in compared.groupby("autoencoder")]
     for part in parts:
         children = part.drop(index=reference)
-        kept += bool((children["f1"] >= at.keep_f1 * part.loc[reference, "f1"]).all())
+        kept += bool((children["f1"] >= BARS.keep_f1 * part.loc[reference, "f1"]).all())
         acts += bool((part["effect_low"] > 0).all())
     said = (
         f"In {kept} of {len(parts)} autoencoders of {PRINT_NAMES[reference]} the best feature "
-        f"keeps at least {at.keep_f1:.0%} of its F1 in every other model; in {acts} of "
+        f"keeps at least {BARS.keep_f1:.0%} of its F1 in every other model; in {acts} of "
         f"{len(parts)} every model predicts worse without it, the interval of the cost lying above "
         "0."
     )
