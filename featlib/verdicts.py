@@ -7,12 +7,13 @@ it costs where it matters, beyond ablating random features of like density).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from featlib import FeatlibError
+from featlib.estimate import Estimate
 
 PHRASES = {"survives": "survives", "weakened": "is weakened", "lost": "is lost"}
 
@@ -27,6 +28,16 @@ class Bars:
     lost_effect: float = 0.1  # ... or an F1 not kept and less than this share of the effect
     least_f1: float = 0.5  # a parent below this F1 has no feature that could survive
     same_feature: float = 0.8  # correlation from which the paper counts two features as one
+    # Of the controls (chapter 11)
+    most: float = 0.5  # "most" and "mostly": more than this share
+    false_alarms: float = 0.01  # a null that passes for a larger share puts matches in doubt ...
+    by_anything: float = 0.25  # ... as do random directions that pass for this part of the matches
+    shared_start: float = 5.0  # times as many matches of equal index show that the start was one
+    equal_l0: float = 0.1  # sparsity that differs by less is equal
+    low_ceiling: float = 0.3  # below this, a ratio to the ceiling rests on few features
+    unchanged: float = 0.95  # a share by transfer that may be this is as good as no change
+    same_way: float = 0.5  # cosine from which two moves in weights go largely the same way
+    sees: float = 0.9  # share of planted features from which a crosscoder sees nearly all
 
 
 BARS = Bars()
@@ -187,3 +198,111 @@ def _interval(value: float, low: float, high: float) -> str:
 def listed(items: Sequence[str]) -> str:
     """One, two and three."""
     return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}"
+
+
+# --- what stands of the paper's claims ------------------------------------------------------------
+
+SURE, LIKELY, OPEN = "sure, in this run", "likely", "open"
+EASY = "in part because such features are easy to find again"
+
+
+@dataclass(frozen=True)
+class Step:
+    """The share of a parent's features that a child has, and what it is read against."""
+
+    matching: Estimate
+    ceiling: Estimate  # what another autoencoder of the parent finds
+    ratio: Estimate  # matching / ceiling
+    transfer: Estimate  # with the parent's own dictionary in both
+    other_text: Estimate | None = None  # the ceiling, of a dictionary made of the child's text
+
+    @property
+    def below(self) -> bool:
+        """Whether matching finds fewer than can be laid to the dictionary."""
+        other = self.other_text
+        return self.matching.high < other.low if other else self.ratio.high < 1
+
+    @property
+    def noisy(self) -> bool:
+        """Whether most of what finds no match finds none in the parent itself either."""
+        ceiling = self.ceiling.high if np.isfinite(self.ceiling.high) else self.ceiling.value
+        return 1 - ceiling > BARS.most * (1 - self.matching.value)
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What the controls of a run measured, as far as a claim rests on it; shares of features."""
+
+    steps: Sequence[Step]  # from the base to each of its children
+    ends: Sequence[Estimate]  # of the base's, themselves in each of the merged children,
+    merged: Estimate  # in the merge,
+    recovered: int  # and the number that one of them had lost and the merge has
+    shuffled: float  # that pass with tokens out of step, at most,
+    random: float  # against random directions,
+    matched: float  # and against the children
+    everything: Estimate  # about punctuation and layout: of all testable features of the base,
+    survivors: Estimate  # of those matched in a child,
+    found_again: Estimate  # and of those that another of its own autoencoders finds
+    equal_seeds: float  # of matches, under an equal index: with equal seeds,
+    other_seeds: float  # with different ones,
+    chance: float  # and by chance
+
+    @property
+    def few(self) -> bool:
+        return all(s.transfer.high < BARS.most for s in self.steps)
+
+    @property
+    def more(self) -> bool:
+        return self.survivors.low > self.everything.value
+
+    @property
+    def easy(self) -> bool:
+        again = self.found_again
+        return (again.low if np.isfinite(again.low) else again.value) > self.everything.value
+
+
+# For each claim: condition, word, how sure. The first row whose condition holds is the verdict.
+CLAIMS: dict[str, tuple[tuple[Callable[[Findings], bool], str, str], ...]] = {
+    "few persist": (
+        (lambda n: n.few and all(s.below for s in n.steps), "holds", SURE),
+        (lambda n: n.few, "holds by transfer", LIKELY),
+        (lambda n: all(s.below for s in n.steps), "lost, but not most", LIKELY),
+        (lambda n: True, "not settled", OPEN),
+    ),
+    "no match, no feature": (
+        (lambda n: all(s.noisy for s in n.steps), "most would be missing anyway", SURE),
+        (lambda n: True, "holds in part", LIKELY),
+    ),
+    "alike is the same": (
+        (lambda n: n.shuffled > BARS.false_alarms, "some by accident", OPEN),
+        (lambda n: n.random > BARS.false_alarms and n.random > BARS.by_anything * n.matched,
+         "some match anything", LIKELY),
+        (lambda n: True, "no accident", SURE),
+    ),
+    "formatting persists": (
+        (lambda n: not np.isfinite(n.survivors.value + n.everything.value), "no match", OPEN),
+        (lambda n: n.more and n.survivors.value > BARS.most and n.easy, f"holds, {EASY}", LIKELY),
+        (lambda n: n.more and n.survivors.value > BARS.most, "holds", LIKELY),
+        (lambda n: n.more and n.easy, f"more than its part, {EASY}", LIKELY),
+        (lambda n: n.more, "more than its part", LIKELY),
+        (lambda n: n.survivors.value > BARS.most, "a majority, as everywhere", LIKELY),
+        (lambda n: True, "not seen", OPEN),
+    ),
+    "merging dilutes": (
+        (lambda n: all(n.merged.low > e.high for e in n.ends), "brings features back", SURE),
+        (lambda n: all(n.merged.value > e.value for e in n.ends), "brings features back", LIKELY),
+        (lambda n: n.recovered > 0, "holds, but some are back", LIKELY),
+        (lambda n: True, "holds", LIKELY),
+    ),
+    "one seed for all": (
+        (lambda n: not np.isfinite(n.equal_seeds + n.other_seeds), "too few matches", OPEN),
+        (lambda n: n.equal_seeds > BARS.shared_start * max(n.other_seeds, n.chance),
+         "not harmless", SURE),
+        (lambda n: True, "no effect seen", LIKELY),
+    ),
+}  # fmt: skip
+
+
+def judge_claim(claim: str, findings: Findings) -> tuple[str, str]:
+    """What stands of one of `CLAIMS`, and how sure that is."""
+    return next((word, sure) for holds, word, sure in CLAIMS[claim] if holds(findings))
