@@ -87,7 +87,7 @@ def open_run(run: Run, p: SimpleNamespace) -> ControlRun:
     """Read what chapters 02 to 06 left in the run's folder."""
     rng = np.random.default_rng(derive_seed(p.seed, "controls"))
     pairs = pd.read_parquet(needed(run.table("pairs")))
-    stream = tokens.load_blocks(run.folder / "features", "stream", mmap=False)
+    stream = tokens.load_blocks(run.folder / "features", "stream")
     acts = {
         m: [features.load_features(run.features(m, n)) for n in range(p.sae_seeds)] for m in MODELS
     }

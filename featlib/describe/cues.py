@@ -32,6 +32,7 @@ import torch
 from featlib import FeatlibError
 from featlib.family import DOMAIN_NAMES, DOMAINS
 from featlib.text.labels import TOKEN_CLASSES, token_class
+from featlib.text.tokens import visible
 
 STRONGEST = 9  # strengths are whole numbers from 0 to 9, as in the paper's scheme
 FAMILIES = ("on", "pair", "after", "before", "class", "kind", "label")
@@ -77,7 +78,7 @@ def read_text(
     (`featlib.tokens.token_strings`); `kinds` (index into DOMAINS) and each of `labels` (bool) have
     the shape of `ids`.
     """
-    shown = [show_token(text) for text in vocabulary]
+    shown = [visible(text) for text in vocabulary]
     first = {text: i for i, text in reversed(list(enumerate(shown)))}
     same = np.array([first[text] for text in shown])[np.asarray(ids, dtype=np.int64)]
     joined = np.asarray(documents)[:, 1:] == np.asarray(documents)[:, :-1]
@@ -223,8 +224,6 @@ def _incidence(codes: np.ndarray, cues: np.ndarray) -> sp.csr_array:
 
 # --- words ------------------------------------------------------------------------------------
 
-_MARKS = {" ": "·", "\n": "↵", "\t": "⇥"}
-_ESCAPED = {c: f"\\u{ord(c):04x}" for c in (*_MARKS.values(), "“", "”")}
 _TOKEN = "“([^”]+)”"
 _CUE = re.compile(
     rf"{_TOKEN} after {_TOKEN} \((\d)\)|{_TOKEN} \((\d)\)|anything after {_TOKEN} \((\d)\)"
@@ -232,16 +231,6 @@ _CUE = re.compile(
     r"|what is an? ([\w ]+?) \((\d)\)"
 )
 _JOINTS = (", and less on ", "; less on ", ", ", " and ")
-
-
-def show_token(text: str) -> str:
-    """A token as explanations show it, whitespace by marks; different texts stay different."""
-    text = text.replace("\\", "\\\\")
-    for character, escape in _ESCAPED.items():
-        text = text.replace(character, escape)
-    for character, mark in _MARKS.items():
-        text = text.replace(character, mark)
-    return text or "∅"
 
 
 def write_sentence(

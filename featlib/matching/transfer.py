@@ -21,6 +21,7 @@ from featlib.matching.ceilings import transfer_correlation, transfer_fates
 from featlib.matching.fates import MIN_FIRINGS, THRESHOLD, Fates, persistence_draws
 from featlib.matching.intervals import bootstrap_interval
 from featlib.models.merging import merge_models
+from featlib.text.tokens import visible
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -128,9 +129,9 @@ def top_tokens(
     texts: Sequence[str],
     n: int = 5,
 ) -> list[str]:
-    """For each of `features`, its `n` tokens of the largest summed activation, "a · b · c".
+    """For each of `features`, its `n` tokens of the largest summed activation, "·a b ·c".
 
-    `texts`: the text of every id (`tokens.token_strings`). White space is made visible.
+    `texts`: the text of every id (`tokens.token_strings`).
     """
     flat = np.asarray(ids).reshape(-1)
     said = []
@@ -138,12 +139,5 @@ def top_tokens(
         where, value = f.of(int(feature))
         mass = np.bincount(flat[where], weights=value)
         best = np.argsort(-mass, kind="stable")[:n]
-        said.append(" · ".join(_visible(texts[i]) for i in best if mass[i] > 0))
+        said.append(" ".join(visible(texts[i]) for i in best if mass[i] > 0))
     return said
-
-
-def _visible(text: str) -> str:
-    bare = text.strip(" ")
-    if not bare:
-        return "␣" * len(text)
-    return bare.replace("\n", "↵").replace("\t", "⇥").replace("\r", "␍")

@@ -7,27 +7,39 @@ statistics can resample whole documents.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
-from transformers import PreTrainedTokenizerFast
 
 from featlib import FeatlibError
-from featlib.run import atomic_path
+from featlib.run import atomic_path, needed
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
 
 UNK, BOS, EOS = "<unk>", "<s>", "</s>"
 SPECIAL_TOKENS = (UNK, BOS, EOS)  # ids 0, 1, 2, as in Mistral's own tokenizer
 SMALLEST_VOCABULARY = 256 + len(SPECIAL_TOKENS)  # one entry for every byte: no text is unknown
-BATCH_CHARACTERS = 2_000_000  # tokenized at a time: bounds the memory of the encodings
+MIN_FREQUENCY = 2  # of a pair that becomes an entry
+BATCH = 64  # documents tokenized at a time: bounds the memory of the encodings
+
+# Byte-level BPE's alphabet: printable Latin-1 stands for itself, the rest from U+0100 on.
+_PRINTABLE = (*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAD), *range(0xAE, 0x100))
+_OTHERS = (byte for byte in range(256) if byte not in _PRINTABLE)
+_BYTES = {chr(b): b for b in _PRINTABLE} | {chr(0x100 + i): b for i, b in enumerate(_OTHERS)}
+
+_CONTROL = {code: f"\\x{code:02x}" for code in (*range(32), 127) if chr(code) not in "\n\t"}
+_MARKS = {" ": "·", "\n": "↵", "\t": "⇥"}
+_VISIBLE = str.maketrans(
+    {c: f"\\u{ord(c):04x}" for c in (*_MARKS.values(), "“", "”")} | _MARKS | {"\\": "\\\\"}
+)
 
 
-def train_tokenizer(
-    texts: Iterable[str], vocab_size: int, *, min_frequency: int = 2
-) -> PreTrainedTokenizerFast:
+def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
     """Byte-level BPE learned from `texts`; the same texts give the same tokenizer.
 
     Any text can be encoded and decoded without loss, since all 256 bytes are entries. Text that
@@ -38,17 +50,15 @@ def train_tokenizer(
     Deviation: the paper uses Mistral's tokenizer of 32,000 entries; we train one on the run's own
     text, because a small corpus would never show most of those entries to the model.
     """
-    if vocab_size < SMALLEST_VOCABULARY:
-        raise FeatlibError(
-            f"vocab_size is {vocab_size}; a byte-level tokenizer needs {SMALLEST_VOCABULARY} or "
-            f"more (256 bytes and {len(SPECIAL_TOKENS)} special tokens)"
-        )
+    from transformers import PreTrainedTokenizerFast
+
+    assert vocab_size >= SMALLEST_VOCABULARY, vocab_size
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,
-        min_frequency=min_frequency,
+        min_frequency=MIN_FREQUENCY,
         special_tokens=list(SPECIAL_TOKENS),
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
@@ -77,11 +87,7 @@ class TokenBlocks:
     documents: np.ndarray  # [blocks, context] int32, index of the token's document
 
     def __post_init__(self) -> None:
-        if self.ids.ndim != 2 or self.ids.shape != self.documents.shape:
-            raise FeatlibError(
-                f"ids {self.ids.shape} and documents {self.documents.shape} of token blocks "
-                "must be two arrays of one shape, [blocks, context]"
-            )
+        assert self.ids.ndim == 2 and self.ids.shape == self.documents.shape
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -95,6 +101,14 @@ class TokenBlocks:
         return int(self.ids.shape[1])
 
 
+@dataclass(frozen=True)
+class MixedBlocks(TokenBlocks):
+    """Blocks of several parts in one, and which block of which part each of them is."""
+
+    part: np.ndarray  # [blocks]
+    row: np.ndarray  # [blocks], the block's place in its part
+
+
 def tokenize_documents(
     tokenizer: PreTrainedTokenizerFast, texts: Sequence[str], context: int
 ) -> TokenBlocks:
@@ -102,18 +116,15 @@ def tokenize_documents(
 
     The order of the documents is kept. Fewer tokens than one block give no block at all.
     """
-    if context < 2:
-        raise FeatlibError(f"context is {context}; a block needs 2 tokens or more to predict one")
+    assert context >= 2, "a block needs two tokens to predict one"
     dtype = np.uint16 if len(tokenizer) <= 2**16 else np.uint32
-    bos = tokenizer.bos_token_id
     ids: list[np.ndarray] = []
     documents: list[np.ndarray] = []
-    n_documents = 0
-    for batch in _batches(texts):
-        for encoded in _encode(tokenizer, batch)["input_ids"]:
-            ids.append(np.array([bos, *encoded], dtype=dtype))
-            documents.append(np.full(len(encoded) + 1, n_documents, dtype=np.int32))
-            n_documents += 1
+    for start in range(0, len(texts), BATCH):
+        encoded = _encode(tokenizer, texts[start : start + BATCH])["input_ids"]
+        for number, document in enumerate(encoded, start):
+            ids.append(np.array([tokenizer.bos_token_id, *document], dtype=dtype))
+            documents.append(np.full(len(document) + 1, number, dtype=np.int32))
     joined = np.concatenate(ids) if ids else np.empty(0, dtype)
     origin = np.concatenate(documents) if documents else np.empty(0, np.int32)
     kept = len(joined) // context * context
@@ -127,20 +138,16 @@ def save_blocks(blocks: TokenBlocks, folder: str | Path, name: str) -> None:
             np.save(file, getattr(blocks, part), allow_pickle=False)
 
 
-def load_blocks(folder: str | Path, name: str, mmap: bool = True) -> TokenBlocks:
-    """Read what `save_blocks` wrote; `mmap` leaves the arrays on disk until they are indexed."""
+def load_blocks(folder: str | Path, name: str) -> TokenBlocks:
+    """Read what `save_blocks` wrote; the arrays stay on disk until they are indexed."""
     arrays = []
     for part in ("ids", "documents"):
-        path = Path(folder) / f"{name}.{part}.npy"
+        path = needed(Path(folder) / f"{name}.{part}.npy")
         try:
-            arrays.append(np.load(path, mmap_mode="r" if mmap else None, allow_pickle=False))
-        except FileNotFoundError:
-            raise FeatlibError(
-                f"{path} is missing; the corpora chapter writes it: run that first"
-            ) from None
+            arrays.append(np.load(path, mmap_mode="r", allow_pickle=False))
         except (ValueError, EOFError, OSError) as error:
             raise FeatlibError(
-                f"{path} cannot be read ({error}); delete it and run the corpora chapter again"
+                f"{path} cannot be read ({error}): delete it and run the chapter that makes it"
             ) from error
     return TokenBlocks(*arrays)
 
@@ -164,50 +171,40 @@ def take_tokens(blocks: TokenBlocks, n_tokens: int, seed: int | None = None) -> 
 
 
 def mix_blocks(
-    parts: Sequence[TokenBlocks],
-    n_tokens: int | None = None,
-    *,
-    seed: int,
-    shares: Sequence[float] | None = None,
-) -> TokenBlocks:
-    """Blocks of several domains in one shuffled array, `shares` of each (equal unless told).
+    parts: Sequence[TokenBlocks], n_tokens: int | None = None, *, seed: int
+) -> MixedBlocks:
+    """Blocks of several domains in one shuffled array, as many of each (to the block).
 
-    Every block is used at most once. `n_tokens` None takes as much as the shares allow. Documents
-    are renumbered, the parts' one after the other, so that those of two domains stay distinct.
+    Every block is used at most once. `n_tokens` None takes as much as the smallest part allows.
+    Documents are renumbered, the parts' one after the other, so that those of two domains stay
+    distinct.
     """
-    weights = np.ones(len(parts)) if shares is None else np.asarray(shares, dtype=float)
-    if len(parts) == 0 or len(weights) != len(parts) or (weights < 0).any() or weights.sum() == 0:
-        raise FeatlibError(
-            f"{len(parts)} parts and shares {list(weights)}: one share of 0 or more for each part, "
-            "not all of them 0"
-        )
-    if len({part.context for part in parts}) > 1:
-        raise FeatlibError(f"parts have contexts {[part.context for part in parts]}; use one")
-    weights = weights / weights.sum()
-    available = np.array([len(part) for part in parts])
+    assert len({part.context for part in parts}) == 1, "parts of one context"
     if n_tokens is None:
-        total = int(min(n / w for n, w in zip(available, weights, strict=True) if w > 0))
+        total = min(len(part) for part in parts) * len(parts)
     else:
         total = n_tokens // parts[0].context
-    wanted = _apportion(total, weights)
-    if (wanted > available).any():
-        short = int(np.argmax(wanted - available))
-        raise FeatlibError(
-            f"part {short} has {parts[short].n_tokens:,} tokens, but its share is "
-            f"{int(wanted[short]) * parts[0].context:,}; give more text of it, or ask for fewer "
-            "tokens"
-        )
+    each, more = divmod(total, len(parts))
     rng = np.random.default_rng(seed)
-    chosen, first_document = [], 0
-    for part, n_blocks in zip(parts, wanted, strict=True):
-        picked = _pick(part, rng.permutation(len(part))[:n_blocks])
-        chosen.append(TokenBlocks(picked.ids, picked.documents + np.int32(first_document)))
-        if len(part):
-            first_document += int(part.documents.max()) + 1
-    order = rng.permutation(sum(len(part) for part in chosen))
-    return TokenBlocks(
-        np.concatenate([part.ids for part in chosen])[order],
-        np.concatenate([part.documents for part in chosen])[order],
+    ids, documents, origin, first_document = [], [], [], 0
+    for number, part in enumerate(parts):
+        wanted = each + (number < more)
+        if wanted > len(part):
+            raise FeatlibError(
+                f"one of {len(parts)} kinds of text has {part.n_tokens:,} tokens, but its share is "
+                f"{wanted * part.context:,}; give more text of it, or ask for fewer tokens"
+            )
+        row = rng.permutation(len(part))[:wanted]
+        picked = _pick(part, row)
+        ids.append(picked.ids)
+        documents.append(picked.documents + np.int32(first_document))
+        origin.append(np.stack([np.full(wanted, number), row]))
+        first_document += int(part.documents.max(initial=-1)) + 1
+    order = rng.permutation(total)
+    return MixedBlocks(
+        np.concatenate(ids)[order],
+        np.concatenate(documents)[order],
+        *np.concatenate(origin, axis=1)[:, order],
     )
 
 
@@ -218,15 +215,21 @@ def token_strings(tokenizer: PreTrainedTokenizerFast, ids: Iterable[int]) -> lis
     characters other than tab and newline are shown as `\xNN`; special tokens as `<s>`.
     """
     return [
-        token if token in SPECIAL_TOKENS else _printable(token_bytes(token))
+        token
+        if token in SPECIAL_TOKENS
+        else token_bytes(token).decode(errors="backslashreplace").translate(_CONTROL)
         for token in tokenizer.convert_ids_to_tokens([int(i) for i in ids])
     ]
 
 
 def token_bytes(token: str) -> bytes:
     """The bytes that a byte-level vocabulary entry stands for ("Ġthe" -> b" the")."""
-    table = _byte_of_character()
-    return bytes(table[character] for character in token)
+    return bytes(_BYTES[character] for character in token)
+
+
+def visible(text: str) -> str:
+    """A token as plain text shows it, whitespace by marks; different texts stay different."""
+    return text.translate(_VISIBLE) or "∅"
 
 
 def token_offsets(
@@ -243,7 +246,7 @@ def token_offsets(
     return ([tokenizer.bos_token_id, *ids], [(0, 0), *offsets]) if bos else (ids, offsets)
 
 
-def _encode(tokenizer: PreTrainedTokenizerFast, texts: list[str], **options: bool) -> dict:
+def _encode(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str], **options: bool) -> dict:
     """Token ids of each text without `<s>`, whatever the tokenizer's own defaults are."""
     return tokenizer(
         [_encodable(text) for text in texts],
@@ -265,19 +268,6 @@ def _encodable(text: str) -> str:
     return text
 
 
-def _batches(texts: Sequence[str]) -> Iterator[list[str]]:
-    batch: list[str] = []
-    size = 0
-    for text in texts:
-        batch.append(text)
-        size += len(text)
-        if size >= BATCH_CHARACTERS:
-            yield batch
-            batch, size = [], 0
-    if batch:
-        yield batch
-
-
 def _pick(blocks: TokenBlocks, chosen: np.ndarray) -> TokenBlocks:
     """Rows `chosen`, read in ascending order (a memory-mapped file is read once, forwards)."""
     order = np.argsort(chosen)
@@ -286,32 +276,3 @@ def _pick(blocks: TokenBlocks, chosen: np.ndarray) -> TokenBlocks:
     ids[order] = blocks.ids[chosen[order]]
     documents[order] = blocks.documents[chosen[order]]
     return TokenBlocks(ids, documents)
-
-
-def _apportion(total: int, weights: np.ndarray) -> np.ndarray:
-    """Whole numbers near `total * weights` that add up to `total` (largest remainders)."""
-    exact = total * weights
-    counts = np.floor(exact + 1e-9).astype(int)
-    for index in np.argsort(-(exact - counts), kind="stable")[: total - counts.sum()]:
-        counts[index] += 1
-    return counts
-
-
-def _printable(data: bytes) -> str:
-    text = data.decode(errors="backslashreplace")
-    return "".join(
-        character
-        if (character >= " " and character != "\x7f") or character in "\n\t"
-        else f"\\x{ord(character):02x}"
-        for character in text
-    )
-
-
-@cache
-def _byte_of_character() -> dict[str, int]:
-    """Byte-level BPE's alphabet: printable Latin-1 stands for itself, the rest from U+0100 on."""
-    printable = [*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    table = {chr(byte): byte for byte in printable}
-    others = [byte for byte in range(256) if chr(byte) not in table]
-    table.update({chr(0x100 + index): byte for index, byte in enumerate(others)})
-    return table

@@ -109,4 +109,4 @@ def test_top_tokens_by_summed_activation():
     ids = np.array([[7, 1, 7, 2, 0]])
     texts = ["<s>", " if", "\n", "", "", "", "", "  "]
     found = top_tokens(feature_activations(matrix), ids, [0, 1], texts, n=2)
-    assert found == ["↵ · ␣␣", "if · <s>"]
+    assert found == ["↵ ··", "·if <s>"]
