@@ -89,11 +89,12 @@ class Params(Sizes):  # type: ignore[valid-type, misc]
     sweep_tokens: int = _field(6_000, "Validation tokens scored per point of the sweep.", ge=1)
 
     # 05 autoencoders
-    sae_architecture: Literal["batchtopk", "relu"] = _field(
-        "batchtopk", "batchtopk fixes L0 at k; relu with an L1 penalty is the paper's."
+    sae_architecture: Literal["batchtopk", "relu", "topk", "jumprelu"] = _field(
+        "batchtopk",
+        "batchtopk, topk and jumprelu hold L0 at k; relu with an L1 penalty is the paper's.",
     )
     d_sae: int = _field(2048, "Features of an autoencoder.", ge=2)
-    k: int = _field(16, "Features active per token, on average (batchtopk).", ge=1)
+    k: int = _field(16, "Features active per token, on average (all but relu).", ge=1)
     l1: float = _field(
         4.0, "Weight of the L1 penalty (relu), on scaled activations; the paper's 3e-4 is about 1 "
         "here.", ge=0,

@@ -27,9 +27,9 @@
 # %% tags=["parameters", "remove-cell"]
 run: str = "mini"  # the run's name: its files lie in runs/<run>
 seed: int = 0  # every random choice follows from it
-sae_architecture: str = "batchtopk"  # batchtopk, or relu with an L1 penalty as in the paper
+sae_architecture: str = "batchtopk"  # batchtopk, topk, jumprelu; or relu as in the paper
 d_sae: int = 2048  # features of an autoencoder
-k: int = 16  # features active per token, on average (batchtopk)
+k: int = 16  # features active per token, on average (all but relu)
 l1: float = 4.0  # weight of the L1 penalty (relu), on scaled activations
 sae_lr: float = 0.003  # learning rate
 sae_tokens: int = 800_000  # activations each autoencoder is trained on
@@ -45,12 +45,11 @@ import pandas as pd
 from IPython.display import Markdown
 
 from featlib.chapter import start_chapter
-from featlib.dictionaries import activations
-from featlib.dictionaries import autoencoder as sae_lib
+from featlib.dictionaries import card, recipes
+from featlib.dictionaries.sae import save_autoencoder
 from featlib.family import MODELS, PRINT_NAMES, TRAINING_MIX
 from featlib.models import mistral as lm
-from featlib.params import derive_seed
-from featlib.run import atomic_path, needed
+from featlib.run import needed
 from featlib.show import charts
 from featlib.text import tokens
 
@@ -72,51 +71,43 @@ p, run_folder = chapter.params, chapter.run
 # model, and two models with different sparsity are hard to compare. We take *BatchTopK*
 # {cite:p}`bussmann2024batchtopk` by default: of all entries in a batch, the largest are kept, $k$
 # per token on average. So every model uses the same number of features per token. Set
-# `sae_architecture` to `relu` for the paper's, with $\ell_1$ as the parameter `l1`.
+# `sae_architecture` to `relu` for the paper's, with $\ell_1$ as the parameter `l1`; to `topk`,
+# which keeps the $k$ largest of each token; or to `jumprelu`, where each feature learns from which
+# value on it is active. An architecture of your own is a class in
+# `featlib/dictionaries/architectures.py`.
 #
 # Each model's autoencoders read the text which that model was trained on. Several are trained at
 # once on the very same activations, from different seeds: how far *they* agree is the ceiling for
 # any agreement between models.
 
 # %%
-config = sae_lib.AutoencoderConfig(
-    d_in=lm.load_checkpoint(needed(run_folder.model("base"))).config.intermediate_size,
-    d_sae=p.d_sae,
-    architecture=p.sae_architecture,
-    k=p.k,
-    l1=p.l1,
-    lr=p.sae_lr,
-    n_tokens=p.sae_tokens,
-    batch_size=p.sae_batch_size,
-)
+d_in = lm.load_checkpoint(needed(run_folder.model("base"))).config.intermediate_size
+config = recipes.autoencoder_config(p, d_in)
 cards, densities = [], []
 for name in MODELS:
     model = lm.load_checkpoint(needed(run_folder.model(name)))
-    mix = [tokens.load_blocks(run_folder.tokens, f"{d}.train") for d in TRAINING_MIX[name]]
-    blocks = tokens.mix_blocks(mix, seed=derive_seed(p.seed, "sae mix", name))
-    stats = activations.activation_stats(model, blocks.ids[:512])
-    batches = activations.shuffled_batches(
+    mix = TRAINING_MIX[name]
+    saes = recipes.train_dictionaries(
         model,
-        blocks.ids,
-        n_tokens=p.sae_tokens,
-        batch_size=p.sae_batch_size,
-        seed=derive_seed(p.seed, "sae order", name),
-        scale=stats.scale,
-    )
-    saes, _ = sae_lib.train_autoencoders(
-        batches, config, seeds=range(p.sae_seeds), scale=stats.scale, progress=PRINT_NAMES[name]
+        run_folder,
+        mix,
+        config,
+        name=name,
+        seeds=range(p.sae_seeds),
+        seed=p.seed,
+        progress=PRINT_NAMES[name],
     )
     scored = tokens.mix_blocks(
-        [tokens.load_blocks(run_folder.tokens, f"{d}.validation") for d in TRAINING_MIX[name]],
+        [tokens.load_blocks(run_folder.tokens, f"{d}.validation") for d in mix],
         p.card_tokens * len(mix),
         seed=0,
     )
-    baselines = sae_lib.score_baselines(model, scored.ids)
+    baselines = card.score_baselines(model, scored.ids)
     for n, sae in enumerate(saes):
         made = {"model_name": name, "seed": n, "training": asdict(config)}
-        sae_lib.save_autoencoder(sae, run_folder.autoencoder(name, n), made)
-        card, density = sae_lib.score_autoencoder(sae, model, scored.ids, baselines=baselines)
-        cards.append({"model": name, "seed": n, **card})
+        save_autoencoder(sae, run_folder.autoencoder(name, n), made)
+        scores, density = card.score_autoencoder(sae, model, scored.ids, baselines)
+        cards.append({"model": name, "seed": n, **scores})
         densities.append(pd.DataFrame({"model": name, "seed": n, "density": density}))
 cards = pd.DataFrame(cards)
 densities = pd.concat(densities, ignore_index=True)
@@ -132,8 +123,7 @@ shown = densities[(densities["seed"] == 0) & (densities["density"] > 0)]
 # share of the features fires at all?
 
 # %% tags=["hide-input"]
-with atomic_path(run_folder.table("autoencoder_cards")) as path:
-    cards.to_parquet(path)
+run_folder.save_table("autoencoder_cards", cards)
 chapter.figure(
     charts.autoencoder_cards(cards),
     name="autoencoder-cards",

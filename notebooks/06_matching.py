@@ -27,8 +27,7 @@
 # %% tags=["parameters", "remove-cell"]
 run: str = "mini"  # the run's name: its files lie in runs/<run>
 seed: int = 0  # every random choice follows from it
-sae_architecture: str = "batchtopk"  # batchtopk, or relu with an L1 penalty as in the paper
-k: int = 16  # features active per token of the common text, on average (batchtopk)
+k: int = 16  # features active per token of the common text, on average (all but relu)
 sae_seeds: int = 3  # autoencoders per model that differ in their seed only
 stream_tokens: int = 40_000  # test tokens per domain in the common stream
 threshold: float = 0.8  # correlation from which two features count as one
@@ -41,8 +40,9 @@ import pandas as pd
 from IPython.display import Markdown
 
 from featlib.chapter import start_chapter
-from featlib.dictionaries import autoencoder as sae_lib
 from featlib.dictionaries import features
+from featlib.dictionaries.recipes import read_common_text
+from featlib.dictionaries.sae import load_autoencoder
 from featlib.family import DOMAINS, MODELS, PAIRS, PRINT_NAMES
 from featlib.matching import ceilings as controls
 from featlib.matching import fates as matching
@@ -64,7 +64,6 @@ p, run_folder = chapter.params, chapter.run
 # model reads it; what is kept is which features fire on which token, and how strongly.
 
 # %%
-CALIBRATION = 12_000  # tokens of the stream, drawn at random, that set the thresholds
 stream = tokens.mix_blocks(
     [
         tokens.take_tokens(tokens.load_blocks(run_folder.tokens, f"{d}.test"), p.stream_tokens)
@@ -73,29 +72,23 @@ stream = tokens.mix_blocks(
     seed=derive_seed(p.seed, "stream"),
 )
 tokens.save_blocks(stream, run_folder.folder / "features", "stream")
-calibration = tokens.take_tokens(
-    stream, min(CALIBRATION, stream.n_tokens), seed=derive_seed(p.seed, "calibration")
-)
 acts: dict[str, list[features.FeatureActivations]] = {}
-thresholds: dict[str, list[float]] = {}
+thresholds: dict[str, list[list[float]]] = {}
 for name in MODELS:
     model = lm.load_checkpoint(needed(run_folder.model(name)))
-    acts[name], thresholds[name] = [], []
-    for n in range(p.sae_seeds):
-        sae = sae_lib.load_autoencoder(needed(run_folder.autoencoder(name, n)))
-        if p.sae_architecture == "batchtopk":
-            sae.threshold = features.threshold_for_l0(model, sae, calibration.ids, p.k)
-        thresholds[name].append(sae.threshold)
-        acts[name].append(features.encode_stream(model, sae, stream.ids))
-        features.save_features(acts[name][n], run_folder.features(name, n))
+    saes = [load_autoencoder(needed(run_folder.autoencoder(name, n))) for n in range(p.sae_seeds)]
+    acts[name] = read_common_text(model, saes, stream, k=p.k, seed=p.seed)
+    thresholds[name] = [sae.threshold.tolist() for sae in saes]
+    for n, found in enumerate(acts[name]):
+        features.save_features(found, run_folder.features(name, n))
 write_json(run_folder.folder / "features" / "thresholds.json", thresholds)
 table = pd.DataFrame(
     {
         "model": [PRINT_NAMES[m] for m in MODELS],
         "tokens": [acts[m][0].n_tokens for m in MODELS],
         "features": [acts[m][0].d_sae for m in MODELS],
-        "active per token": [features.mean_l0(acts[m][0]) for m in MODELS],
-        "silent": [int((features.firing_counts(acts[m][0]) == 0).sum()) for m in MODELS],
+        "active per token": [acts[m][0].l0 for m in MODELS],
+        "silent": [int((acts[m][0].firings == 0).sum()) for m in MODELS],
     }
 )
 charts.table(table)
@@ -154,8 +147,8 @@ def fates_of(parent: str, i: int, child: str, j: int) -> matching.Fates:
     a, b = acts[parent][i], acts[child][j]
     return matching.assign_fates(
         matching.pearson(a.matrix, b.matrix),
-        features.firing_counts(a),
-        features.firing_counts(b),
+        a.firings,
+        b.firings,
         threshold=p.threshold,
         min_firings=p.min_firings,
     )

@@ -57,8 +57,8 @@ from featlib.describe import (
 from featlib.describe import (
     scores as explanation_scores,
 )
-from featlib.dictionaries import autoencoder as sae_lib
 from featlib.dictionaries import features
+from featlib.dictionaries.sae import load_autoencoder
 from featlib.family import DOMAINS, MODELS, PRINT_NAMES
 from featlib.models import mistral as lm
 from featlib.params import derive_seed
@@ -133,7 +133,7 @@ for name in MODELS:
     if name == "lua":
         chosen = np.union1d(sample, np.intersect1d(persisting, usable[name]))
     model = lm.load_checkpoint(needed(run_folder.model(name)))
-    sae = sae_lib.load_autoencoder(needed(run_folder.autoencoder(name, 0)))
+    sae = load_autoencoder(needed(run_folder.autoencoder(name, 0)))
     promoted = explanations.promoted_tokens(model, sae.W_dec, chosen)
     scored = explanation_scores.explain_and_score(
         acts[name],

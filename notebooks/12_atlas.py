@@ -39,8 +39,8 @@ from IPython.display import Markdown
 from featlib.chapter import start_chapter
 from featlib.describe import atlas, atlas_labels
 from featlib.describe.atlas_files import BUDGET, write_atlas
-from featlib.dictionaries import autoencoder as sae_lib
 from featlib.dictionaries import features
+from featlib.dictionaries.sae import load_autoencoder
 from featlib.family import DOMAIN_NAMES, DOMAINS, MODELS, PAIRS, PRINT_NAMES
 from featlib.matching import fates as matching
 from featlib.models import mistral as lm
@@ -99,7 +99,7 @@ charts.table(
 effects, fits = {}, {}
 for m in MODELS:
     model = lm.load_checkpoint(run_folder.model(m))
-    sae = sae_lib.load_autoencoder(needed(run_folder.autoencoder(m, 0)))
+    sae = load_autoencoder(needed(run_folder.autoencoder(m, 0)))
     effects[m] = atlas.token_effects(model, sae)[:, : len(tokenizer)]
     fits[m] = atlas_labels.best_fits(acts[m][0], masks)
 
@@ -113,7 +113,7 @@ for m in MODELS:
 
 # %%
 rule = {"threshold": p.threshold, "min_firings": p.min_firings}
-counts = {m: [features.firing_counts(f) for f in acts[m]] for m in MODELS}
+counts = {m: [f.firings for f in acts[m]] for m in MODELS}
 chosen = pd.read_parquet(run_folder.table("matches"))
 chosen = chosen[chosen["side"] == "parent"].set_index(["parent", "child"])
 fates: dict[str, dict[str, pd.DataFrame]] = {m: {} for m in MODELS}

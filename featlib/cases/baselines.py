@@ -92,7 +92,7 @@ def similar_features(
 
     Drawn without replacement from the 5 n others whose number of firings is nearest.
     """
-    counts = np.bincount(f.matrix.indices, minlength=f.d_sae)
+    counts = f.firings
     others = np.flatnonzero((counts > 0) & (np.arange(f.d_sae) != feature))
     if len(others) < n:
         raise FeatlibError(f"{n} random features asked for, but only {len(others)} others fire")

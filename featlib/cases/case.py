@@ -25,8 +25,8 @@ from featlib.cases.subjects import (
     transfer_subject,
 )
 from featlib.cases.text import CODE, CaseText, check_label, gather_text, split_halves
-from featlib.dictionaries import autoencoder as sae_lib
 from featlib.dictionaries.features import load_features
+from featlib.dictionaries.sae import load_autoencoder
 from featlib.family import DOMAINS, MODELS, PRINT_NAMES
 from featlib.models import mistral as lm
 from featlib.models.checkpoints import read_snapshots
@@ -156,7 +156,7 @@ def read_text(
 
 def _read_dictionaries(run: Run, name: str, seeds: Iterable[int], ids: np.ndarray) -> list[Subject]:
     model = lm.load_checkpoint(needed(run.model(name)))
-    saes = {seed: sae_lib.load_autoencoder(needed(run.autoencoder(name, seed))) for seed in seeds}
+    saes = {seed: load_autoencoder(needed(run.autoencoder(name, seed))) for seed in seeds}
     return read_subjects(name, model, saes, ids)
 
 

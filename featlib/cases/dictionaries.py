@@ -15,7 +15,8 @@ from featlib.cases.case import Case
 from featlib.cases.detectors import percentile_interval, rank_features, resample_documents
 from featlib.cases.edits import Edit, loss_changes
 from featlib.cases.fit import evaluate_feature
-from featlib.cases.subjects import encode_few, pick_features
+from featlib.cases.subjects import CHUNK
+from featlib.dictionaries.features import encode_batches
 from featlib.family import PRINT_NAMES
 from featlib.params import derive_seed
 from featlib.verdicts import BARS
@@ -41,9 +42,9 @@ def compare_dictionaries(case: Case, p: SimpleNamespace) -> pd.DataFrame:
         if not len(ranked):
             continue
         feature = int(ranked["feature"][0])
-        sae = pick_features(subject.sae, [feature])
+        sae = subject.sae.only([feature])
         for name, other in case.subjects.items():
-            f = encode_few(sae, other.sites.neurons)
+            f = encode_batches(other.sites.neurons.split(CHUNK), sae)
             found = evaluate_feature(f, 0, case.stream, seed=seed, n_boot=p.bootstrap)
             lost = loss_changes(other.model, sae, other.sites, f, Edit(0))[at]
             mean = weights @ np.bincount(home, weights=lost, minlength=weights.shape[1]) / counts

@@ -54,25 +54,13 @@ class Edit:
 
 def edit_activations(hidden: Tensor, sae: SparseAutoencoder, edit: Edit) -> Tensor:
     """The one hook function: raw activations [..., d_in] with `edit` made, same shape."""
-    only = _one_feature(sae, edit.feature)
+    only = sae.only([edit.feature])
     if edit.kind == "add":
         change = torch.full_like(hidden[..., :1], edit.value)
     else:
         value = edit.value if edit.kind == "replace" else 0.0
         change = value - only.encode(hidden * sae.scale)
     return hidden + change @ only.W_dec / sae.scale
-
-
-def _one_feature(sae: SparseAutoencoder, feature: int) -> SparseAutoencoder:
-    """The autoencoder with one feature left: its `encode` costs one column."""
-    if not 0 <= feature < sae.d_sae:
-        raise FeatlibError(f"feature {feature} does not exist: the autoencoder has {sae.d_sae}")
-    only = [feature]
-    return SparseAutoencoder(
-        sae.W_enc.detach()[:, only], sae.b_enc.detach()[only],
-        sae.W_dec.detach()[only], sae.b_dec.detach(),
-        architecture=sae.architecture, threshold=sae.threshold, scale=sae.scale,
-    )  # fmt: skip
 
 
 @torch.no_grad()

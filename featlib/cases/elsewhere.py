@@ -17,8 +17,9 @@ from featlib.cases.baselines import token_rule
 from featlib.cases.case import Case, read_text
 from featlib.cases.detectors import LabelledStream, best_threshold, evaluate_detector, rank_features
 from featlib.cases.fit import evaluate_feature
-from featlib.cases.subjects import encode_few, pick_features, read_subject
+from featlib.cases.subjects import CHUNK, read_subject
 from featlib.cases.text import CaseText, split_halves
+from featlib.dictionaries.features import encode_batches
 from featlib.dictionaries.sae import SparseAutoencoder
 from featlib.family import PRINT_NAMES
 from featlib.params import derive_seed
@@ -49,7 +50,7 @@ def detect_elsewhere(
     stream = streams[case.label]
     options = {"seed": seed, "n_boot": p.bootstrap}
     own = case.subjects[case.reference]
-    carried = pick_features(own.sae, [case.feature])
+    carried = own.sae.only([case.feature])
     by_token = token_rule(stream)
     rule = evaluate_detector(by_token, best_threshold(by_token, stream), stream, **options)
     rows = []
@@ -71,7 +72,7 @@ def _detect_in(
     """Of one model, whose activations are let go before the next one's are read."""
     subject = case.subjects[name]
     here = read_subject(name, subject.model, subject.sae, text.ids)
-    moved = encode_few(carried, here.sites.neurons)
+    moved = encode_batches(here.sites.neurons.split(CHUNK), carried)
     found = [(SAME, case.feature, evaluate_feature(moved, 0, stream, **options))]
     best = rank_features(here.features, stream, 1)
     if len(best):

@@ -20,8 +20,8 @@ from featlib.cases.detectors import LabelledStream, rank_features
 from featlib.cases.edits import Sites, read_sites
 from featlib.cases.effects import ablation_effects
 from featlib.cases.fit import LabelFit, evaluate_feature
-from featlib.cases.subjects import Subject, encode_few, keep_with_controls, pick_features
-from featlib.dictionaries.features import FeatureActivations
+from featlib.cases.subjects import CHUNK, Subject, keep_with_controls
+from featlib.dictionaries.features import FeatureActivations, encode_batches
 from featlib.dictionaries.sae import SparseAutoencoder
 from featlib.verdicts import half_life
 
@@ -39,7 +39,7 @@ def offer_candidates(
 ) -> Candidates:
     """`features` of a subject, best first, with random ones that fire as often as the first."""
     controls = keep_with_controls(subject.features, int(features[0]), n_random, seed)[1:]
-    return Candidates(pick_features(subject.sae, [*features, *controls]), len(features))
+    return Candidates(subject.sae.only([*features, *controls]), len(features))
 
 
 def gather_candidates(
@@ -106,7 +106,7 @@ def _choose(
 ) -> tuple[Candidates, FeatureActivations, int]:
     """The candidate with the highest F1 on the selection half; the first if none ever fires."""
     best: tuple[float, int, int] = (-1.0, 0, 0)
-    encoded = [encode_few(offer.sae, neurons) for offer in pool]
+    encoded = [encode_batches(neurons.split(CHUNK), offer.sae) for offer in pool]
     for number, (offer, f) in enumerate(zip(pool, encoded, strict=True)):
         ranked = rank_features(FeatureActivations(f.matrix[:, : offer.n]), stream, 1)
         if len(ranked) and ranked["f1"][0] > best[0]:
@@ -132,7 +132,7 @@ def _effect(
     if alive == 0:
         return dict.fromkeys(("effect", "effect_low", "effect_high"), 0.0)
     table = ablation_effects(
-        model, pick_features(chosen.sae, kept), sites, few, 0,
+        model, chosen.sae.only(kept), sites, few, 0,
         mask=stream.mask.reshape(sites.ids.shape), documents=documents, seed=seed,
         n_random=alive, n_boot=n_boot,
     )  # fmt: skip

@@ -13,8 +13,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-import torch
-from scipy import sparse
 from transformers import MistralForCausalLM
 
 from featlib import FeatlibError
@@ -23,7 +21,7 @@ from featlib.cases.detectors import LabelledStream, feature_scores, rank_feature
 from featlib.cases.edits import Sites, read_sites
 from featlib.cases.effects import ablation_effects, steering_effects, typical_activation
 from featlib.cases.fit import LabelFit, evaluate_feature, fit_label
-from featlib.dictionaries.features import FeatureActivations, encode_batches, feature_activations
+from featlib.dictionaries.features import FeatureActivations, encode_batches
 from featlib.dictionaries.sae import SparseAutoencoder
 from featlib.matching.correlation import pearson
 from featlib.text.labels import EXCEPTION_WORDS, find_vocabulary
@@ -63,30 +61,6 @@ def read_subjects(
         Subject(name, model, sae, sites, encode_batches(sites.neurons.split(CHUNK), sae), seed)
         for seed, sae in saes.items()
     ]
-
-
-def pick_features(sae: SparseAutoencoder, chosen: Sequence[int]) -> SparseAutoencoder:
-    """The autoencoder with the `chosen` features only, in that order: cheap to encode."""
-    rows = torch.as_tensor(np.asarray(chosen, dtype=np.int64))
-    return SparseAutoencoder(
-        sae.W_enc.detach()[:, rows], sae.b_enc.detach()[rows],
-        sae.W_dec.detach()[rows], sae.b_dec.detach(),
-        architecture=sae.architecture, threshold=sae.threshold, scale=sae.scale,
-    )  # fmt: skip
-
-
-@torch.no_grad()
-def encode_few(sae: SparseAutoencoder, neurons: torch.Tensor) -> FeatureActivations:
-    """A small autoencoder's features of raw activations [tokens, d_in].
-
-    For a few dozen features a plain float32 product is much faster than the sparse encoder, which
-    is made for thousands.
-    """
-    parts = [
-        sparse.csr_array(sae.encode(part * sae.scale).cpu().numpy())
-        for part in neurons.split(CHUNK)
-    ]
-    return feature_activations(sparse.vstack(parts, format="csr"))
 
 
 # ------------------------------------------------------------------------------ detecting
@@ -178,8 +152,8 @@ def transfer_subject(
     The rest are random features of like density in the reference, for control.
     """
     kept = keep_with_controls(reference.features, feature, n_random, seed)
-    sae = pick_features(reference.sae, kept)
-    features = encode_few(sae, other.sites.neurons)
+    sae = reference.sae.only(kept)
+    features = encode_batches(other.sites.neurons.split(CHUNK), sae)
     return Subject(other.name, other.model, sae, other.sites, features)
 
 

@@ -11,9 +11,9 @@ import pandas as pd
 import torch
 
 from featlib.controls.run import STEPS, ControlRun, named
-from featlib.controls.trained import autoencoder_config, calibration, training_text
-from featlib.dictionaries import activations, features
+from featlib.controls.trained import recipe
 from featlib.dictionaries import crosscoder as cross
+from featlib.dictionaries import features, recipes
 from featlib.family import DOMAINS, MODELS
 from featlib.matching import owners as verdicts
 from featlib.matching.plants import Plants, count_plants, judge_plants, plant_features
@@ -34,7 +34,7 @@ class Joint:
 
     @property
     def l0(self) -> float:
-        return features.mean_l0(self.read)
+        return self.read.l0
 
     def metrics(self) -> dict[str, float]:
         """What `metrics.json` keeps of it."""
@@ -82,7 +82,7 @@ def train_joint(c: ControlRun) -> Joint:
     09 needs of it; on real text the planted features are silent.
     """
     started = time.monotonic()
-    own = autoencoder_config(c)
+    own = recipes.autoencoder_config(recipe(c, "05_autoencoders"), c.saes["base"].d_in)
     config = replace(
         own,
         architecture="batchtopk",
@@ -92,11 +92,8 @@ def train_joint(c: ControlRun) -> Joint:
         # steps are what unlearning takes: a row of W_dec starts equally long in every model.
         batch_size=max(1, own.batch_size // len(MODELS)),
     )
-    blocks = training_text(c, DOMAINS, "crosscoder")
-    scales = {
-        m: activations.activation_stats(model, blocks.ids[:512]).scale
-        for m, model in c.models.items()
-    }
+    blocks = recipes.training_text(c.run, DOMAINS, c.p.seed, "crosscoder")
+    scales = {m: recipes.training_scale(model, blocks) for m, model in c.models.items()}
     rng = np.random.default_rng(derive_seed(c.p.seed, "plants"))
     strength = float(c.acts["base"][0].matrix.data.mean())
     plants = plant_features(len(MODELS), own.d_in, strength, rng)
@@ -109,7 +106,8 @@ def train_joint(c: ControlRun) -> Joint:
         seed=derive_seed(c.p.seed, "crosscoder"),
     )
     crosscoder = cross.train_crosscoder(plants.add_to(batches, rng), scales, config, seed=0)
-    cross.set_threshold(crosscoder, c.models, calibration(c), config.k)
+    ids = recipes.calibration_ids(c.stream, c.p.seed)
+    cross.set_threshold(crosscoder, c.models, ids, config.k)
     read, fvu = cross.read_stream(crosscoder, c.models, c.stream.ids)
     cross.save_crosscoder(crosscoder, c.run.crosscoder, {"training": asdict(config)})
     features.save_features(read, c.run.crosscoder_features)
@@ -124,7 +122,7 @@ def train_joint(c: ControlRun) -> Joint:
         read=read,
         fvu=fvu,
         own_fvu=own_fvu,
-        testable=features.firing_counts(read) >= c.p.min_firings,
+        testable=read.firings >= c.p.min_firings,
         planted=count_plants(find_plants(c, crosscoder, plants, rng), c.p.threshold),
         seconds=time.monotonic() - started,
     )

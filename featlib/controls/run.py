@@ -15,9 +15,9 @@ import pandas as pd
 from transformers import PreTrainedModel
 
 from featlib.claims import FORMATTING, Share, proportion
-from featlib.dictionaries import autoencoder as sae_lib
 from featlib.dictionaries import features
 from featlib.dictionaries.activations import activation_stats
+from featlib.dictionaries.sae import SparseAutoencoder, load_autoencoder
 from featlib.family import DOMAINS, MODELS, PAIRS, PRINT_NAMES
 from featlib.matching import ceilings as controls
 from featlib.matching import fates as matching
@@ -46,7 +46,7 @@ class ControlRun:
     stream: tokens.TokenBlocks  # the common text
     texts: Sequence[str]  # of every token id
     models: dict[str, PreTrainedModel]
-    saes: dict[str, sae_lib.SparseAutoencoder]  # the first seed's, as chapter 06 read with them
+    saes: dict[str, SparseAutoencoder]  # the first seed's, as chapter 06 read with them
     scales: dict[str, float]  # of each model's activations over the common text
     acts: dict[str, list[features.FeatureActivations]]  # by model, one for each seed
     pairs: pd.DataFrame  # chapter 06's shares, by (parent, child)
@@ -60,7 +60,7 @@ class ControlRun:
     @property
     def firings(self) -> np.ndarray:
         """[d_sae] of the base's first autoencoder, which most controls follow."""
-        return features.firing_counts(self.acts["base"][0])
+        return self.acts["base"][0].firings
 
     @property
     def testable(self) -> np.ndarray:
@@ -69,8 +69,8 @@ class ControlRun:
     def fates(self, parent: str, i: int, child: str, j: int) -> matching.Fates:
         """Fates of seed `i`'s features of the parent among seed `j`'s of the child."""
         a, b = self.acts[parent][i], self.acts[child][j]
-        counts = (features.firing_counts(a), features.firing_counts(b))
-        return matching.assign_fates(matching.pearson(a.matrix, b.matrix), *counts, **self.rule)
+        r = matching.pearson(a.matrix, b.matrix)
+        return matching.assign_fates(r, a.firings, b.firings, **self.rule)
 
     def share(self, pair: tuple[str, str], kind: str = "persist") -> Share:
         """A share of chapter 06 with its interval: persist, ceiling or calibrated."""
@@ -92,10 +92,10 @@ def open_run(run: Run, p: SimpleNamespace) -> ControlRun:
         m: [features.load_features(run.features(m, n)) for n in range(p.sae_seeds)] for m in MODELS
     }
     models = {m: lm.load_checkpoint(run.model(m)) for m in MODELS}
-    saes = {m: sae_lib.load_autoencoder(run.autoencoder(m, 0)) for m in MODELS}
+    saes = {m: load_autoencoder(run.autoencoder(m, 0)) for m in MODELS}
     thresholds = json.loads((run.folder / "features" / "thresholds.json").read_text())
     for m, sae in saes.items():
-        sae.threshold = thresholds[m][0]
+        sae.set_threshold(thresholds[m][0])
     return ControlRun(
         run=run,
         p=p,
@@ -180,7 +180,7 @@ def run_nulls(c: ControlRun) -> Nulls:
                 found.append(f.assign(null=name, parent=parent, child=child, whole=share == 1))
     for child in CHILDREN:
         raw = transfer.read_neurons(c.models[child], c.stream.ids)
-        random = nulls.random_dictionary(raw, features.firing_counts(c.acts[child][0]), c.rng)
+        random = nulls.random_dictionary(raw, c.acts[child][0].firings, c.rng)
         f = nulls.null_fates(c.acts["base"][0].matrix, random, **c.rule).parents
         found.append(f.assign(null=RANDOM, parent="base", child=child, whole=True))
         del raw, random

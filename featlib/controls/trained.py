@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,48 +15,18 @@ import torch
 from featlib.claims import Share
 from featlib.controls.run import CHILDREN, STEPS, ControlRun, Transfers, compare_neurons, named
 from featlib.controls.tables import CEILING, DOTS, share_metrics
-from featlib.dictionaries import activations, features
-from featlib.dictionaries import autoencoder as sae_lib
+from featlib.dictionaries import features, recipes
+from featlib.dictionaries.sae import SparseAutoencoder
 from featlib.family import PRINT_NAMES, TRAINING_MIX
 from featlib.matching import ceilings as controls
 from featlib.matching import fates as matching
 from featlib.models import mistral as lm
 from featlib.params import derive_seed
-from featlib.text import tokens
-
-CALIBRATION = 12_000  # tokens of the common text that set thresholds there, as in chapter 06
 
 
-def recipe(c: ControlRun, chapter: str) -> dict[str, Any]:
+def recipe(c: ControlRun, chapter: str) -> SimpleNamespace:
     """The parameters with which an earlier chapter of this run was made."""
-    return c.run.provenance()["chapters"][chapter]["parameters"]
-
-
-def autoencoder_config(c: ControlRun) -> sae_lib.AutoencoderConfig:
-    """How chapter 05 trained this run's autoencoders."""
-    old = recipe(c, "05_autoencoders")
-    return sae_lib.AutoencoderConfig(
-        d_in=c.saes["base"].d_in,
-        d_sae=c.saes["base"].d_sae,
-        architecture=old["sae_architecture"],
-        k=old["k"],
-        l1=old["l1"],
-        lr=old["sae_lr"],
-        n_tokens=old["sae_tokens"],
-        batch_size=old["sae_batch_size"],
-    )
-
-
-def calibration(c: ControlRun) -> np.ndarray:
-    """Blocks [blocks, context] of the common text, those of chapter 06."""
-    n_tokens = min(CALIBRATION, c.stream.n_tokens)
-    seed = derive_seed(c.p.seed, "calibration")
-    return tokens.take_tokens(c.stream, n_tokens, seed=seed).ids
-
-
-def training_text(c: ControlRun, mix: tuple[str, ...], *purpose: str) -> tokens.TokenBlocks:
-    parts = [tokens.load_blocks(c.run.tokens, f"{d}.train") for d in mix]
-    return tokens.mix_blocks(parts, seed=derive_seed(c.p.seed, *purpose))
+    return SimpleNamespace(**c.run.provenance()["chapters"][chapter]["parameters"])
 
 
 def read_features(
@@ -64,26 +35,14 @@ def read_features(
     mix: tuple[str, ...],
     name: str,
     seeds: range,
-    **start: Any,
+    init: SparseAutoencoder | None = None,
 ) -> list[features.FeatureActivations]:
     """Train autoencoders as chapter 05 does and read the common text as chapter 06 does."""
-    config = autoencoder_config(c)
-    blocks = training_text(c, mix, "sae mix", name)
-    scale = activations.activation_stats(model, blocks.ids[:512]).scale
-    batches = activations.shuffled_batches(
-        model,
-        blocks.ids,
-        n_tokens=config.n_tokens,
-        batch_size=config.batch_size,
-        seed=derive_seed(c.p.seed, "sae order", name),
-        scale=scale,
+    config = recipes.autoencoder_config(recipe(c, "05_autoencoders"), c.saes["base"].d_in)
+    trained = recipes.train_dictionaries(
+        model, c.run, mix, config, name=name, seeds=seeds, seed=c.p.seed, init=init
     )
-    trained, _ = sae_lib.train_autoencoders(batches, config, seeds=seeds, scale=scale, **start)
-    if config.architecture == "batchtopk":
-        ids = calibration(c)
-        for sae in trained:
-            sae.threshold = features.threshold_for_l0(model, sae, ids, config.k)
-    return [features.encode_stream(model, sae, c.stream.ids) for sae in trained]
+    return recipes.read_common_text(model, trained, c.stream, k=config.k, seed=c.p.seed)
 
 
 # --- the same recipe twice ------------------------------------------------------------------------
@@ -102,26 +61,26 @@ def train_twin(c: ControlRun) -> Twin:
     """Train the base from another seed, with its text in another order, and its autoencoders."""
     started = time.monotonic()
     old = recipe(c, "02_base_model")
-    blocks = training_text(c, TRAINING_MIX["base"], "mix", "twin")
+    blocks = recipes.training_text(c.run, TRAINING_MIX["base"], c.p.seed, "mix", "twin")
     twin = lm.build_model(
         vocab_size=c.models["base"].config.vocab_size,
-        hidden_size=old["hidden_size"],
-        intermediate_size=old["intermediate_size"],
-        heads=old["heads"],
-        kv_heads=old["kv_heads"],
+        hidden_size=old.hidden_size,
+        intermediate_size=old.intermediate_size,
+        heads=old.heads,
+        kv_heads=old.kv_heads,
         context=blocks.context,
-        embedding_std=old["embedding_std"],
+        embedding_std=old.embedding_std,
         seed=derive_seed(c.p.seed, "init", "twin"),
     )
     lm.train(
         twin,
         blocks.ids,
-        n_tokens=old["base_tokens"],
-        batch_size=old["batch_size"],
-        lr=old["base_lr"],
-        warmup_steps=old["base_warmup_steps"],
-        weight_decay=old["base_weight_decay"],
-        betas=(0.9, old["adam_beta2"]),
+        n_tokens=old.base_tokens,
+        batch_size=old.batch_size,
+        lr=old.base_lr,
+        warmup_steps=old.base_warmup_steps,
+        weight_decay=old.base_weight_decay,
+        betas=(0.9, old.adam_beta2),
         seed=derive_seed(c.p.seed, "order", "twin"),
     )
     found = read_features(c, twin, TRAINING_MIX["base"], "twin", range(c.p.sae_seeds))
@@ -176,8 +135,8 @@ def _retrain(
     a = c.acts[parent][0]
     fates = matching.assign_fates(
         matching.pearson(a.matrix, found.matrix),
-        features.firing_counts(a),
-        features.firing_counts(found),
+        a.firings,
+        found.firings,
         **c.rule,
     )
     draws = matching.persistence_draws(a.matrix, found.matrix, c.stream.documents, fates, c.weights)

@@ -14,11 +14,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-import scipy.sparse as sp
 import torch
 
 from featlib import FeatlibError
-from featlib.dictionaries.features import FeatureActivations, activation_histograms, token_windows
+from featlib.dictionaries.features import (
+    FeatureActivations,
+    activation_histograms,
+    token_windows,
+    tokens_fired_on,
+)
 from featlib.dictionaries.sae import SparseAutoencoder
 
 if TYPE_CHECKING:
@@ -65,25 +69,6 @@ def extreme_tokens(effects: np.ndarray, n: int = TOKENS_SHOWN) -> tuple[list, li
         return np.stack([order, np.rint(10 * effects[rows, order]).astype(int)], axis=2).tolist()
 
     return largest(effects), largest(-effects)
-
-
-def tokens_fired_on(f: FeatureActivations, ids: np.ndarray, n: int = TOKENS_SHOWN) -> list:
-    """For each feature [[token id, thousandths of its summed activation], ...], largest first."""
-    flat = np.asarray(ids).reshape(-1).astype(np.int64)
-    one_hot = sp.csr_array(
-        (np.ones(len(flat), np.float32), flat, np.arange(len(flat) + 1)),
-        shape=(len(flat), int(flat.max(initial=0)) + 1),
-    )
-    mass = sp.csr_array(f.matrix.T @ one_hot)
-    told = []
-    for start, stop in zip(mass.indptr[:-1], mass.indptr[1:], strict=True):
-        share, token = mass.data[start:stop], mass.indices[start:stop]
-        order = np.lexsort((token, -share))[:n]
-        share = np.rint(1000 * share[order] / max(share.sum(), 1e-30)).astype(int)
-        told.append(
-            [list(pair) for pair in zip(token[order].tolist(), share.tolist(), strict=True)]
-        )
-    return told
 
 
 class Levels:
@@ -207,7 +192,7 @@ def describe_features(
     levels = Levels(f)
     counts, peaks = activation_histograms(f)
     up, down = extreme_tokens(effects)
-    fired_on = tokens_fired_on(f, ids)
+    fired_on = tokens_fired_on(f, ids, TOKENS_SHOWN)
     mix = _firings_by(f, np.asarray(domains).reshape(-1))
     told: list[dict[str, Any]] = [
         {

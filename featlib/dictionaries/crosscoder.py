@@ -39,7 +39,7 @@ from torch import Tensor
 
 from featlib import FeatlibError
 from featlib.dictionaries.activations import HOOK_NAME, harvest, shuffled_batches
-from featlib.dictionaries.features import FeatureActivations, feature_activations, threshold_at
+from featlib.dictionaries.features import FeatureActivations, calibrate_on, feature_activations
 from featlib.dictionaries.sae import (
     AutoencoderConfig,
     SparseAutoencoder,
@@ -169,8 +169,7 @@ def set_threshold(
     crosscoder: Crosscoder, models: Mapping[str, PreTrainedModel], ids: np.ndarray, l0: float
 ) -> None:
     """Make `l0` features active per token of `ids` [blocks, context], as for the autoencoders."""
-    sae = crosscoder.sae
-    sae.threshold = threshold_at(sae, side_by_side(crosscoder, models, ids), l0)
+    calibrate_on(crosscoder.sae, side_by_side(crosscoder, models, ids), l0)
 
 
 def side_by_side(

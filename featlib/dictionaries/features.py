@@ -1,4 +1,4 @@
-"""Sparse feature activations over one common token stream, and examples read out of them.
+"""Sparse feature activations over one common token stream.
 
 All four models read the same tokens in the same order; row t of every matrix is token t of that
 stream, so features of different models can be compared row by row. Values are the autoencoder's
@@ -11,29 +11,19 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 import scipy.sparse as sp
 import torch
 
 from featlib import FeatlibError
 from featlib.dictionaries.activations import harvest
+from featlib.dictionaries.sae import SparseAutoencoder
 from featlib.run import atomic_path
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
-
-
-class Encoder(Protocol):
-    """What this module asks of an autoencoder."""
-
-    scale: float
-
-    def encode(self, x: torch.Tensor) -> torch.Tensor:
-        """[tokens, d_in] scaled activations -> [tokens, d_sae], 0 where a feature is silent."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -58,6 +48,16 @@ class FeatureActivations:
         """The same numbers by feature (made once, on first use); tokens ascend within a column."""
         return self.matrix.tocsc()
 
+    @property
+    def l0(self) -> float:
+        """Mean number of features that fire on a token."""
+        return self.matrix.nnz / max(self.n_tokens, 1)
+
+    @cached_property
+    def firings(self) -> np.ndarray:
+        """[d_sae] int64: number of tokens on which each feature fires."""
+        return count_firings(self.matrix)
+
     def of(self, feature: int) -> tuple[np.ndarray, np.ndarray]:
         """Tokens [n] int (ascending) at which `feature` fires, and its activations [n] there."""
         if not 0 <= feature < self.d_sae:
@@ -67,6 +67,11 @@ class FeatureActivations:
             )
         start, stop = self.columns.indptr[feature : feature + 2]
         return self.columns.indices[start:stop], self.columns.data[start:stop]
+
+
+def count_firings(matrix: sp.csr_array) -> np.ndarray:
+    """[d_sae] int64: number of rows of `matrix` [tokens, d_sae] in which each column is stored."""
+    return np.bincount(matrix.indices, minlength=matrix.shape[1])
 
 
 def feature_activations(matrix: sp.sparray | np.ndarray) -> FeatureActivations:
@@ -83,71 +88,49 @@ def feature_activations(matrix: sp.sparray | np.ndarray) -> FeatureActivations:
 
 
 def encode_stream(
-    model: PreTrainedModel,
-    sae: Encoder,
-    ids: np.ndarray,
-    *,
-    batch_size: int = 32,
+    model: PreTrainedModel, sae: SparseAutoencoder, ids: np.ndarray
 ) -> FeatureActivations:
-    """Encode every token of `ids` [blocks, context]; row order is `ids.reshape(-1)`.
-
-    `batch_size` counts blocks per forward pass. Dense activations exist one batch at a time only.
-    """
-    return encode_batches(harvest(model, ids, batch_size=batch_size), sae)
+    """Encode every token of `ids` [blocks, context]; row order is `ids.reshape(-1)`."""
+    return encode_batches(harvest(model, ids), sae)
 
 
-@torch.no_grad()
-def threshold_for_l0(
-    model: PreTrainedModel, sae: Encoder, ids: np.ndarray, l0: float, *, batch_size: int = 32
-) -> float:
-    """Threshold at which `sae` has `l0` active features per token on blocks `ids` of `model`.
+def encode_batches(batches: Iterable[torch.Tensor], sae: SparseAutoencoder) -> FeatureActivations:
+    """Encode raw activations, one batch [tokens, d_in] after the other, into one sparse matrix."""
+    parts = [sae.encode_sparse(x * sae.scale).to_csr() for x in batches]
+    return feature_activations(sp.vstack(parts, format="csr"))
+
+
+def calibrate(model: PreTrainedModel, sae: SparseAutoencoder, ids: np.ndarray, l0: float) -> None:
+    """Set thresholds at which `sae` has `l0` active features per token on blocks `ids` of `model`.
 
     An autoencoder's own threshold fits the text that it was trained on. On text that its model was
     not adapted to more features pass it, and lists of different length match less. With this
     threshold all autoencoders are equally sparse on one common text, which is what BatchTopK does
-    within a batch. Never below 0, so a ReLU stays a ReLU. Pre-activations are held for all of
-    `ids` [blocks, context] at once: give some ten thousand tokens.
+    within a batch. Never below 0, so a ReLU stays a ReLU. Where features have thresholds of their
+    own, all are moved by one number. Pre-activations are held for all of `ids` [blocks, context] at
+    once: give some ten thousand tokens.
 
     Deviation: the paper compares autoencoders of different sparsity; we set their thresholds so
     that all use the same number of features per token of the common text, because a longer list of
     active features matches a shorter one less well.
     """
-    return threshold_at(
-        sae, (raw * sae.scale for raw in harvest(model, ids, batch_size=batch_size)), l0
-    )
+    calibrate_on(sae, (raw * sae.scale for raw in harvest(model, ids)), l0)
 
 
 @torch.no_grad()
-def threshold_at(sae: Encoder, batches: Iterable[torch.Tensor], l0: float) -> float:
-    """`threshold_for_l0` over batches [tokens, d_in] of activations that are scaled already."""
+def calibrate_on(sae: SparseAutoencoder, batches: Iterable[torch.Tensor], l0: float) -> None:
+    """`calibrate` over batches [tokens, d_in] of activations that are scaled already."""
     largest = []
     total = 0
+    above = sae.threshold - sae.threshold.min()  # the lowest: 0 for all where there is one
     for x in batches:
-        pre = ((x - sae.b_dec) @ sae.W_enc + sae.b_enc).flatten()
+        pre = ((x - sae.b_dec) @ sae.W_enc + (sae.b_enc - above)).flatten()
         total += len(x)
         # Eight times the mean is more than one batch holds of the largest.
         largest.append(pre.topk(min(len(pre), round(8 * l0 * len(x)))).values)
-    if not total:
-        raise FeatlibError("no activations to set a threshold on: the token stream is empty")
     strongest = torch.cat(largest)
     rank = min(max(round(l0 * total), 1), len(strongest))
-    return max(0.0, strongest.topk(rank)[0].min().item())
-
-
-def encode_batches(batches: Iterable[torch.Tensor], sae: Encoder) -> FeatureActivations:
-    """Encode a stream of raw activations, each batch [tokens, d_in], into one sparse matrix.
-
-    Uses the autoencoder's `encode_sparse` where it has one (the same features, several times
-    faster on a CPU), else the dense `encode`.
-    """
-    sparse = getattr(sae, "encode_sparse", None)
-    parts = [
-        sparse(x * sae.scale).to_csr() if sparse else _sparse_rows(sae.encode(x * sae.scale))
-        for x in batches
-    ]
-    if not parts:
-        raise FeatlibError("no activations to encode: the token stream is empty")
-    return feature_activations(sp.vstack(parts, format="csr"))
+    sae.set_threshold((strongest.topk(rank)[0].min() + above).clamp_min(0))
 
 
 def save_features(f: FeatureActivations, path: str | Path) -> None:
@@ -181,21 +164,6 @@ def load_features(path: str | Path) -> FeatureActivations:
     return feature_activations(matrix)
 
 
-def firing_counts(f: FeatureActivations) -> np.ndarray:
-    """[d_sae] int64: number of tokens on which each feature fires."""
-    return np.bincount(f.matrix.indices, minlength=f.d_sae).astype(np.int64)
-
-
-def densities(f: FeatureActivations) -> np.ndarray:
-    """[d_sae] float64 in 0..1: share of tokens on which each feature fires."""
-    return firing_counts(f) / max(f.n_tokens, 1)
-
-
-def mean_l0(f: FeatureActivations) -> float:
-    """Mean number of features that fire on a token."""
-    return f.matrix.nnz / max(f.n_tokens, 1)
-
-
 def activation_histograms(f: FeatureActivations, bins: int = 20) -> tuple[np.ndarray, np.ndarray]:
     """Histogram of each feature's non-zero activations between 0 and its own maximum.
 
@@ -208,6 +176,28 @@ def activation_histograms(f: FeatureActivations, bins: int = 20) -> tuple[np.nda
     level = np.ceil(m.data.astype(np.float64) / maxima[m.indices] * bins).astype(np.int64) - 1
     flat = m.indices.astype(np.int64) * bins + np.clip(level, 0, bins - 1)
     return np.bincount(flat, minlength=f.d_sae * bins).reshape(f.d_sae, bins), maxima
+
+
+def tokens_fired_on(f: FeatureActivations, ids: np.ndarray, n: int) -> list:
+    """For each feature [[token id, thousandths of its summed activation], ...], largest first.
+
+    `ids` [blocks, context] are the token ids of the stream; `n` tokens are told at most.
+    """
+    flat = np.asarray(ids).reshape(-1).astype(np.int64)
+    one_hot = sp.csr_array(
+        (np.ones(len(flat), np.float32), flat, np.arange(len(flat) + 1)),
+        shape=(len(flat), int(flat.max(initial=0)) + 1),
+    )
+    mass = sp.csr_array(f.matrix.T @ one_hot)
+    told = []
+    for start, stop in zip(mass.indptr[:-1], mass.indptr[1:], strict=True):
+        share, token = mass.data[start:stop], mass.indices[start:stop]
+        order = np.lexsort((token, -share))[:n]
+        share = np.rint(1000 * share[order] / max(share.sum(), 1e-30)).astype(int)
+        told.append(
+            [list(pair) for pair in zip(token[order].tolist(), share.tolist(), strict=True)]
+        )
+    return told
 
 
 def token_windows(
@@ -226,129 +216,6 @@ def token_windows(
     start = np.maximum(edges[run - 1], np.asarray(tokens) - before)
     stop = np.minimum(edges[run], np.asarray(tokens) + after + 1)
     return start, stop
-
-
-def top_examples(
-    f: FeatureActivations,
-    feature: int,
-    n: int = 20,
-    *,
-    documents: np.ndarray,
-    before: int = 12,
-    after: int = 6,
-    per_document: int | None = None,
-) -> pd.DataFrame:
-    """The `n` tokens on which `feature` fires most, strongest first (ties: earlier token first).
-
-    `documents` [blocks, context]; `per_document` caps the examples from one document, for variety.
-    Returns token, block, pos, document, activation, start, stop: the context is stream
-    [start, stop), `token_windows`. Fewer than `n` rows where the feature fires less often.
-    """
-    tokens, values = f.of(feature)
-    order = np.lexsort((tokens, -values))
-    if per_document is not None:
-        home = _flat_documents(f, documents)[tokens[order]]
-        order = order[_rank_within(home) < per_document]
-    return _examples(f, tokens[order[:n]], values[order[:n]], documents, before, after)
-
-
-def all_top_examples(
-    f: FeatureActivations,
-    n: int = 20,
-    *,
-    documents: np.ndarray,
-    before: int = 12,
-    after: int = 6,
-) -> pd.DataFrame:
-    """`top_examples` of every feature in one table, with columns feature and rank (from 0)."""
-    c = f.columns
-    feature = np.repeat(np.arange(f.d_sae), np.diff(c.indptr))
-    order = np.lexsort((c.indices, -c.data, feature))
-    rank = np.arange(c.nnz) - c.indptr[feature]  # `feature` is sorted, so this fits `order`
-    keep = rank < n
-    order = order[keep]
-    table = _examples(f, c.indices[order], c.data[order], documents, before, after)
-    table.insert(0, "feature", feature[keep])
-    table.insert(1, "rank", rank[keep])
-    return table
-
-
-def quantile_examples(
-    f: FeatureActivations,
-    feature: int,
-    n_quantiles: int = 4,
-    per_quantile: int = 5,
-    *,
-    rng: np.random.Generator,
-    documents: np.ndarray,
-    before: int = 12,
-    after: int = 6,
-) -> pd.DataFrame:
-    """Random examples from each quantile of a feature's non-zero activations, weakest quantile 0.
-
-    Quantiles hold equally many firings (to within one), by rank, as in automated explanation. The
-    columns of `top_examples` and `quantile`, strongest first within a quantile.
-    """
-    tokens, values = f.of(feature)
-    order = np.lexsort((-tokens, values))  # weakest first
-    parts = np.array_split(order, n_quantiles)
-    drawn = [rng.choice(p, size=min(per_quantile, len(p)), replace=False) for p in parts]
-    drawn = [p[np.lexsort((tokens[p], -values[p]))] for p in drawn]
-    picked = np.concatenate(drawn) if drawn else np.empty(0, dtype=np.int64)
-    table = _examples(f, tokens[picked], values[picked], documents, before, after)
-    table.insert(0, "quantile", np.repeat(np.arange(n_quantiles), [len(p) for p in drawn]))
-    return table
-
-
-def _examples(
-    f: FeatureActivations,
-    tokens: np.ndarray,
-    values: np.ndarray,
-    documents: np.ndarray,
-    before: int,
-    after: int,
-) -> pd.DataFrame:
-    home = _flat_documents(f, documents)
-    start, stop = token_windows(documents, tokens, before, after)
-    block, pos = np.divmod(tokens.astype(np.int64), documents.shape[1])
-    return pd.DataFrame(
-        {
-            "token": tokens.astype(np.int64),
-            "block": block,
-            "pos": pos,
-            "document": home[tokens],
-            "activation": values,
-            "start": start,
-            "stop": stop,
-        }
-    )
-
-
-def _flat_documents(f: FeatureActivations, documents: np.ndarray) -> np.ndarray:
-    if documents.ndim != 2 or documents.size != f.n_tokens:
-        raise FeatlibError(
-            f"documents must be [blocks, context] with one entry per token: got shape "
-            f"{documents.shape} for {f.n_tokens} tokens; pass the `documents` of the same blocks"
-        )
-    return documents.reshape(-1)
-
-
-def _rank_within(groups: np.ndarray) -> np.ndarray:
-    """[n] int: how many earlier entries carry the same group."""
-    order = np.argsort(groups, kind="stable")
-    ordered = groups[order]
-    first = np.searchsorted(ordered, ordered)
-    rank = np.empty(len(groups), dtype=np.int64)
-    rank[order] = np.arange(len(groups)) - first
-    return rank
-
-
-def _sparse_rows(z: torch.Tensor) -> sp.csr_array:
-    """The positive entries of z [tokens, d_sae]."""
-    fires = z > 0
-    indptr = np.concatenate([[0], fires.sum(1).cumsum(0).cpu().numpy()])
-    columns = fires.nonzero()[:, 1].cpu().numpy()
-    return sp.csr_array((z[fires].float().cpu().numpy(), columns, indptr), shape=tuple(z.shape))
 
 
 def _with_small_indices(m: sp.csr_array) -> sp.csr_array:

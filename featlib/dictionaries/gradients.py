@@ -9,6 +9,11 @@ first steps of a ReLU autoencoder, when half of all features are still active.
 
 W_enc is kept transposed, [d_sae, d_in], so that a feature is one stretch of memory in both
 matrices. L1 is weighted by the decoder's row norms, which are 1 by construction.
+
+A learned threshold changes the loss in jumps, so that its gradient is estimated straight through
+them (Rajamanoharan et al. 2024, section 3): with the entries as near as BANDWIDTH / 2,
+
+    d f_j / d threshold_j = -threshold_j / BANDWIDTH,     d L0 / d threshold_j = -1 / BANDWIDTH.
 """
 
 from __future__ import annotations
@@ -22,10 +27,10 @@ from torch import Tensor
 from torch.nn.functional import linear
 
 from featlib.dictionaries import sparse as codes
+from featlib.dictionaries.architectures import BANDWIDTH, L0_WEIGHT, Architecture
 from featlib.models.loss import compute_dtype
 
 _DENSE_SHARE = 0.06  # above this share of candidates the dense products are the faster ones
-_SLACK = 0.9  # candidates are sought down to this share of the running threshold
 
 
 @dataclass
@@ -36,9 +41,11 @@ class Weights:
     b_enc: Tensor  # [d_sae]
     W_dec: Tensor  # [d_sae, d_in]
     b_dec: Tensor  # [d_in]
+    threshold: Tensor | None = None  # [d_sae], where it is learned
 
     def tensors(self) -> list[Tensor]:
-        return [self.W_enc, self.b_enc, self.W_dec, self.b_dec]
+        learned = [] if self.threshold is None else [self.threshold]
+        return [self.W_enc, self.b_enc, self.W_dec, self.b_dec, *learned]
 
 
 @dataclass
@@ -48,43 +55,43 @@ class Step:
     gradients: Weights
     error: Tensor  # [tokens, d_in], x - x^
     counts: Tensor  # [d_sae] int64, tokens on which each feature was active
-    l1: float  # sum of the activations / tokens
     threshold: float  # smallest value that stayed active
 
 
-def take_step(w: Weights, x: Tensor, *, k: int | None, l1: float, threshold: float | None) -> Step:
+def take_step(
+    w: Weights, x: Tensor, rule: Architecture, *, k: int, l1: float, hint: float | None
+) -> Step:
     """Loss gradients on scaled activations x [tokens, d_in].
 
-    k: features per token, the tokens * k largest of the batch stay active (BatchTopK); None: every
-    positive one does (ReLU). threshold: the last batch's, a hint that only saves work: whatever
-    it is, the same features stay active.
+    k: features per token, for the architectures that count them; l1: for those with that penalty.
+    hint: the smallest value that stayed active in the last batch. It only saves work: whatever it
+    is, the same features stay active.
     """
+    expected = hint if w.threshold is None else w.threshold
     if x.device.type == "cpu":
-        active = _active_codes(w, x, k, threshold)
-        if active is not None:
-            return sparse(w, x, active, l1)
+        found = _candidates(w, x, rule, k, expected)
+        if found is not None:
+            return sparse(w, x, *found, k=k, l1=l1)
     pre = _matmul(x - w.b_dec, w.W_enc.T) + w.b_enc
-    limit = 0.0 if k is None else _batch_threshold(pre, k * len(x), threshold)
-    return dense(w, x, pre.relu() * (pre >= limit), l1)
+    return dense(w, x, pre, pre.relu() * (pre >= rule.limit(pre, k, expected)), k=k, l1=l1)
 
 
-def _active_codes(
-    w: Weights, x: Tensor, k: int | None, threshold: float | None
-) -> codes.Codes | None:
-    """The active features of every token; None where too many are, so that dense is faster.
+def _candidates(
+    w: Weights, x: Tensor, rule: Architecture, k: int, expected: float | Tensor | None
+) -> tuple[codes.Codes, codes.Codes] | None:
+    """All entries that may be active, and those of them that are.
 
-    Where the CPU has native bfloat16, the product that ranks the candidates is done in it (four
-    times faster) and the candidates are then computed again in float32, so that bfloat16 decides
-    at most which of two nearly equal features is the last to stay.
+    None where they are so many that dense is faster. Where the CPU has native bfloat16, the
+    product that ranks the candidates is done in it (four times faster) and the candidates are then
+    computed again in float32, so that bfloat16 decides at most which of two nearly equal features
+    is the last to stay.
     """
-    if k is not None and threshold is None:
-        return None
     tokens, d_sae = len(x), len(w.W_enc)
     xc = x - w.b_dec
     rank = compute_dtype(x.device)
     pre = linear(xc.to(rank), w.W_enc.to(rank), w.b_enc.to(rank))
-    floor = _SLACK * threshold if k is not None and threshold is not None else 0.0
-    while True:
+    floor = rule.floor(pre, k, expected)
+    while floor is not None:
         flat = codes.positions_above(pre, floor)
         if len(flat) > _DENSE_SHARE * tokens * d_sae:
             return None
@@ -94,58 +101,67 @@ def _active_codes(
         else:
             values = pre.numpy().reshape(-1)[flat]
         found = replace(found, values=values)
-        if k is None:
-            return codes.keep(found, values > 0)
-        spare = len(flat) - k * tokens
-        if spare >= 0:
-            limit = np.partition(values, spare)[spare]
-            return codes.keep(found, (values >= limit) & (values > 0))
-        if floor <= 0:
-            return codes.keep(found, values > 0)  # fewer positive values than tokens * k
+        active = rule.choose(found, k, expected)
+        if active is None and floor <= 0:
+            active = values > 0  # fewer positive values than tokens * k
+        if active is not None:
+            return found, codes.keep(found, active)
         floor = floor * 0.7 if floor > 1e-3 else 0.0
+    return None
 
 
-def _batch_threshold(pre: Tensor, n: int, hint: float | None) -> Tensor:
-    """The n-th largest entry of `pre` [tokens, d_sae], without sorting all of it."""
-    flat = pre.flatten()
-    if hint is not None:
-        some = flat[flat > _SLACK * hint]
-        flat = some if len(some) >= n else flat
-    if flat.device.type == "cpu":
-        return torch.tensor(np.partition(flat.numpy(), len(flat) - n)[len(flat) - n])
-    return flat.topk(n, sorted=False).values.min()
-
-
-def sparse(w: Weights, x: Tensor, f: codes.Codes, l1: float) -> Step:
-    """The step through the active features only."""
+def sparse(w: Weights, x: Tensor, found: codes.Codes, f: codes.Codes, *, k: int, l1: float) -> Step:
+    """The step through the active features `f` only; `found` are all that are nearly so."""
     tokens, xc = len(x), x - w.b_dec
     error = xc - codes.product(f, w.W_dec)
     d_out = error * (-2 / tokens)  # gradient of the loss by x^, [tokens, d_in]
     d_pre = codes.sampled_product(f, d_out, w.W_dec) + np.float32(l1 / tokens)  # [n]
     d_W_dec, d_W_enc = codes.transposed_products([(f.values, d_out), (d_pre, xc)], f)
-    sums = np.bincount(f.cols, weights=d_pre, minlength=f.d_sae).astype(np.float32)
-    return Step(
-        _gradients(w, d_W_enc, torch.from_numpy(sums), d_W_dec, d_out),
+    step = Step(
+        _gradients(w, d_W_enc, _by_feature(f, d_pre), d_W_dec, d_out),
         error,
         torch.from_numpy(f.counts()),
-        float(f.values.sum(dtype=np.float64)) / tokens,
         float(f.values.min(initial=np.inf)),
     )
+    if w.threshold is not None:
+        limit = w.threshold.numpy()[found.cols]
+        near = codes.keep(found, np.abs(found.values - limit) < BANDWIDTH / 2)
+        d_f = codes.sampled_product(near, d_out, w.W_dec)
+        lowered = w.threshold.numpy()[near.cols] * d_f + _l0_slope(step, tokens, k)
+        step.gradients.threshold = _by_feature(near, lowered) / -BANDWIDTH
+    return step
 
 
-def dense(w: Weights, x: Tensor, f: Tensor, l1: float) -> Step:
-    """The step with features f [tokens, d_sae] as a full matrix."""
+def dense(w: Weights, x: Tensor, pre: Tensor, f: Tensor, *, k: int, l1: float) -> Step:
+    """The step with pre-activations and features [tokens, d_sae] as full matrices."""
     tokens, xc, active = len(x), x - w.b_dec, f > 0
     error = xc - _matmul(f, w.W_dec)
     d_out = error * (-2 / tokens)
-    d_pre = (_matmul(d_out, w.W_dec.T) + l1 / tokens) * active
-    return Step(
+    d_f = _matmul(d_out, w.W_dec.T)
+    d_pre = (d_f + l1 / tokens) * active
+    step = Step(
         _gradients(w, _matmul(d_pre.T, xc), d_pre.sum(0), _matmul(f.T, d_out), d_out),
         error,
         active.sum(0),
-        f.sum().item() / tokens,
         f.masked_fill(~active, torch.inf).min().item(),
     )
+    if w.threshold is not None:
+        near = (pre - w.threshold).abs() < BANDWIDTH / 2
+        lowered = (w.threshold * d_f + _l0_slope(step, tokens, k)) * near
+        step.gradients.threshold = lowered.sum(0) / -BANDWIDTH
+    return step
+
+
+def _l0_slope(step: Step, tokens: int, k: int) -> float:
+    """Gradient of L0_WEIGHT (L0 / k - 1)^2 by one more active feature of one token."""
+    l0 = step.counts.sum().item() / tokens
+    return 2 * L0_WEIGHT * (l0 / k - 1) / (k * tokens)
+
+
+def _by_feature(f: codes.Codes, values: np.ndarray) -> Tensor:
+    """Sums [d_sae] of values [n] at the pattern of `f`."""
+    sums = np.bincount(f.cols, weights=values, minlength=f.d_sae)
+    return torch.from_numpy(sums.astype(np.float32))
 
 
 def _gradients(w: Weights, W_enc: Tensor, b_enc: Tensor, W_dec: Tensor, d_out: Tensor) -> Weights:

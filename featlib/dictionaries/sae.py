@@ -1,11 +1,10 @@
-"""Sparse autoencoders (SAEs) over MLP activations, several seeds trained in one pass.
+"""A sparse autoencoder (SAE) over MLP activations: how it is made, what it computes, its folder.
 
     f(x) = act((x - b_dec) W_enc + b_enc)        [tokens, d_sae]
     x^   = f W_dec + b_dec                       [tokens, d_in]
 
-`relu`: act = ReLU, loss ||x - x^||^2 + l1 sum_j f_j ||W_dec_j||, as in the paper.
-`batchtopk`: act keeps the batch * k largest positive values of the whole batch (Bussmann et al.
-2024, arXiv 2412.06410), loss ||x - x^||^2. Losses are sums over d_in and means over tokens.
+`architectures` says what act is. The loss is ||x - x^||^2 and what the architecture adds, a sum
+over d_in and a mean over tokens.
 
 Deviation: the paper has ReLU and an L1 penalty, 3e-4 or 8e-3; we take BatchTopK unless told
 otherwise, because a penalty leaves open how sparse a dictionary becomes, and dictionaries of
@@ -16,15 +15,17 @@ trade against each other.
 Deviation: the authors' code revives dead features by ghost gradients, in a branch that cannot run;
 we add an auxiliary loss on dead features (Gao et al. 2024, arXiv 2406.04093, appendix A.2), because
 a feature that never fires describes nothing.
+Deviation: the paper starts `b_dec` at the geometric median; we start it at the mean, because that
+costs nothing and training moves it anyway.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -35,11 +36,12 @@ from torch import Tensor, nn
 from featlib import FeatlibError
 from featlib.dictionaries import sparse as codes
 from featlib.dictionaries.activations import HOOK_NAME
+from featlib.dictionaries.architectures import ARCHITECTURES
 from featlib.models.loss import compute_dtype
 from featlib.run import atomic_path
 
 MANTISSA_BITS = 20  # of trained weights: folding a scale into float32 can then be undone exactly
-_ARCHITECTURES = {"batchtopk": "jumprelu", "relu": "standard"}  # ours -> SAELens's
+FEW = 64  # features: for so few a plain float32 product is much faster than the sparse encoder
 _FORMAT = "6.0.0"  # the SAELens version whose folder format this is
 
 
@@ -49,49 +51,34 @@ class AutoencoderConfig:
 
     d_in: int  # width of the activations
     d_sae: int  # number of features
-    architecture: Literal["batchtopk", "relu"] = "batchtopk"
-    k: int = 16  # batchtopk: mean number of features active per token
+    architecture: str = "batchtopk"  # a name in `ARCHITECTURES`
+    k: int = 16  # features active per token, where the architecture counts them
     # relu: weight of the L1 norm, against a squared error summed over d_in. The paper's 3e-4 is
     # summed over a batch of 3,072 raw activations: here that is 0.92 * scale.
     l1: float = 4.0
     lr: float = 2e-3  # peak learning rate of Adam
-    beta1: float = 0.9  # Adam
     beta2: float = 0.9999  # Adam; the paper's value
     warmup: float = 0.02  # share of the steps over which lr rises from 0
     decay: float = 0.3  # share of the steps, at the end, over which lr falls to 0
     n_tokens: int = 600_000  # activations to train on
     batch_size: int = 2048  # activations per step
-    # Where b_dec starts, from the first batch. Deviation: the paper starts `b_dec` at the geometric
-    # median; we start it at the mean, because that costs nothing and training moves it anyway.
-    bias: Literal["mean", "geometric_median"] = "mean"
     aux_weight: float = 1 / 4  # weight of the auxiliary loss on dead features; 0 turns it off
-    aux_k: int | None = None  # dead features that may rebuild one token's error; None: d_in / 2
     dead_after: int = 20_000  # a feature is dead once silent for this many activations
 
     def __post_init__(self) -> None:
-        for name in ("d_in", "d_sae", "k", "n_tokens", "batch_size", "dead_after"):
-            if getattr(self, name) < 1:
-                raise FeatlibError(f"{name} must be at least 1, not {getattr(self, name)}.")
-        if self.architecture not in ("batchtopk", "relu"):
-            raise FeatlibError(f"architecture must be batchtopk or relu, not {self.architecture}.")
-        if self.bias not in ("mean", "geometric_median"):
-            raise FeatlibError(f"bias must be mean or geometric_median, not {self.bias}.")
-        if self.architecture == "batchtopk" and self.k > self.d_sae:
-            raise FeatlibError(f"k = {self.k} is more than the d_sae = {self.d_sae} features.")
-        if self.warmup < 0 or self.decay < 0 or self.warmup + self.decay > 1:
-            raise FeatlibError("warmup and decay are shares of the steps; their sum is at most 1.")
-        if self.aux_k is not None and self.aux_k < 1:
-            raise FeatlibError(f"aux_k must be at least 1, or None for d_in / 2, not {self.aux_k}.")
-        if self.lr <= 0 or self.l1 < 0 or self.aux_weight < 0:
-            raise FeatlibError("lr must be positive; l1 and aux_weight must not be negative.")
+        assert self.architecture in ARCHITECTURES, self.architecture
+        assert 1 <= self.k <= self.d_sae, (self.k, self.d_sae)
 
 
 class SparseAutoencoder(nn.Module):
     """One trained dictionary. `encode` and `decode` work on scaled activations, x_raw * scale.
 
-    An activation depends on its own token only: `threshold` is a fixed number (batchtopk: the
-    running estimate of training; relu: 0), and a feature is active where it is exceeded.
+    An activation depends on its own token only: a feature is active where it exceeds its
+    `threshold` (batchtopk: of all features alike, the running estimate of training; relu: 0); with
+    topk where it is among the token's k largest positive ones.
     """
+
+    threshold: Tensor  # [d_sae]
 
     def __init__(
         self,
@@ -100,14 +87,18 @@ class SparseAutoencoder(nn.Module):
         W_dec: Tensor,  # [d_sae, d_in]
         b_dec: Tensor,  # [d_in]
         *,
-        architecture: Literal["batchtopk", "relu"] = "batchtopk",
-        threshold: float = 0.0,
+        architecture: str = "batchtopk",
+        threshold: float | Tensor = 0.0,  # one for all features, or [d_sae]
+        k: int = 0,  # of topk; no other asks for it
         scale: float = 1.0,
     ) -> None:
         super().__init__()
         self.W_enc, self.b_enc = nn.Parameter(W_enc), nn.Parameter(b_enc)
         self.W_dec, self.b_dec = nn.Parameter(W_dec), nn.Parameter(b_dec)
-        self.architecture, self.threshold, self.scale = architecture, threshold, scale
+        self.register_buffer("threshold", None)
+        self.set_threshold(threshold)
+        self.architecture, self.k, self.scale = architecture, k, scale
+        self._whole: tuple[SparseAutoencoder, Tensor] | None = None
 
     @property
     def d_in(self) -> int:
@@ -117,19 +108,42 @@ class SparseAutoencoder(nn.Module):
     def d_sae(self) -> int:
         return self.W_enc.shape[1]
 
+    def set_threshold(self, threshold: float | Tensor | Sequence[float]) -> None:
+        """Make features active above `threshold` from now on: one for all, or [d_sae]."""
+        value = torch.as_tensor(threshold, dtype=torch.float32, device=self.b_enc.device)
+        self.threshold = value.expand_as(self.b_enc).clone()
+
+    def only(self, features: Sequence[int] | np.ndarray) -> SparseAutoencoder:
+        """The autoencoder with these features alone, in that order, as active as they were."""
+        rows = torch.as_tensor(np.asarray(features, dtype=np.int64))
+        part = SparseAutoencoder(
+            self.W_enc.detach()[:, rows],
+            self.b_enc.detach()[rows],
+            self.W_dec.detach()[rows],
+            self.b_dec.detach(),
+            architecture=self.architecture,
+            threshold=self.threshold[rows],
+            k=self.k,
+            scale=self.scale,
+        )
+        if ARCHITECTURES[self.architecture].ranks_tokens:
+            part._whole = (self, rows)  # which are the largest depends on the others too
+        return part
+
     def encode(self, x: Tensor) -> Tensor:
         """Dense features [..., d_sae] of scaled activations x [..., d_in]."""
+        if self._whole is not None:
+            sae, rows = self._whole
+            return sae.encode(x)[..., rows]
         pre = (x - self.b_dec) @ self.W_enc + self.b_enc
+        rule = ARCHITECTURES[self.architecture]
+        if rule.ranks_tokens:
+            return pre.relu() * (pre >= rule.limit(pre, self.k, None))
         return pre * (pre > self.threshold)
 
     def decode(self, f: Tensor) -> Tensor:
         """Scaled activations [..., d_in] rebuilt from features f [..., d_sae]."""
         return f @ self.W_dec + self.b_dec
-
-    def reconstruct(self, raw: Tensor) -> Tensor:
-        """Raw activations [..., d_in] -> scaled -> features -> scaled -> raw."""
-        flat = (raw * self.scale).reshape(-1, self.d_in)
-        return (self.decode_sparse(self.encode_sparse(flat)) / self.scale).reshape(raw.shape)
 
     @torch.no_grad()
     def encode_sparse(self, x: Tensor) -> codes.Codes:
@@ -140,19 +154,27 @@ class SparseAutoencoder(nn.Module):
         feature has the same bits whatever the batch.
         """
         x = x.to(self.W_enc.device)
-        if x.device.type != "cpu":
+        if x.device.type != "cpu" or self.d_sae <= FEW:
             return codes.from_dense(self.encode(x))
+        rule = ARCHITECTURES[self.architecture]
         xc, W = x - self.b_dec, self.W_enc.T.contiguous()
         rule_out = compute_dtype(x.device)
         u = codes.BF16_ROUNDING if rule_out is torch.bfloat16 else 2.0**-16
         size = xc.norm(dim=1) * W.norm(dim=1).max() + self.b_enc.abs().max()  # [tokens]
-        floor = self.threshold - u * (3.0 * size + abs(self.threshold))
-        pre = torch.nn.functional.linear(xc.to(rule_out), W.to(rule_out), self.b_enc.to(rule_out))
-        mask = pre > floor.to(rule_out)[:, None]
+        margin = u * 3.0 * (size + self.threshold.abs().max())[:, None]
+        above = self.b_enc - self.threshold
+        pre = torch.nn.functional.linear(xc.to(rule_out), W.to(rule_out), above.to(rule_out))
+        floor = -margin
+        if rule.ranks_tokens:
+            floor = (rule.limit(pre, self.k, None).float() - 2 * margin).clamp_min(-margin)
+        mask = pre > floor.to(rule_out)
         some = codes.pattern_at(np.flatnonzero(mask.numpy()), len(x), self.d_sae)
         values = codes.sampled_product(some, xc, W) + self.b_enc.detach().numpy()[some.cols]
         some = replace(some, values=values)
-        return codes.keep(some, values > self.threshold)
+        active = values > self.threshold.numpy()[some.cols]
+        if rule.ranks_tokens:
+            active &= codes.among_largest(some, self.k)
+        return codes.keep(some, active)
 
     @torch.no_grad()
     def decode_sparse(self, f: codes.Codes) -> Tensor:
@@ -178,12 +200,15 @@ def save_autoencoder(
         "b_dec": (parts[2] / sae.scale).contiguous(),
         "b_enc": sae.b_enc.detach().cpu().contiguous(),
     }
-    if sae.architecture == "batchtopk":
-        weights["threshold"] = torch.full((sae.d_sae,), sae.threshold)
+    kind = ARCHITECTURES[sae.architecture].saelens
+    if kind == "jumprelu":
+        weights["threshold"] = sae.threshold.cpu()
+    of_topk = {"k": sae.k, "rescale_acts_by_decoder_norm": False} if kind == "topk" else {}
     cfg = {
-        "architecture": _ARCHITECTURES[sae.architecture],
+        "architecture": kind,
         "d_in": sae.d_in,
         "d_sae": sae.d_sae,
+        **of_topk,
         "dtype": "float32",
         "device": "cpu",
         "apply_b_dec_to_input": True,
@@ -193,6 +218,7 @@ def save_autoencoder(
             "sae_lens_version": _FORMAT,
             "hook_name": HOOK_NAME,
             "activation_scale": sae.scale,
+            "trained_as": sae.architecture,
             **(metadata or {}),
         },
     }
@@ -208,17 +234,17 @@ def load_autoencoder(folder: str | Path) -> SparseAutoencoder:
     try:
         cfg = json.loads((folder / "cfg.json").read_text(encoding="utf-8"))
         weights = load_file(folder / "sae_weights.safetensors")
-        architecture = {v: k for k, v in _ARCHITECTURES.items()}[cfg["architecture"]]
-        scale = float(cfg.get("metadata", {}).get("activation_scale", 1.0))
-        W_enc, W_dec, b_dec = weights["W_enc"] / scale, weights["W_dec"] * scale, weights["b_dec"]
-        limits = weights.get("threshold", torch.zeros(1)).unique()
-        sae = SparseAutoencoder(
-            round_mantissa(W_enc),
+        about = cfg.get("metadata", {})
+        alike = [a for a, rule in ARCHITECTURES.items() if rule.saelens == cfg["architecture"]]
+        scale = float(about.get("activation_scale", 1.0))
+        return SparseAutoencoder(
+            round_mantissa(weights["W_enc"] / scale),
             weights["b_enc"],
-            round_mantissa(W_dec),
-            round_mantissa(b_dec * scale),
-            architecture=architecture,
-            threshold=limits.item(),  # raises where thresholds differ
+            round_mantissa(weights["W_dec"] * scale),
+            round_mantissa(weights["b_dec"] * scale),
+            architecture=about.get("trained_as", alike[-1]),
+            threshold=weights.get("threshold", 0.0),
+            k=cfg.get("k", 0),
             scale=scale,
         )
     except FileNotFoundError as error:
@@ -226,12 +252,11 @@ def load_autoencoder(folder: str | Path) -> SparseAutoencoder:
             f"{folder} holds no autoencoder ({Path(error.filename).name} is missing). "
             "Train it first: chapter 05."
         ) from error
-    except (KeyError, ValueError, TypeError, RuntimeError, SafetensorError) as error:
+    except (LookupError, ValueError, TypeError, RuntimeError, SafetensorError) as error:
         raise FeatlibError(
             f"{folder} is not an autoencoder folder that can be read ({error!r}); delete it and "
-            "run chapter 05 again. Read are SAELens's standard, and jumprelu with one threshold."
+            "run chapter 05 again. Read are SAELens's standard, jumprelu and topk."
         ) from error
-    return sae
 
 
 def round_mantissa(x: Tensor) -> Tensor:

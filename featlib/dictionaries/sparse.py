@@ -42,8 +42,13 @@ class Codes:
         return scipy.sparse.csr_array((self.values, self.cols, self.crow), shape=shape)
 
 
-def positions_above(pre: Tensor, floor: float) -> np.ndarray:
-    """Flat positions (ascending, int64) in `pre` [tokens, d_sae] of values > `floor` >= 0."""
+def positions_above(pre: Tensor, floor: float | Tensor) -> np.ndarray:
+    """Flat positions (ascending, int64) in `pre` [tokens, d_sae] of values > `floor`.
+
+    `floor`: a number >= 0, or a tensor that broadcasts.
+    """
+    if isinstance(floor, Tensor):
+        return _nonzero((pre > floor.to(pre.dtype)).numpy().reshape(-1))
     if pre.dtype == torch.bfloat16:
         # Positive bfloat16 numbers are ordered like their bits, negative ones have a negative bit
         # pattern: one integer comparison, at memory speed where the float one is not.
@@ -82,6 +87,15 @@ def keep(codes: Codes, mask: np.ndarray) -> Codes:
     return Codes(
         kept[codes.crow].astype(np.int32), codes.cols[mask], codes.values[mask], codes.d_sae
     )
+
+
+def among_largest(codes: Codes, k: int) -> np.ndarray:
+    """Whether an entry [n] is one of the k largest of its row."""
+    rows = np.repeat(np.arange(codes.n_tokens), np.diff(codes.crow))
+    order = np.lexsort((-codes.values, rows))  # row by row, largest first
+    chosen = np.empty(len(rows), dtype=bool)
+    chosen[order] = np.arange(len(rows)) - codes.crow[rows] < k
+    return chosen
 
 
 def sampled_product(codes: Codes, left: Tensor, right: Tensor) -> np.ndarray:

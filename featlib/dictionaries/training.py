@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 
-import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
 from featlib import FeatlibError
-from featlib.dictionaries import gradients as sae
+from featlib.dictionaries.architectures import ARCHITECTURES, BatchTopK
+from featlib.dictionaries.gradients import Weights, add_dead_gradients, take_step
 from featlib.dictionaries.sae import AutoencoderConfig, SparseAutoencoder, round_mantissa
 
 THRESHOLD_MEMORY = 0.95  # per step, of the running threshold that inference uses
@@ -22,7 +22,7 @@ def train_autoencoders(
     batches: Iterable[Tensor],
     config: AutoencoderConfig,
     seeds: Sequence[int],
-    init: SparseAutoencoder | Sequence[SparseAutoencoder] | None = None,
+    init: SparseAutoencoder | None = None,
     *,
     scale: float = 1.0,
     progress: str | None = None,
@@ -30,7 +30,7 @@ def train_autoencoders(
     """Train one SAE per seed on the same batches [tokens, d_in] of scaled activations.
 
     A seed draws the starting dictionary and nothing else; trained with others it ends bit for bit
-    as it does alone. `init` (one for all seeds, or one each) starts from trained weights instead.
+    as it does alone. `init` starts from trained weights instead.
     `scale` is what the batches were multiplied by; the SAEs carry it. `progress` labels a bar.
     Returns the SAEs, in the order of `seeds`, and the curve: seed, step, tokens, fvu, l0,
     threshold, dead (share), lr.
@@ -39,11 +39,7 @@ def train_autoencoders(
     model and compare those of different seeds, because without a second there is no ceiling, and a
     shared start makes indices agree.
     """
-    if len(set(seeds)) != len(seeds) or not seeds:
-        raise FeatlibError(f"seeds must be different numbers, at least one; got {list(seeds)}.")
-    starts = list(init) if isinstance(init, Sequence) else [init] * len(seeds)
-    if len(starts) != len(seeds):
-        raise FeatlibError(f"{len(starts)} SAEs to start from for {len(seeds)} seeds.")
+    assert seeds and len(set(seeds)) == len(seeds), seeds
     n_steps = math.ceil(config.n_tokens / config.batch_size)
     trainees: list[_Trainee] = []
     curve: list[dict[str, float]] = []
@@ -53,11 +49,8 @@ def train_autoencoders(
         for x in batches:
             if step == n_steps:
                 break
-            if x.ndim != 2 or x.shape[1] != config.d_in:
-                raise FeatlibError(f"Batches are {tuple(x.shape)}, not [tokens, {config.d_in}].")
-            trainees = trainees or [
-                _Trainee(config, x, s, i) for s, i in zip(seeds, starts, strict=True)
-            ]
+            assert x.ndim == 2 and x.shape[1] == config.d_in, (x.shape, config.d_in)
+            trainees = trainees or [_Trainee(config, x, seed, init) for seed in seeds]
             lr = config.lr * _lr_shape(step, n_steps, config)
             record = step % max(1, n_steps // 100) == 0 or step == n_steps - 1
             for trainee in trainees:
@@ -81,52 +74,65 @@ class _Trainee:
     def __init__(
         self, config: AutoencoderConfig, x: Tensor, seed: int, init: SparseAutoencoder | None
     ) -> None:
-        self.config, self.seed = config, seed
+        self.config, self.seed, self.rule = config, seed, ARCHITECTURES[config.architecture]
         if init is None:
             draw = torch.Generator().manual_seed(seed)
             W_dec = torch.randn(config.d_sae, config.d_in, generator=draw).to(x.device)
             W_dec /= W_dec.norm(dim=1, keepdim=True)
-            centre = x.mean(0) if config.bias == "mean" else geometric_median(x)
             # The encoder starts as the decoder transposed: a feature reads what it writes.
-            self.w = sae.Weights(W_dec.clone(), x.new_zeros(config.d_sae), W_dec, centre)
+            self.w = Weights(W_dec.clone(), x.new_zeros(config.d_sae), W_dec, x.mean(0))
         else:
-            if (init.d_in, init.d_sae) != (config.d_in, config.d_sae):
-                raise FeatlibError(
-                    f"The SAE to start from is {init.d_in} x {init.d_sae}, the configuration "
-                    f"says {config.d_in} x {config.d_sae}."
-                )
+            assert (init.d_in, init.d_sae) == (config.d_in, config.d_sae)
             parts = [init.W_enc.T, init.b_enc, init.W_dec, init.b_dec]
-            self.w = sae.Weights(
+            self.w = Weights(
                 *(p.detach().to(x).clone(memory_format=torch.contiguous_format) for p in parts)
             )
+        # Adam moves every number by about lr a step. A threshold is of the size of an activation,
+        # which is as a row of d_in weights to one of them.
+        paces = [(self.w.tensors(), 1.0)]
+        if self.rule.learns_threshold:
+            self.w.threshold = self._first_threshold(x, init)
+            paces.append(([self.w.threshold], config.d_in**0.5))
         self.optimizer = torch.optim.Adam(
-            self.w.tensors(), lr=config.lr, betas=(config.beta1, config.beta2), fused=True
+            [{"params": tensors, "pace": pace} for tensors, pace in paces],
+            lr=config.lr,
+            betas=(0.9, config.beta2),
+            fused=True,
         )
         self.silent = torch.zeros(config.d_sae, dtype=torch.int64, device=x.device)
-        self.threshold: float | None = None  # the last batch's
+        self.last: float | None = None  # smallest active value of the last batch
         self.running = self.weight = 0.0  # its exponential mean, and the mean's weight so far
+
+    def _first_threshold(self, x: Tensor, init: SparseAutoencoder | None) -> Tensor:
+        """[d_sae] those of `init`, or one with which k features per token are active on x."""
+        if init is not None:
+            return init.threshold.to(x).clone()
+        pre = (x - self.w.b_dec) @ self.w.W_enc.T
+        return x.new_zeros(self.config.d_sae) + BatchTopK().limit(pre, self.config.k, None)
 
     def update(self, x: Tensor, lr: float, record: bool) -> dict[str, float]:
         c, w = self.config, self.w
-        k = c.k if c.architecture == "batchtopk" else None
-        l1 = 0.0 if k is not None else c.l1
-        step = sae.take_step(w, x, k=k, l1=l1, threshold=self.threshold)
+        l1 = c.l1 if self.rule.has_l1 else 0.0
+        step = take_step(w, x, self.rule, k=c.k, l1=l1, hint=self.last)
         self.silent = torch.where(step.counts > 0, 0, self.silent + len(x))
         dead = (self.silent >= c.dead_after).nonzero().flatten()
         if len(dead) and c.aux_weight:
-            aux_k = c.aux_k or max(1, c.d_in // 2)
-            sae.add_dead_gradients(w, x, step, dead, aux_k=aux_k, aux_weight=c.aux_weight)
+            aux_k = max(1, c.d_in // 2)
+            add_dead_gradients(w, x, step, dead, aux_k=aux_k, aux_weight=c.aux_weight)
         g = step.gradients
         # Rows of W_dec live on the unit sphere: a gradient along the row would only change its
         # length, and would still enter Adam's moments.
         g.W_dec -= torch.linalg.vecdot(g.W_dec, w.W_dec)[:, None] * w.W_dec
         for tensor, gradient in zip(w.tensors(), g.tensors(), strict=True):
             tensor.grad = gradient
-        self.optimizer.param_groups[0]["lr"] = lr
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr * group["pace"]
         self.optimizer.step()
         w.W_dec /= torch.linalg.vector_norm(w.W_dec, dim=1, keepdim=True)
-        if k is not None and math.isfinite(step.threshold):
-            self.threshold = step.threshold
+        if w.threshold is not None:
+            w.threshold.clamp_(min=0)
+        if math.isfinite(step.threshold):
+            self.last = step.threshold
             self.running += (1 - THRESHOLD_MEMORY) * (step.threshold - self.running)
             self.weight += (1 - THRESHOLD_MEMORY) * (1 - self.weight)
         if not record:
@@ -141,14 +147,18 @@ class _Trainee:
         }
 
     def finish(self, scale: float) -> SparseAutoencoder:
-        W_enc, b_enc, W_dec, b_dec = (t.detach().cpu() for t in self.w.tensors())
+        W_enc, b_enc, W_dec, b_dec, *learned = (t.detach().cpu() for t in self.w.tensors())
+        threshold = 0.0
+        if self.rule.calibrated:
+            threshold = learned[0] if learned else self.running / max(self.weight, 1e-9)
         return SparseAutoencoder(
             round_mantissa(W_enc.T.contiguous()),
             b_enc,
             round_mantissa(W_dec),
             round_mantissa(b_dec),
             architecture=self.config.architecture,
-            threshold=float(np.float32(self.running / self.weight)) if self.weight else 0.0,
+            threshold=threshold,
+            k=self.config.k if self.rule.ranks_tokens else 0,
             scale=scale,
         )
 
@@ -158,15 +168,3 @@ def _lr_shape(step: int, n_steps: int, config: AutoencoderConfig) -> float:
     rise = (step + 1) / max(1.0, config.warmup * n_steps)
     fall = (n_steps - step) / max(1.0, config.decay * n_steps)
     return min(1.0, rise, fall)
-
-
-def geometric_median(x: Tensor, *, n_iterations: int = 100, tolerance: float = 1e-6) -> Tensor:
-    """The point [d_in] with the least summed distance to x [tokens, d_in] (Weiszfeld 1937)."""
-    centre = x.mean(0)
-    for _ in range(n_iterations):
-        weights = 1 / (x - centre).norm(dim=1).clamp_min(1e-8)
-        moved = (weights @ x) / weights.sum()
-        if (moved - centre).norm() <= tolerance * moved.norm():
-            return moved
-        centre = moved
-    return centre

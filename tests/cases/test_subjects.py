@@ -22,7 +22,6 @@ from featlib.cases.subjects import (
     best_correlated,
     best_dictionary,
     fit_subjects,
-    pick_features,
     read_subject,
     read_subjects,
     related_vocabulary,
@@ -89,7 +88,7 @@ def stream(ids, documents):
 
 def test_picked_features_are_the_same_features(model, sae, ids):
     whole = read_subject("base", model, sae, ids)
-    few = pick_features(sae, [5, 0])
+    few = sae.only([5, 0])
     found = few.encode(whole.sites.neurons).detach().numpy()
     assert np.allclose(found, whole.features.matrix.toarray()[:, [5, 0]], atol=1e-5)
     assert torch.equal(feature_direction(model, few, 1), feature_direction(model, sae, 0)), (
@@ -192,7 +191,7 @@ def test_the_short_answer_without_a_feature():
 
 def test_a_feature_is_looked_for_in_every_dictionary(model, sae, ids, documents, stream):
     """The planted feature is in the second dictionary only; the first holds what is random."""
-    without = pick_features(sae, [3, 4, 5, 6])
+    without = sae.only([3, 4, 5, 6])
     found = read_subjects("base", model, {4: without, 9: sae}, ids)
     assert found[0].sites is found[1].sites, "the model runs once"
     assert best_dictionary(found, stream).seed == 9
@@ -201,7 +200,7 @@ def test_a_feature_is_looked_for_in_every_dictionary(model, sae, ids, documents,
     )
     assert homes["word", "base"].seed == 9
     assert fits["word", "base"].feature == 0
-    silent = pick_features(sae, [3])
+    silent = sae.only([3])
     with torch.no_grad():
         silent.b_enc.fill_(-1e6)
     assert best_dictionary(read_subjects("base", model, {0: silent}, ids), stream) is None
@@ -246,8 +245,8 @@ def test_a_feature_fades_as_its_direction_leaves_the_model(model, sae, ids, docu
                 changed.model.layers[0].mlp.up_proj.weight.mul_(1 - x)
             yield x, changed
 
-    transferred = Candidates(pick_features(sae, [0, 3, 4, 5]), 1)
-    offered = [Candidates(pick_features(sae, [2, 0, 6, 3, 4, 5]), 3)]
+    transferred = Candidates(sae.only([0, 3, 4, 5]), 1)
+    offered = [Candidates(sae.only([2, 0, 6, 3, 4, 5]), 3)]
     table = follow_feature(
         series(), transferred, offered, stream, ids, documents, seed=0, n_boot=20
     )
@@ -293,7 +292,7 @@ def test_the_label_abroad_in_words():
 
 def test_every_dictionary_is_asked(model, sae, ids, documents, stream):
     """The second holds a copy of the planted feature that writes nothing: it detects alike."""
-    mute = pick_features(sae, [1, 0])
+    mute = sae.only([1, 0])
     with torch.no_grad():
         mute.W_dec[1] = 0
     subjects = read_subjects("base", model, {0: sae, 3: mute}, ids)

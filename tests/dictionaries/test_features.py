@@ -1,4 +1,4 @@
-"""Sparse streams, examples and their contexts, against dense NumPy and by hand."""
+"""Sparse streams, their counts and contexts, against dense NumPy and by hand."""
 
 from __future__ import annotations
 
@@ -8,37 +8,22 @@ import scipy.sparse as sp
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from small import random_ids, tiny_model
 
 from featlib import FeatlibError
-from featlib.dictionaries import features
+from featlib.dictionaries.activations import harvest
 from featlib.dictionaries.features import (
     activation_histograms,
-    all_top_examples,
-    densities,
+    calibrate,
     encode_batches,
     encode_stream,
     feature_activations,
-    firing_counts,
     load_features,
-    mean_l0,
-    quantile_examples,
     save_features,
-    threshold_for_l0,
     token_windows,
-    top_examples,
+    tokens_fired_on,
 )
-
-
-class FakeAutoencoder:
-    """ReLU of a fixed linear map, with a scale that must be applied."""
-
-    scale = 0.5
-
-    def __init__(self, d_in: int, d_sae: int) -> None:
-        self.W = torch.from_numpy(np.random.default_rng(0).normal(size=(d_in, d_sae))).float()
-
-    def encode(self, x: torch.Tensor) -> torch.Tensor:
-        return torch.relu(x @ self.W - 1)
+from featlib.dictionaries.sae import SparseAutoencoder
 
 
 def sparse_stream(n: int, d: int, density: float, seed: int) -> np.ndarray:
@@ -46,112 +31,61 @@ def sparse_stream(n: int, d: int, density: float, seed: int) -> np.ndarray:
     return np.where(rng.random((n, d)) < density, rng.exponential(size=(n, d)), 0).astype("f4")
 
 
+def random_autoencoder(d_in: int, d_sae: int = 80, **options) -> SparseAutoencoder:
+    W = torch.randn(d_in, d_sae, generator=torch.Generator().manual_seed(0))
+    return SparseAutoencoder(W, torch.zeros(d_sae), W.T.contiguous(), torch.zeros(d_in), **options)
+
+
 # --- encoding -------------------------------------------------------------------------------------
 
 
-def test_encoding_by_batches_equals_one_dense_pass():
-    sae = FakeAutoencoder(7, 13)
+@pytest.mark.parametrize("d_sae", [13, 80], ids=["few", "many"])
+def test_encoding_by_batches_equals_one_dense_pass(d_sae):
+    sae = random_autoencoder(7, d_sae, threshold=1.0, scale=0.5)
     raw = torch.randn(50, 7, generator=torch.Generator().manual_seed(1))
-    dense = sae.encode(raw * sae.scale).numpy()
+    dense = sae.encode(raw * sae.scale).detach().numpy()
     assert 0 < (dense > 0).mean() < 0.9
     f = encode_batches(raw.split(8), sae)
-    np.testing.assert_array_equal(f.matrix.toarray(), dense)
+    np.testing.assert_allclose(f.matrix.toarray(), dense, atol=1e-6)
     assert f.matrix.dtype == np.float32
     assert f.matrix.indices.dtype == np.int32
-    assert (f.n_tokens, f.d_sae) == (50, 13)
+    assert (f.n_tokens, f.d_sae) == (50, d_sae)
 
 
-def test_encode_stream_harvests_the_blocks_in_order(monkeypatch):
-    ids = np.arange(12).reshape(4, 3)
-
-    def harvest(model, ids, *, batch_size):
-        for start in range(0, len(ids), batch_size):
-            part = torch.from_numpy(ids[start : start + batch_size].reshape(-1, 1)).float()
-            yield part * torch.ones(1, 5) * model
-
-    monkeypatch.setattr(features, "harvest", harvest)
-
-    class Doubler:
-        scale = 3.0
-
-        def encode(self, x):
-            return x[:, :2] * 2
-
-    f = encode_stream(10.0, Doubler(), ids, batch_size=3)
-    np.testing.assert_array_equal(f.matrix.toarray()[:, 1], np.arange(12) * 10 * 3 * 2)
+@pytest.fixture(scope="module")
+def read():
+    """A model, and blocks of ids for it."""
+    return tiny_model(context=8), random_ids(40, 8)
 
 
-def test_a_faster_sparse_encoder_is_used_and_gives_the_same():
-    class Fast(FakeAutoencoder):
-        def encode_sparse(self, x):
-            dense = super().encode(x).numpy()
-
-            class Codes:
-                @staticmethod
-                def to_csr():
-                    return sp.csr_array(dense)
-
-            return Codes
-
-        def encode(self, x):
-            raise AssertionError("the dense encoder ran")
-
-    raw = torch.randn(20, 7, generator=torch.Generator().manual_seed(2))
-    slow = encode_batches(raw.split(6), FakeAutoencoder(7, 13))
-    fast = encode_batches(raw.split(6), Fast(7, 13))
-    np.testing.assert_array_equal(slow.matrix.toarray(), fast.matrix.toarray())
-
-
-def small_model_and_autoencoder():
-    from featlib.dictionaries.sae import SparseAutoencoder
-    from featlib.models.mistral import build_model
-
-    model = build_model(
-        vocab_size=50,
-        hidden_size=16,
-        intermediate_size=24,
-        heads=2,
-        kv_heads=1,
-        context=8,
-        seed=0,
-    )
-    g = torch.Generator().manual_seed(0)
-    W = torch.randn(24, 40, generator=g)
-    sae = SparseAutoencoder(
-        W, torch.zeros(40), W.T.contiguous(), torch.zeros(24), threshold=0.5, scale=300.0
-    )
-    ids = np.random.default_rng(0).integers(0, 50, (5, 8))
-    return model, sae, ids
-
-
-def test_a_real_model_and_autoencoder_encode_in_step():
+def test_a_real_model_and_autoencoder_encode_in_step(read):
     """Row t is token t: the same as each block alone through the hook and the dense encoder."""
-    from featlib.dictionaries.activations import harvest
-
-    model, sae, ids = small_model_and_autoencoder()
-    f = encode_stream(model, sae, ids, batch_size=2)
-    rows = [sae.encode(x * sae.scale) for b in ids for x in harvest(model, b[None], batch_size=1)]
+    model, ids = read
+    sae = random_autoencoder(24, threshold=0.5, scale=300.0)
+    rows = [sae.encode(x * sae.scale) for block in ids for x in harvest(model, block[None])]
     dense = torch.cat(rows).detach().numpy()
     assert 0.05 < (dense > 0).mean() < 0.95
+    f = encode_stream(model, sae, ids)
     np.testing.assert_allclose(f.matrix.toarray(), dense, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("l0", [2, 5])
-def test_a_threshold_makes_any_autoencoder_as_sparse_as_asked(l0):
-    model, sae, ids = small_model_and_autoencoder()
-    assert abs(mean_l0(encode_stream(model, sae, ids)) - l0) > 1
-    sae.threshold = threshold_for_l0(model, sae, ids, l0, batch_size=2)
-    assert mean_l0(encode_stream(model, sae, ids)) == pytest.approx(l0, abs=0.05)
+@pytest.mark.parametrize("own", [False, True])
+def test_thresholds_make_any_autoencoder_as_sparse_as_asked(read, l0, own):
+    threshold = torch.linspace(0.1, 2, 80) if own else 0.5
+    sae = random_autoencoder(24, threshold=threshold, scale=300.0)
+    before = sae.threshold
+    assert abs(encode_stream(read[0], sae, read[1]).l0 - l0) > 1
+    calibrate(read[0], sae, read[1], l0)
+    assert encode_stream(read[0], sae, read[1]).l0 == pytest.approx(l0, abs=0.05)
+    moved = sae.threshold - before
+    torch.testing.assert_close(moved, moved[:1].expand(80))  # all by one number
 
 
-def test_a_threshold_never_lets_negative_activations_through():
-    model, sae, ids = small_model_and_autoencoder()
-    assert threshold_for_l0(model, sae, ids, l0=sae.d_sae) == 0.0
-
-
-def test_an_empty_stream_is_refused():
-    with pytest.raises(FeatlibError, match="empty"):
-        encode_batches([], FakeAutoencoder(2, 3))
+def test_a_threshold_never_lets_negative_activations_through(read):
+    sae = random_autoencoder(24, threshold=0.5, scale=300.0)
+    calibrate(read[0], sae, read[1], sae.d_sae)
+    assert sae.threshold.tolist() == [0.0] * sae.d_sae
 
 
 @pytest.mark.parametrize("bad", [-1.0, np.nan, np.inf])
@@ -164,7 +98,7 @@ def test_stored_zeros_and_double_entries_are_cleaned():
     m = sp.coo_array(([1.0, 2.0, 0.0], ([0, 0, 1], [1, 1, 0])), shape=(2, 2))
     f = feature_activations(m)
     assert f.matrix.nnz == 1
-    assert firing_counts(f).tolist() == [0, 1]
+    assert f.firings.tolist() == [0, 1]
 
 
 # --- files ----------------------------------------------------------------------------------------
@@ -216,13 +150,12 @@ def test_a_missing_file_is_a_missing_file(tmp_path):
 # --- counts and histograms ------------------------------------------------------------------------
 
 
-def test_counts_and_densities_equal_dense_ones():
+def test_counts_equal_dense_ones():
     dense = sparse_stream(60, 9, 0.3, 4)
     dense[:, 5] = 0
     f = feature_activations(dense)
-    np.testing.assert_array_equal(firing_counts(f), (dense > 0).sum(0))
-    np.testing.assert_allclose(densities(f), (dense > 0).mean(0))
-    assert mean_l0(f) == pytest.approx((dense > 0).sum(1).mean())
+    np.testing.assert_array_equal(f.firings, (dense > 0).sum(0))
+    assert f.l0 == pytest.approx((dense > 0).sum(1).mean())
 
 
 def test_histograms_equal_numpys():
@@ -235,6 +168,18 @@ def test_histograms_equal_numpys():
         values = dense[:, j][dense[:, j] > 0]
         expected, _ = np.histogram(values, bins=7, range=(0, values.max()))
         np.testing.assert_array_equal(counts[j], expected)
+
+
+def test_tokens_are_told_by_summed_activation():
+    f = feature_activations(np.array([[1, 0], [0, 5], [2, 0], [4, 0], [0, 1]], "f4"))
+    ids = np.array([[7, 1, 7, 2, 0]])
+    assert tokens_fired_on(f, ids, 1) == [[[2, 571]], [[1, 833]]]
+    assert tokens_fired_on(f, ids, 9) == [[[2, 571], [7, 429]], [[1, 833], [0, 167]]]
+
+
+def test_a_feature_that_does_not_exist_is_named():
+    with pytest.raises(FeatlibError, match=r"feature 11 does not exist.*0 to 10"):
+        feature_activations(sparse_stream(4, 11, 0.3, 6)).of(11)
 
 
 # --- windows --------------------------------------------------------------------------------------
@@ -268,87 +213,3 @@ def test_windows_are_the_largest_that_stay_in_document_and_block(b, c, before, a
         assert all(allowed(u) for u in range(start, stop))
         assert t - start == before or not allowed(start - 1)
         assert stop - 1 - t == after or not allowed(stop)
-
-
-# --- examples -------------------------------------------------------------------------------------
-
-
-def stream_with_documents(seed: int = 6):
-    dense = sparse_stream(8 * 16, 11, 0.3, seed)
-    dense[:, 3] = 0
-    dense[:, 4] = np.round(dense[:, 4])  # ties
-    documents = np.repeat(np.arange(16), 8).reshape(8, 16)
-    return dense, feature_activations(dense), documents
-
-
-def test_top_examples_are_the_strongest_in_order():
-    dense, f, documents = stream_with_documents()
-    for j in range(11):
-        table = top_examples(f, j, 10, documents=documents)
-        order = np.argsort(-dense[:, j], kind="stable")[:10]
-        order = order[dense[order, j] > 0]
-        assert table["token"].tolist() == order.tolist()
-        np.testing.assert_array_equal(table["activation"], dense[order, j])
-        np.testing.assert_array_equal(table["block"] * 16 + table["pos"], table["token"])
-        np.testing.assert_array_equal(table["document"], documents.reshape(-1)[order])
-    assert len(top_examples(f, 3, 10, documents=documents)) == 0
-
-
-def test_top_examples_can_be_spread_over_documents():
-    dense, f, documents = stream_with_documents()
-    table = top_examples(f, 0, 50, documents=documents, per_document=2)
-    home = documents.reshape(-1)
-    expected = []
-    for token in np.argsort(-dense[:, 0], kind="stable"):
-        earlier = sum(home[t] == home[token] for t in expected)
-        if dense[token, 0] > 0 and earlier < 2:
-            expected.append(token)
-    assert table["token"].tolist() == expected
-    assert table["document"].value_counts().max() == 2
-
-
-def test_the_table_of_all_top_examples_repeats_each_feature_s_own():
-    _, f, documents = stream_with_documents()
-    table = all_top_examples(f, 5, documents=documents, before=3, after=2)
-    assert set(table["feature"]) == set(range(11)) - {3}
-    for j, part in table.groupby("feature"):
-        own = top_examples(f, j, 5, documents=documents, before=3, after=2)
-        assert part["rank"].tolist() == list(range(len(own)))
-        for column in own:
-            assert part[column].tolist() == own[column].tolist()
-
-
-def test_quantile_examples_come_from_their_quantile():
-    dense, f, documents = stream_with_documents()
-    rng = np.random.default_rng(0)
-    table = quantile_examples(f, 1, 4, 3, rng=rng, documents=documents)
-    values = np.sort(dense[dense[:, 1] > 0, 1])
-    parts = np.array_split(values, 4)
-    assert table["quantile"].tolist() == [0] * 3 + [1] * 3 + [2] * 3 + [3] * 3
-    for q, part in table.groupby("quantile"):
-        assert part["activation"].between(parts[q].min(), parts[q].max()).all()
-        assert part["activation"].is_monotonic_decreasing
-    np.testing.assert_array_equal(dense[table["token"], 1], table["activation"])
-    assert table["token"].is_unique
-    again = quantile_examples(f, 1, 4, 3, rng=np.random.default_rng(0), documents=documents)
-    assert again.equals(table)
-    other = quantile_examples(f, 1, 4, 3, rng=np.random.default_rng(1), documents=documents)
-    assert other["token"].tolist() != table["token"].tolist()
-
-
-def test_quantile_examples_of_rare_and_silent_features():
-    dense = np.zeros((6, 2), dtype="f4")
-    dense[[1, 4], 0] = [1, 2]
-    f, documents = feature_activations(dense), np.zeros((1, 6), dtype=int)
-    rng = np.random.default_rng(0)
-    rare = quantile_examples(f, 0, 4, 5, rng=rng, documents=documents)
-    assert rare[["quantile", "token"]].to_numpy().tolist() == [[0, 1], [1, 4]]
-    assert quantile_examples(f, 1, 4, 5, rng=rng, documents=documents).empty
-
-
-def test_a_feature_or_a_stream_that_does_not_fit_is_refused():
-    _, f, documents = stream_with_documents()
-    with pytest.raises(FeatlibError, match=r"feature 11 does not exist.*0 to 10"):
-        top_examples(f, 11, documents=documents)
-    with pytest.raises(FeatlibError, match="one entry per token"):
-        top_examples(f, 0, documents=documents[:-1])

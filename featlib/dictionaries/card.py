@@ -1,9 +1,4 @@
-"""Sparse autoencoders: configured, trained, kept, and scored inside their model.
-
-The parts are `sae_model` (the dictionary and its folder), `sae_training` (several seeds in one
-pass), `sae_gradients` (the loss and its gradients) and `sparse_codes` (sparse products); this
-module gives them one name and adds the card that says how good an autoencoder is.
-"""
+"""The card of an autoencoder: how good it is, inside its model, on text that it did not see."""
 
 from __future__ import annotations
 
@@ -16,26 +11,8 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from featlib.dictionaries.activations import harvest, hooked_module
-from featlib.dictionaries.sae import (
-    AutoencoderConfig,
-    SparseAutoencoder,
-    load_autoencoder,
-    save_autoencoder,
-)
-from featlib.dictionaries.training import geometric_median, train_autoencoders
+from featlib.dictionaries.sae import SparseAutoencoder
 from featlib.models.loss import check_blocks, compute_dtype, hidden_states, score_targets, to_device
-
-__all__ = [
-    "AutoencoderConfig",
-    "Baselines",
-    "SparseAutoencoder",
-    "geometric_median",
-    "load_autoencoder",
-    "save_autoencoder",
-    "score_autoencoder",
-    "score_baselines",
-    "train_autoencoders",
-]
 
 ULTRA_RARE = 1e-4  # a feature that fires, but on fewer than 1 in 10,000 tokens
 
@@ -50,7 +27,7 @@ class Baselines:
 
 
 @torch.inference_mode()
-def score_baselines(model: PreTrainedModel, ids: np.ndarray, *, batch_size: int = 32) -> Baselines:
+def score_baselines(model: PreTrainedModel, ids: np.ndarray) -> Baselines:
     """The losses an autoencoder is held against, on blocks `ids` [blocks, context].
 
     The same for every autoencoder of a model: compute once, give to `score_autoencoder`.
@@ -58,20 +35,15 @@ def score_baselines(model: PreTrainedModel, ids: np.ndarray, *, batch_size: int 
     parts = [rows.sum(0, dtype=torch.float64) for rows in harvest(model, ids)]
     mean = (torch.stack(parts).sum(0) / ids.size).float()
     return Baselines(
-        ce=_loss(model, ids, None, batch_size),
-        ce_zero=_loss(model, ids, torch.zeros_like, batch_size),
-        ce_mean=_loss(model, ids, lambda x: mean.expand_as(x), batch_size),
+        ce=_loss(model, ids, None),
+        ce_zero=_loss(model, ids, torch.zeros_like),
+        ce_mean=_loss(model, ids, lambda x: mean.expand_as(x)),
     )
 
 
 @torch.inference_mode()
 def score_autoencoder(
-    sae: SparseAutoencoder,
-    model: PreTrainedModel,
-    ids: np.ndarray,
-    *,
-    baselines: Baselines | None = None,
-    batch_size: int = 32,
+    sae: SparseAutoencoder, model: PreTrainedModel, ids: np.ndarray, baselines: Baselines
 ) -> tuple[dict[str, float], np.ndarray]:
     """An SAE's card on blocks `ids` [blocks, context], and its densities [d_sae].
 
@@ -87,7 +59,6 @@ def score_autoencoder(
     ultra_rare    share of features that fire, but on under 1 in 10,000 tokens (`ULTRA_RARE`)
     densities     share of tokens on which each feature fires
     """
-    baselines = baselines or score_baselines(model, ids, batch_size=batch_size)
     firings = np.zeros(sae.d_sae, np.int64)
     error = squares = 0.0
     total = torch.zeros(sae.d_in, dtype=torch.float64)
@@ -103,7 +74,7 @@ def score_autoencoder(
         total += flat.sum(0, dtype=torch.float64).cpu()
         return rebuilt.reshape(x.shape).to(x.dtype)
 
-    ce_sae = _loss(model, ids, splice, batch_size)
+    ce_sae = _loss(model, ids, splice)
     spread = squares - total.square().sum().item() / ids.size
     gap = baselines.ce_zero - baselines.ce
     densities = firings / ids.size
@@ -126,7 +97,7 @@ def _loss(
     model: PreTrainedModel,
     ids: np.ndarray,
     change: Callable[[Tensor], Tensor] | None,
-    batch_size: int,
+    batch_size: int = 32,
 ) -> float:
     """Mean loss with the activations at `HOOK_NAME` replaced by change(activations)."""
     check_blocks(model, ids)
@@ -141,7 +112,7 @@ def _loss(
     training = model.training
     model.eval()
     try:
-        for start in range(0, len(ids), batch_size):
+        for start in range(0, len(ids)):
             batch = to_device(ids[start : start + batch_size], device)
             loss, _ = score_targets(hidden_states(model, batch), output, batch[:, 1:].reshape(-1))
             total += loss.sum(dtype=torch.float64).item()

@@ -1,0 +1,99 @@
+"""How this book makes and reads a dictionary: chapter 05's training, chapter 06's reading.
+
+Controls train dictionaries of their own and compare them with those, so there is one recipe.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import SimpleNamespace
+
+import numpy as np
+from transformers import PreTrainedModel
+
+from featlib.dictionaries.activations import activation_stats, shuffled_batches
+from featlib.dictionaries.architectures import ARCHITECTURES
+from featlib.dictionaries.features import FeatureActivations, calibrate, encode_stream
+from featlib.dictionaries.sae import AutoencoderConfig, SparseAutoencoder
+from featlib.dictionaries.training import train_autoencoders
+from featlib.params import derive_seed
+from featlib.run import Run
+from featlib.text import tokens
+
+SCALE_BLOCKS = 512  # of the training text, on which a model's scale is measured
+CALIBRATION = 12_000  # tokens of the common text, drawn at random, that set thresholds there
+
+
+def autoencoder_config(p: SimpleNamespace, d_in: int) -> AutoencoderConfig:
+    """From chapter 05's parameters, for activations of width `d_in`."""
+    return AutoencoderConfig(
+        d_in=d_in,
+        d_sae=p.d_sae,
+        architecture=p.sae_architecture,
+        k=p.k,
+        l1=p.l1,
+        lr=p.sae_lr,
+        n_tokens=p.sae_tokens,
+        batch_size=p.sae_batch_size,
+    )
+
+
+def training_text(run: Run, domains: Sequence[str], seed: int, *purpose: str) -> tokens.TokenBlocks:
+    """All training blocks of these domains, mixed in an order of `purpose`'s own."""
+    parts = [tokens.load_blocks(run.tokens, f"{domain}.train") for domain in domains]
+    return tokens.mix_blocks(parts, seed=derive_seed(seed, *purpose))
+
+
+def training_scale(model: PreTrainedModel, text: tokens.TokenBlocks) -> float:
+    """What `model`'s activations are multiplied by."""
+    return activation_stats(model, text.ids[:SCALE_BLOCKS]).scale
+
+
+def train_dictionaries(
+    model: PreTrainedModel,
+    run: Run,
+    domains: Sequence[str],
+    config: AutoencoderConfig,
+    *,
+    name: str,
+    seeds: Sequence[int],
+    seed: int,
+    init: SparseAutoencoder | None = None,
+    progress: str | None = None,
+) -> list[SparseAutoencoder]:
+    """Autoencoders of `model`, one for each of `seeds`, all from the same activations.
+
+    `domains`: the kinds of text that it reads; `name` and the run's `seed` give their order.
+    """
+    text = training_text(run, domains, seed, "sae mix", name)
+    scale = training_scale(model, text)
+    batches = shuffled_batches(
+        model,
+        text.ids,
+        n_tokens=config.n_tokens,
+        batch_size=config.batch_size,
+        seed=derive_seed(seed, "sae order", name),
+        scale=scale,
+    )
+    return train_autoencoders(batches, config, seeds, init, scale=scale, progress=progress)[0]
+
+
+def calibration_ids(stream: tokens.TokenBlocks, seed: int) -> np.ndarray:
+    """Blocks [blocks, context] of the common text on which thresholds are set."""
+    n_tokens = min(CALIBRATION, stream.n_tokens)
+    return tokens.take_tokens(stream, n_tokens, seed=derive_seed(seed, "calibration")).ids
+
+
+def read_common_text(
+    model: PreTrainedModel,
+    saes: Sequence[SparseAutoencoder],
+    stream: tokens.TokenBlocks,
+    *,
+    k: int,
+    seed: int,
+) -> list[FeatureActivations]:
+    """What `saes` find in `model` on the common text, after their thresholds are set on it."""
+    for sae in saes:
+        if ARCHITECTURES[sae.architecture].calibrated:
+            calibrate(model, sae, calibration_ids(stream, seed), k)
+    return [encode_stream(model, sae, stream.ids) for sae in saes]

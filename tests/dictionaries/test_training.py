@@ -1,0 +1,137 @@
+"""Training: planted dictionaries come back as sparse as asked, and a seed is only a start."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from small import D_IN, K, planted, random_weights, small_config, trained
+
+from featlib import FeatlibError
+from featlib.dictionaries.architectures import ARCHITECTURES
+from featlib.dictionaries.sae import SparseAutoencoder
+from featlib.dictionaries.training import _Trainee, train_autoencoders
+
+COUNTING = [name for name, rule in ARCHITECTURES.items() if not rule.has_l1]
+
+
+def recovered(sae, directions):
+    cosines = torch.nn.functional.normalize(directions, dim=1) @ sae.W_dec.detach().T
+    return cosines.max(dim=1).values.mean().item()
+
+
+def l0_of(sae, x):
+    return len(sae.encode_sparse(x).cols) / len(x)
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_a_planted_dictionary_is_recovered(name):
+    x, directions = planted(150_000)
+    config = small_config(
+        architecture=name, d_sae=48, l1=0.7, n_tokens=len(x), lr=1e-2, beta2=0.999
+    )
+    (sae,), curve = train_autoencoders(x.split(256), config, [0])
+    assert recovered(sae, directions) > 0.95
+    assert curve["fvu"].iloc[-1] < 0.1
+    start = SparseAutoencoder(*(torch.zeros(1, 1),) * 2, torch.randn(48, D_IN), torch.zeros(1))
+    start.W_dec.data /= start.W_dec.data.norm(dim=1, keepdim=True)
+    assert recovered(start, directions) < 0.7  # the measure itself can fail
+
+
+@pytest.mark.parametrize("name", COUNTING)
+def test_l0_on_held_out_rows_is_k(name):
+    x, _ = planted(80_000)
+    config = small_config(architecture=name, n_tokens=60_000)
+    (sae,), _ = train_autoencoders(x[:60_000].split(256), config, [0])
+    assert l0_of(sae, x[60_000:]) == pytest.approx(K, rel=0.1)
+
+
+def test_more_l1_means_fewer_features():
+    l0 = [l0_of(*trained(architecture="relu", l1=l1)) for l1 in (0.1, 4.0)]
+    assert l0[1] < 0.8 * l0[0]
+
+
+def test_features_learn_thresholds_of_their_own():
+    sae, x = trained(60_000, architecture="jumprelu", lr=5e-3)
+    often = sae.encode_sparse(x).counts() > 100
+    assert sae.threshold.min() >= 0
+    assert sae.threshold[torch.from_numpy(often)].std() > 0.05
+    assert trained()[0].threshold.unique().numel() == 1  # batchtopk has one for all
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_seeds_trained_together_equal_each_alone(name):
+    x, _ = planted(4096)
+    config = small_config(architecture=name)
+    together, curve = train_autoencoders(x.split(256), config, [5, 6], scale=2.0)
+    for seed, sae in zip([5, 6], together, strict=True):
+        (alone,), curve_alone = train_autoencoders(x.split(256), config, [seed], scale=2.0)
+        for part, value in alone.state_dict().items():
+            assert torch.equal(value, sae.state_dict()[part]), part
+        assert curve[curve["seed"] == seed].reset_index(drop=True).equals(curve_alone)
+    assert not torch.allclose(together[0].W_dec, together[1].W_dec)
+
+
+def test_decoder_rows_stay_on_the_unit_sphere_and_gradients_tangent_to_it():
+    x, _ = planted(2048)
+    trainee = _Trainee(small_config(lr=0.05), x[:256], 0, None)
+    with torch.no_grad():
+        for batch in x.split(256):
+            rows = trainee.w.W_dec.clone()
+            trainee.update(batch, 0.05, False)
+            gradient = trainee.w.W_dec.grad
+            along = (gradient * rows).sum(1)
+            assert (along.abs() <= 1e-5 * (1e-3 + gradient.norm(dim=1))).all()
+            torch.testing.assert_close(trainee.w.W_dec.norm(dim=1), torch.ones(32))
+            assert not torch.allclose(trainee.w.W_dec, rows)
+    finished = trainee.finish(1.0)
+    torch.testing.assert_close(finished.W_dec.norm(dim=1), torch.ones(32), atol=2e-6, rtol=0)
+
+
+def test_the_threshold_is_a_mean_of_the_batches_own():
+    x, _ = planted(2048)
+    (sae,), curve = train_autoencoders(x.split(256), small_config(n_tokens=2048), [0])
+    assert len(curve) == 8  # few: a mean that started from 0 would still lie below them all
+    assert curve["threshold"].min() < sae.threshold[0] < curve["threshold"].max()
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize("weight", [1 / 8, 0.0])
+def test_the_auxiliary_loss_revives_dead_features(name, weight):
+    x, _ = planted(60_000)
+    w = random_weights(d_sae=32)
+    w.b_enc[:16] = -8.0  # below anything the data reaches
+    start = SparseAutoencoder(w.W_enc.T.contiguous(), w.b_enc, w.W_dec, w.b_dec, threshold=0.5)
+    config = small_config(
+        architecture=name, n_tokens=len(x), aux_weight=weight, dead_after=1000, lr=5e-3
+    )
+    (sae,), curve = train_autoencoders(x.split(256), config, [0], start)
+    revived = (sae.encode_sparse(x).counts()[:16] > 0).mean()
+    assert curve["dead"].max() >= 0.5
+    assert revived > 0.7 if weight else revived == 0
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_a_warm_start_goes_on_from_the_weights_given(name):
+    x, _ = planted(40_000)
+    config = small_config(architecture=name, n_tokens=len(x), lr=3e-3)
+    (first,), curve = train_autoencoders(x.split(256), config, [0])
+    kept = {k: v.clone() for k, v in first.state_dict().items()}
+    again, more = train_autoencoders(
+        x[:4096].split(256), small_config(architecture=name, lr=1e-5), [0, 1], first
+    )
+    assert more["fvu"].iloc[0] == pytest.approx(curve["fvu"].iloc[-1], abs=0.03)
+    assert torch.equal(again[0].W_dec, again[1].W_dec)
+    assert all(torch.equal(v, first.state_dict()[k]) for k, v in kept.items())
+
+
+def test_the_curve_counts_tokens():
+    x, _ = planted(1000)
+    _, curve = train_autoencoders(x.split(256), small_config(n_tokens=1000), [0, 1])
+    assert curve["tokens"].tolist() == [256, 256, 512, 512, 768, 768, 1000, 1000]
+    assert curve["l0"].tolist() == [K] * 8
+
+
+def test_too_few_activations_are_an_error():
+    x, _ = planted(1024)
+    with pytest.raises(FeatlibError, match="ended after 1,024 of n_tokens = 4,096"):
+        train_autoencoders(x.split(256), small_config(), [0])
