@@ -5,7 +5,7 @@
 All contenders train the same BatchTopK dictionary with Adam on the same activations (sums of a few
 planted directions), from the same weights, take turns in one process, and are compared by the
 fastest of their rounds. Ratios are what to read; the last column says that all learn the same.
-  ours         featlib.autoencoder.train_autoencoders
+  ours         featlib.dictionaries.training.train_autoencoders
   plain fp32   autograd through dense float32 products, torch.topk over the batch
   plain bf16   the same under autocast
 The second table is the encoder alone, on the trained dictionary: ours rules out in bfloat16 and
@@ -66,7 +66,7 @@ def plain(x: Tensor, config: AutoencoderConfig, *, mixed: bool) -> tuple[Tensor,
 
 
 def ours(x: Tensor, config: AutoencoderConfig) -> SparseAutoencoder:
-    return train_autoencoders(x.split(config.batch_size), config, [0])[0][0]
+    return train_autoencoders(x.split(config.batch_size), config, [0])[0]
 
 
 def fastest(contenders: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:

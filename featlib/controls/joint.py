@@ -97,24 +97,17 @@ def train_joint(c: ControlRun) -> Joint:
     rng = np.random.default_rng(derive_seed(c.p.seed, "plants"))
     strength = float(c.acts["base"][0].matrix.data.mean())
     plants = plant_features(len(MODELS), own.d_in, strength, rng)
-    batches = cross.joint_batches(
-        c.models,
-        blocks.ids,
-        scales,
-        n_tokens=config.n_tokens,
-        batch_size=config.batch_size,
-        seed=derive_seed(c.p.seed, "crosscoder"),
-    )
+    seed = derive_seed(c.p.seed, "crosscoder")
+    batches = cross.joint_batches(c.models, blocks.ids, scales, config, seed)
     crosscoder = cross.train_crosscoder(plants.add_to(batches, rng), scales, config, seed=0)
     ids = recipes.calibration_ids(c.stream, c.p.seed)
-    cross.set_threshold(crosscoder, c.models, ids, config.k)
-    read, fvu = cross.read_stream(crosscoder, c.models, c.stream.ids)
+    rows = cross.side_by_side(crosscoder, c.models, ids)
+    features.calibrate_on(crosscoder.sae, rows, config.k)
+    read, fvu = read_common(c, crosscoder)
     cross.save_crosscoder(crosscoder, c.run.crosscoder, {"training": asdict(config)})
     features.save_features(read, c.run.crosscoder_features)
     own_fvu = {
-        m: cross.read_stream(cross.Crosscoder((m,), sae, (sae.scale,)), c.models, c.stream.ids)[1][
-            m
-        ]
+        m: read_common(c, cross.Crosscoder((m,), sae, (sae.scale,)))[1][m]
         for m, sae in c.saes.items()
     }
     return Joint(
@@ -126,6 +119,13 @@ def train_joint(c: ControlRun) -> Joint:
         planted=count_plants(find_plants(c, crosscoder, plants, rng), c.p.threshold),
         seconds=time.monotonic() - started,
     )
+
+
+def read_common(
+    c: ControlRun, crosscoder: cross.Crosscoder
+) -> tuple[features.FeatureActivations, dict[str, float]]:
+    """Features on the common text, and each model's FVU there."""
+    return cross.encode_joint(crosscoder, cross.side_by_side(crosscoder, c.models, c.stream.ids))
 
 
 def find_plants(

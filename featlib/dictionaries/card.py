@@ -112,7 +112,7 @@ def _loss(
     training = model.training
     model.eval()
     try:
-        for start in range(0, len(ids)):
+        for start in range(0, len(ids), batch_size):
             batch = to_device(ids[start : start + batch_size], device)
             loss, _ = score_targets(hidden_states(model, batch), output, batch[:, 1:].reshape(-1))
             total += loss.sum(dtype=torch.float64).item()

@@ -39,7 +39,7 @@ from torch import Tensor
 
 from featlib import FeatlibError
 from featlib.dictionaries.activations import HOOK_NAME, harvest, shuffled_batches
-from featlib.dictionaries.features import FeatureActivations, calibrate_on, feature_activations
+from featlib.dictionaries.features import FeatureActivations, feature_activations
 from featlib.dictionaries.sae import (
     AutoencoderConfig,
     SparseAutoencoder,
@@ -53,6 +53,7 @@ if TYPE_CHECKING:
 
 
 BEGIN_SHARED = 0.5  # share of the rows of W_dec that start in all models
+BUFFER = 32_768  # tokens of each model that are shuffled at a time
 
 
 @dataclass(frozen=True)
@@ -77,13 +78,10 @@ def joint_batches(
     models: Mapping[str, PreTrainedModel],
     ids: np.ndarray,
     scales: Mapping[str, float],
-    *,
-    n_tokens: int,
-    batch_size: int,
+    config: AutoencoderConfig,
     seed: int,
-    buffer_tokens: int = 32_768,
 ) -> Iterator[Tensor]:
-    """Batches [batch_size, models * d_in]: row i holds all models' scaled activations of one token.
+    """`config`'s batches [tokens, models * d_in]: row i holds all models' activations of one token.
 
     `ids` [blocks, context] are read by every model. The order of rows depends on sizes and `seed`
     alone (`activations.shuffled_batches`), so the models' streams stay in step.
@@ -92,9 +90,9 @@ def joint_batches(
         shuffled_batches(
             model,
             ids,
-            n_tokens=n_tokens,
-            batch_size=batch_size,
-            buffer_tokens=buffer_tokens,
+            n_tokens=config.n_tokens,
+            batch_size=config.batch_size,
+            buffer_tokens=BUFFER,
             seed=seed,
             scale=scales[name],
         )
@@ -105,12 +103,7 @@ def joint_batches(
 
 
 def train_crosscoder(
-    batches: Iterable[Tensor],
-    scales: Mapping[str, float],
-    config: AutoencoderConfig,
-    *,
-    seed: int,
-    progress: str | None = None,
+    batches: Iterable[Tensor], scales: Mapping[str, float], config: AutoencoderConfig, *, seed: int
 ) -> Crosscoder:
     """Fit a crosscoder to batches [tokens, models * d_in] (`joint_batches`).
 
@@ -118,26 +111,12 @@ def train_crosscoder(
     activations were multiplied by. `config.d_in` is that of all models together, `config.k` the
     features per token for all of them.
     """
-    names = tuple(scales)
-    if config.d_in % len(names):
-        raise FeatlibError(
-            f"d_in = {config.d_in} cannot be shared out equally among {len(names)} models "
-            f"({', '.join(names)}); give the width of all their activations side by side"
-        )
-    if config.architecture != "batchtopk":
-        raise FeatlibError(
-            "a crosscoder must be batchtopk: with an L1 penalty it invents exclusive features"
-        )
+    assert config.d_in % len(scales) == 0 and config.architecture == "batchtopk", config
     batches = iter(batches)
-    try:
-        first = next(batches)
-    except StopIteration:
-        raise FeatlibError("no activations to train a crosscoder on") from None
-    start = _start(first, len(names), config, seed)
-    (sae,), _ = train_autoencoders(
-        itertools.chain([first], batches), config, seeds=[seed], init=start, progress=progress
-    )
-    return Crosscoder(names, sae, tuple(scales.values()))
+    first = next(batches)
+    start = _start(first, len(scales), config, seed)
+    (sae,) = train_autoencoders(itertools.chain([first], batches), config, [seed], start)
+    return Crosscoder(tuple(scales), sae, tuple(scales.values()))
 
 
 def _start(x: Tensor, n_models: int, config: AutoencoderConfig, seed: int) -> SparseAutoencoder:
@@ -154,34 +133,10 @@ def _start(x: Tensor, n_models: int, config: AutoencoderConfig, seed: int) -> Sp
     return SparseAutoencoder(W_dec.T.clone(), x.new_zeros(config.d_sae), W_dec, x.mean(0))
 
 
-@torch.no_grad()
-def read_stream(
-    crosscoder: Crosscoder,
-    models: Mapping[str, PreTrainedModel],
-    ids: np.ndarray,
-) -> tuple[FeatureActivations, dict[str, float]]:
-    """Features of every token of `ids` [blocks, context], and each model's FVU."""
-    return encode_joint(crosscoder, side_by_side(crosscoder, models, ids))
-
-
-@torch.no_grad()
-def set_threshold(
-    crosscoder: Crosscoder, models: Mapping[str, PreTrainedModel], ids: np.ndarray, l0: float
-) -> None:
-    """Make `l0` features active per token of `ids` [blocks, context], as for the autoencoders."""
-    calibrate_on(crosscoder.sae, side_by_side(crosscoder, models, ids), l0)
-
-
 def side_by_side(
     crosscoder: Crosscoder, models: Mapping[str, PreTrainedModel], ids: np.ndarray
 ) -> Iterator[Tensor]:
-    """Scaled activations [tokens, models * d_in], in reading order."""
-    missing = [name for name in crosscoder.names if name not in models]
-    if missing:
-        raise FeatlibError(
-            f"the crosscoder reads {', '.join(crosscoder.names)}; {', '.join(missing)} is missing "
-            "from the models given: pass all of them, by name"
-        )
+    """Scaled activations [tokens, models * d_in] of blocks `ids` [blocks, context], in order."""
     streams = [harvest(models[name], ids) for name in crosscoder.names]
     for rows in zip(*streams, strict=True):
         parts = zip(rows, crosscoder.scales, strict=True)
@@ -206,13 +161,10 @@ def encode_joint(
         square += rows.square().sum((0, 2)).cpu().numpy()
         total += rows.sum(0).cpu().numpy()
         n += len(x)
-    if not n:
-        raise FeatlibError("no activations to encode: the token stream is empty")
     spread = square - (total**2).sum(1) / n
     fvu = np.divide(error, spread, out=np.full(m, np.nan), where=spread > 0)
-    return feature_activations(sp.vstack(parts, format="csr")), dict(
-        zip(crosscoder.names, fvu.tolist(), strict=True)
-    )
+    by_name = dict(zip(crosscoder.names, fvu.tolist(), strict=True))
+    return feature_activations(sp.vstack(parts, format="csr")), by_name
 
 
 def save_crosscoder(
@@ -235,13 +187,7 @@ def load_crosscoder(folder: str | Path) -> Crosscoder:
             f"{folder} holds no crosscoder: chapter 11 trains one where the parameter "
             "control_crosscoder is true. Set it, and run that chapter first"
         )
-    sae = load_autoencoder(folder)
     about = json.loads((folder / "cfg.json").read_text(encoding="utf-8"))["metadata"]
-    try:
-        names, scales = tuple(about["models"]), tuple(map(float, about["model_scales"]))
-    except (KeyError, TypeError, ValueError) as error:
-        raise FeatlibError(
-            f"{folder} is an autoencoder and no crosscoder ({error!r}): it does not name the "
-            "models that it reads. Delete it and run chapter 11 again"
-        ) from error
-    return Crosscoder(names, sae, scales)
+    return Crosscoder(
+        tuple(about["models"]), load_autoencoder(folder), tuple(map(float, about["model_scales"]))
+    )

@@ -75,7 +75,7 @@ def train_dictionaries(
         seed=derive_seed(seed, "sae order", name),
         scale=scale,
     )
-    return train_autoencoders(batches, config, seeds, init, scale=scale, progress=progress)[0]
+    return train_autoencoders(batches, config, seeds, init, scale=scale, progress=progress)
 
 
 def calibration_ids(stream: tokens.TokenBlocks, seed: int) -> np.ndarray:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable, Sequence
 
-import pandas as pd
 import torch
 from torch import Tensor
 from tqdm.auto import tqdm
@@ -26,14 +26,12 @@ def train_autoencoders(
     *,
     scale: float = 1.0,
     progress: str | None = None,
-) -> tuple[list[SparseAutoencoder], pd.DataFrame]:
+) -> list[SparseAutoencoder]:
     """Train one SAE per seed on the same batches [tokens, d_in] of scaled activations.
 
     A seed draws the starting dictionary and nothing else; trained with others it ends bit for bit
-    as it does alone. `init` starts from trained weights instead.
-    `scale` is what the batches were multiplied by; the SAEs carry it. `progress` labels a bar.
-    Returns the SAEs, in the order of `seeds`, and the curve: seed, step, tokens, fvu, l0,
-    threshold, dead (share), lr.
+    as it does alone. `init` starts from trained weights instead. `scale` is what the batches were
+    multiplied by; the SAEs carry it. `progress` labels a bar.
 
     Deviation: the paper has one autoencoder per model, all from one seed; we train several per
     model and compare those of different seeds, because without a second there is no ceiling, and a
@@ -42,21 +40,13 @@ def train_autoencoders(
     assert seeds and len(set(seeds)) == len(seeds), seeds
     n_steps = math.ceil(config.n_tokens / config.batch_size)
     trainees: list[_Trainee] = []
-    curve: list[dict[str, float]] = []
     bar = tqdm(total=config.n_tokens, unit="tok", desc=progress, disable=progress is None)
     step = tokens = 0
     with bar, torch.no_grad():
-        for x in batches:
-            if step == n_steps:
-                break
-            assert x.ndim == 2 and x.shape[1] == config.d_in, (x.shape, config.d_in)
+        for x in itertools.islice(batches, n_steps):
             trainees = trainees or [_Trainee(config, x, seed, init) for seed in seeds]
-            lr = config.lr * _lr_shape(step, n_steps, config)
-            record = step % max(1, n_steps // 100) == 0 or step == n_steps - 1
             for trainee in trainees:
-                row = trainee.update(x, lr, record)
-                if record:
-                    curve.append({"step": step, "tokens": tokens + len(x), "lr": lr, **row})
+                trainee.update(x, config.lr * _lr_shape(step, n_steps, config))
             step, tokens = step + 1, tokens + len(x)
             bar.update(len(x))
     if step < n_steps:
@@ -64,8 +54,7 @@ def train_autoencoders(
             f"The activations ended after {tokens:,} of n_tokens = {config.n_tokens:,}; "
             "give more, or lower n_tokens."
         )
-    columns = ["seed", "step", "tokens", "fvu", "l0", "threshold", "dead", "lr"]
-    return [trainee.finish(scale) for trainee in trainees], pd.DataFrame(curve)[columns]
+    return [trainee.finish(scale) for trainee in trainees]
 
 
 class _Trainee:
@@ -74,7 +63,7 @@ class _Trainee:
     def __init__(
         self, config: AutoencoderConfig, x: Tensor, seed: int, init: SparseAutoencoder | None
     ) -> None:
-        self.config, self.seed, self.rule = config, seed, ARCHITECTURES[config.architecture]
+        self.config, self.rule = config, ARCHITECTURES[config.architecture]
         if init is None:
             draw = torch.Generator().manual_seed(seed)
             W_dec = torch.randn(config.d_sae, config.d_in, generator=draw).to(x.device)
@@ -110,7 +99,7 @@ class _Trainee:
         pre = (x - self.w.b_dec) @ self.w.W_enc.T
         return x.new_zeros(self.config.d_sae) + BatchTopK().limit(pre, self.config.k, None)
 
-    def update(self, x: Tensor, lr: float, record: bool) -> dict[str, float]:
+    def update(self, x: Tensor, lr: float) -> None:
         c, w = self.config, self.w
         l1 = c.l1 if self.rule.has_l1 else 0.0
         step = take_step(w, x, self.rule, k=c.k, l1=l1, hint=self.last)
@@ -135,16 +124,6 @@ class _Trainee:
             self.last = step.threshold
             self.running += (1 - THRESHOLD_MEMORY) * (step.threshold - self.running)
             self.weight += (1 - THRESHOLD_MEMORY) * (1 - self.weight)
-        if not record:
-            return {}
-        spread = (x - x.mean(0)).square().sum().item()
-        return {
-            "seed": self.seed,
-            "fvu": step.error.square().sum().item() / spread if spread else math.nan,
-            "l0": step.counts.sum().item() / len(x),
-            "threshold": step.threshold,
-            "dead": len(dead) / c.d_sae,
-        }
 
     def finish(self, scale: float) -> SparseAutoencoder:
         W_enc, b_enc, W_dec, b_dec, *learned = (t.detach().cpu() for t in self.w.tensors())

@@ -53,7 +53,7 @@ def trained(n: int = 20_000, **changes) -> tuple[SparseAutoencoder, torch.Tensor
     """An autoencoder after a short training, and the rows that it saw."""
     x, _ = planted(n)
     config = small_config(n_tokens=n, **changes)
-    return train_autoencoders(x.split(256), config, [0], scale=1.7)[0][0], x
+    return train_autoencoders(x.split(256), config, [0], scale=1.7)[0], x
 
 
 def tiny_model(seed: int = 0, context: int = 16, width: int = 24) -> PreTrainedModel:
@@ -70,6 +70,12 @@ def tiny_model(seed: int = 0, context: int = 16, width: int = 24) -> PreTrainedM
 
 def random_ids(blocks: int, context: int = 16, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(3, 300, (blocks, context)).astype(np.uint16)
+
+
+def fvu(sae: SparseAutoencoder, x: torch.Tensor) -> float:
+    """Fraction of the variance of scaled x [tokens, d_in] that is unexplained."""
+    error = x - sae.decode_sparse(sae.encode_sparse(x))
+    return (error.square().sum() / (x - x.mean(0)).square().sum()).item()
 
 
 def with_scale(sae: SparseAutoencoder, x: torch.Tensor) -> torch.Tensor:

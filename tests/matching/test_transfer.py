@@ -41,7 +41,7 @@ def family():
     config = AutoencoderConfig(
         d_in=24, d_sae=32, k=4, n_tokens=30 * len(x), batch_size=len(x), lr=1e-2
     )
-    (sae,), _ = train_autoencoders([x] * 30, config, seeds=[0], scale=scale)
+    (sae,) = train_autoencoders([x] * 30, config, seeds=[0], scale=scale)
     return ids, base, other, sae, scale
 
 
