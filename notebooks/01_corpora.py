@@ -48,7 +48,11 @@ from featlib.chapter import start_chapter
 from featlib.family import DOMAIN_NAMES, DOMAINS
 from featlib.params import derive_seed
 from featlib.run import atomic_path
-from featlib.show import charts
+from featlib.show.figure import table
+from featlib.show.flow import design_diagram
+from featlib.show.marks import bars
+from featlib.show.scales import Axis
+from featlib.show.strips import excerpts
 from featlib.text import corpora, tokens
 
 chapter = start_chapter("01_corpora", globals())
@@ -62,7 +66,7 @@ p, run_folder = chapter.params, chapter.run
 
 # %% tags=["hide-input"]
 chapter.figure(
-    charts.design_diagram(),
+    design_diagram(),
     name="design",
     caption="BabyPython is trained on English and Python, fine-tuned on Lua and on short stories, "
     "and the two children are merged.",
@@ -105,11 +109,17 @@ for domain in DOMAINS:
     )
 summary = corpora.describe(splits)
 columns = ["domain", "split", "documents", "megabytes", "sources"]
-charts.table(summary[columns].replace({"domain": DOMAIN_NAMES}))
+table(summary[columns].replace({"domain": DOMAIN_NAMES}))
 
 # %% tags=["hide-input"]
 chapter.figure(
-    charts.corpus_bars(summary),
+    bars(
+        summary.assign(millions=summary["characters"] / 1e6),
+        x=Axis("millions", "millions of characters", zero=True),
+        y="domain",
+        color="domain",
+        shade="split",
+    ),
     name="corpora",
     caption="Characters of each kind of text, by split. The base model reads BabyLM and Python; "
     "each fine-tune reads one of the other two.",
@@ -130,19 +140,19 @@ licences = {
     for domain in DOMAINS
 }
 names = [DOMAIN_NAMES[domain] for domain in licences]
-charts.table(pd.DataFrame({"domain": names, "licences": licences.values()}))
+table(pd.DataFrame({"domain": names, "licences": licences.values()}))
 
 # %% [markdown]
 # Some files were passed over: too large, minified, not text, or mostly data. Each with its reason:
 
 # %% tags=["hide-input"]
-charts.table(pd.concat(skipped, ignore_index=True).replace({"domain": DOMAIN_NAMES}))
+table(pd.concat(skipped, ignore_index=True).replace({"domain": DOMAIN_NAMES}))
 
 # %% [markdown]
 # The beginning of one document of each kind, so that we know what we are talking about:
 
 # %% tags=["hide-input"]
-charts.excerpts({DOMAIN_NAMES[d]: splits[d]["train"][0].text for d in DOMAINS}, lines=8)
+excerpts({DOMAIN_NAMES[d]: splits[d]["train"][0].text for d in DOMAINS}, lines=8)
 
 # %% [markdown]
 # ## Tokens
@@ -169,7 +179,7 @@ for domain in DOMAINS:
 counts = summary.merge(pd.DataFrame(counted))
 counts["characters per token"] = counts["characters"] / counts["tokens"]
 columns = ["domain", "split", "tokens", "characters per token"]
-charts.table(counts[columns].replace({"domain": DOMAIN_NAMES}), digits=3)
+table(counts[columns].replace({"domain": DOMAIN_NAMES}), digits=3)
 
 # %% [markdown]
 # Held-out documents are kept as text as well: the case studies label them character by character.

@@ -49,7 +49,9 @@ from featlib.family import DOMAIN_NAMES, DOMAINS, TRAINING_MIX
 from featlib.models import mistral as lm
 from featlib.params import derive_seed
 from featlib.run import atomic_path, needed
-from featlib.show import charts
+from featlib.show.figure import table
+from featlib.show.marks import averaged, bars, lines
+from featlib.show.scales import Axis
 from featlib.text import tokens
 
 chapter = start_chapter("02_base_model", globals())
@@ -88,7 +90,7 @@ sizes = dict.fromkeys([*PARTS.values(), "norms"], 0)
 for name, weight in model.named_parameters():
     part = next((label for key, label in PARTS.items() if key in name), "norms")
     sizes[part] += weight.numel()
-charts.table(pd.DataFrame({"part": sizes.keys(), "parameters": sizes.values()}))
+table(pd.DataFrame({"part": sizes.keys(), "parameters": sizes.values()}))
 
 # %% [markdown]
 # ## Training
@@ -114,7 +116,12 @@ with atomic_path(run_folder.table("loss_base")) as path:
     curve.to_parquet(path)
 
 chapter.figure(
-    charts.loss_curves(curve.assign(model="base")),
+    lines(
+        averaged(curve.assign(model="base"), "tokens", by="model").eval("millions = tokens / 1e6"),
+        x=Axis("millions", "millions of tokens seen"),
+        y=Axis("loss", "loss (nats per token)"),
+        color="model",
+    ),
     name="loss-base",
     caption="Training loss of BabyPython, in nats per token.",
     alt=f"Training loss falls from {curve['loss'].iloc[0]:.1f} to "
@@ -148,7 +155,14 @@ with atomic_path(run_folder.table("scores_base")) as path:
     scores.to_parquet(path)
 accuracy = scores.set_index("domain")["accuracy"]
 chapter.figure(
-    charts.domain_scores(scores),
+    bars(
+        scores,
+        x=Axis("accuracy", "next-token accuracy", ".0%", zero=True),
+        y="domain",
+        color="model",
+        beside=True,
+        text="accuracy",
+    ),
     name="scores-base",
     caption="Next-token accuracy of BabyPython on held-out text. It was trained on the first two.",
     alt="Accuracy of BabyPython: "

@@ -45,7 +45,8 @@ from featlib.models import checkpoints
 from featlib.models import mistral as lm
 from featlib.params import derive_seed
 from featlib.run import atomic_path, needed
-from featlib.show import charts
+from featlib.show.marks import averaged, bars, lines
+from featlib.show.scales import Axis
 from featlib.text import tokens
 
 chapter = start_chapter("03_fine_tuning", globals())
@@ -85,7 +86,12 @@ for child in ("lua", "tinystories"):
     curves.append(curve.assign(model=child))
 curves = pd.concat(curves, ignore_index=True)
 chapter.figure(
-    charts.loss_curves(curves),
+    lines(
+        averaged(curves, "tokens", by="model").eval("millions = tokens / 1e6"),
+        x=Axis("millions", "millions of tokens seen"),
+        y=Axis("loss", "loss (nats per token)"),
+        color="model",
+    ),
     name="loss-fine-tunes",
     caption="Training loss of the two fine-tunes, each on its own text.",
     alt="Training loss falls in both fine-tunes: "
@@ -115,7 +121,14 @@ with atomic_path(run_folder.table("scores_fine_tunes")) as path:
 accuracy = scores.pivot(index="model", columns="domain", values="accuracy")
 gain = accuracy - accuracy.loc["base"]
 chapter.figure(
-    charts.domain_scores(scores),
+    bars(
+        scores,
+        x=Axis("accuracy", "next-token accuracy", ".0%", zero=True),
+        y="domain",
+        color="model",
+        beside=True,
+        text="accuracy",
+    ),
     name="scores-fine-tunes",
     caption="Next-token accuracy of the base model and its two children on held-out text.",
     alt=f"After Lua fine-tuning, accuracy on Lua changes by {gain.loc['lua', 'lua']:+.2f}; after "

@@ -41,7 +41,8 @@ from featlib.family import DOMAINS
 from featlib.models import merging
 from featlib.models import mistral as lm
 from featlib.run import atomic_path, needed
-from featlib.show import charts
+from featlib.show.marks import bars, dots, lines
+from featlib.show.scales import Axis, t_axis
 from featlib.text import tokens
 
 chapter = start_chapter("04_merging", globals())
@@ -71,9 +72,29 @@ base, lua, stories = (
 # taken.
 
 # %% tags=["hide-input"]
+SHORT = {
+    r"model\.layers\.0\.|\.weight|_proj": "",
+    r"self_attn\.": "attention ",
+    r"mlp\.": "MLP ",
+    "input_layernorm": "norm before attention",
+    "post_attention_layernorm": "norm before MLP",
+    r"model\.norm": "final norm",
+    r"model\.embed_tokens": "embedding",
+    "lm_head": "unembedding",
+}
 angles = merging.tensor_angles(lua.state_dict(), stories.state_dict(), origin=base.state_dict())
 chapter.figure(
-    charts.tensor_angles(angles),
+    dots(
+        angles.assign(
+            tensor=angles["tensor"].replace(SHORT, regex=True),
+            way=np.where(angles["fallback"], "linear (fallback)", "spherical"),
+        ).sort_values("angle_degrees"),
+        x=Axis("angle_degrees", "angle between the two (degrees)", zero=True),
+        y="tensor",
+        color="way",
+        order="-x",
+        rule=np.degrees(np.arccos(merging.DOT_THRESHOLD)),
+    ),
     name="tensor-angles",
     caption="Angle between the two children, tensor by tensor. Left of the dashed line it is so "
     "small that the merge falls back to a straight line.",
@@ -110,7 +131,14 @@ with atomic_path(run_folder.table("scores")) as path:
     scores.to_parquet(path)
 accuracy = scores.pivot(index="model", columns="domain", values="accuracy")
 chapter.figure(
-    charts.domain_scores(scores),
+    bars(
+        scores,
+        x=Axis("accuracy", "next-token accuracy", ".0%", zero=True),
+        y="domain",
+        color="model",
+        beside=True,
+        text="accuracy",
+    ),
     name="scores",
     caption="Next-token accuracy of all four models on held-out text of all four kinds.",
     alt=f"LuaStories reaches {accuracy.loc['merged', 'lua']:.2f} on Lua (its parents "
@@ -144,7 +172,16 @@ own_method = sweep[sweep["method"] == p.merge_method]
 best = own_method.pivot(index="t", columns="domain", values="accuracy")
 balance = best[["lua", "tinystories"]].mean(axis=1)
 chapter.figure(
-    charts.merge_sweep(sweep, base_scores, t=p.merge_t, method=p.merge_method),
+    lines(
+        own_method,
+        x=t_axis(),
+        y=Axis("accuracy", "next-token accuracy", "%"),
+        color="domain",
+        points=True,
+        levels=base_scores,
+        rule=(p.merge_t, f"used: t = {p.merge_t:g}"),
+        height=320,
+    ),
     name="merge-sweep",
     caption="Accuracy of the merged model as t goes from Lua (0) to TinyStories (1). Dashed: the "
     "base model. The rule marks the t of this run.",
@@ -163,9 +200,18 @@ chapter.figure(
 
 # %% tags=["hide-input"]
 wide = sweep.pivot(index=["t", "domain"], columns="method", values="accuracy")
-largest = (wide["slerp"] - wide["linear"]).abs().max()
+gap = 100 * (wide["slerp"] - wide["linear"])
+largest = gap.abs().max() / 100
+reach = max(2.0, 1.05 * gap.abs().max())  # two points at least: what is noise looks like noise
 chapter.figure(
-    charts.merge_difference(sweep[sweep["method"].isin(["slerp", "linear"])]),
+    lines(
+        gap.rename("points").reset_index(),
+        x=t_axis(),
+        y=Axis("points", "accuracy minus linear (points)", domain=(-reach, reach)),
+        color="domain",
+        points=True,
+        level=0,
+    ),
     name="slerp-minus-linear",
     caption="Accuracy of the slerp merge minus that of the linear merge, in percentage points. "
     "Slerp row by row is in the table.",

@@ -50,7 +50,9 @@ from featlib.dictionaries.sae import save_autoencoder
 from featlib.family import MODELS, PRINT_NAMES, TRAINING_MIX
 from featlib.models import mistral as lm
 from featlib.run import needed
-from featlib.show import charts
+from featlib.show.hists import hist
+from featlib.show.marks import dots, stack
+from featlib.show.scales import Axis
 from featlib.text import tokens
 
 chapter = start_chapter("05_autoencoders", globals())
@@ -125,7 +127,18 @@ shown = densities[(densities["seed"] == 0) & (densities["density"] > 0)]
 # %% tags=["hide-input"]
 run_folder.save_table("autoencoder_cards", cards)
 chapter.figure(
-    charts.autoencoder_cards(cards),
+    stack(
+        *[
+            dots(cards, x=Axis(column, None, form), y="model", color="model", title=title)
+            for column, title, form in [
+                ("l0", "features active per token (L0)", ""),
+                ("fvu", "variance left unexplained (FVU)", ".3f"),
+                ("ce_recovered", "loss recovered", "%"),
+                ("alive", "features alive", "%"),
+            ]
+        ],
+        left=90,
+    ),
     name="autoencoder-cards",
     caption="Scores of all autoencoders on validation text. Dots of one colour are seeds of one "
     "model.",
@@ -142,7 +155,18 @@ chapter.figure(
 
 # %% tags=["hide-input"]
 chapter.figure(
-    charts.density_histogram(shown.assign(log10_density=np.log10(shown["density"]))),
+    hist(
+        shown.assign(log10_density=np.log10(shown["density"])),
+        x=Axis(
+            "log10_density",
+            "fires on one token in so many",
+            domain=(-6, 0),
+            values=range(-6, 1),
+            words={-6: "rarer", -4: "1 in 10⁴", -3: "1 in 1,000", -2: "1 in 100", 0: "always"},
+        ),
+        edges=np.arange(-6, 0.1, 0.25),
+        color="model",
+    ),
     name="densities",
     caption="How often features fire, on a logarithmic scale, first seed of each model. Features "
     "that never fire on the validation text are left out.",

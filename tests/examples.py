@@ -26,7 +26,9 @@ def flows() -> pd.DataFrame:
             "untestable": 130,
         }
         rows += [(parent, child, fate, n, CEILINGS[parent]) for fate, n in counts.items()]
-    return pd.DataFrame(rows, columns=["parent", "child", "fate", "count", "ceiling"])
+    return pd.DataFrame(rows, columns=["parent", "child", "fate", "count", "ceiling"]).assign(
+        children=1950
+    )
 
 
 def sweep() -> pd.DataFrame:
@@ -89,7 +91,7 @@ def every_chart(seed: int = 0) -> dict[str, alt.TopLevelMixin]:
         columns=["domain", "split", "documents", "characters"],
     )
     return {
-        "design": charts.design_diagram(0.58),
+        "design": charts.design_diagram(),
         "flow": charts.flow(flows()),
         "loss": charts.loss_curves(curve),
         "scores": charts.domain_scores(scores),

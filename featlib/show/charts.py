@@ -15,7 +15,6 @@ import pandas as pd
 
 from featlib import FeatlibError
 from featlib.family import DOMAIN_NAMES, DOMAINS, MODEL_COLORS, MODELS, PRINT_NAMES
-from featlib.show.diagrams import design_diagram
 from featlib.show.feature_charts import (
     autoencoder_cards,
     chance_by_firings,
@@ -36,7 +35,7 @@ from featlib.show.figure import (
     fold,
     table,
 )
-from featlib.show.flow import flow
+from featlib.show.flow import design_diagram, flow
 from featlib.show.strips import excerpts, token_strip, token_strips
 
 __all__ = [

@@ -15,11 +15,11 @@ import pandas as pd
 
 from featlib import FeatlibError
 from featlib.family import DOMAIN_COLORS, DOMAIN_NAMES, DOMAINS, MODEL_COLORS, MODELS, PRINT_NAMES
-from featlib.show.feature_lists import list_features, picked_opacity
 from featlib.show.figure import (
     FATE_COLORS,
     Layered,
 )
+from featlib.show.picks import list_features, picked_opacity
 
 LABELS = 90  # pixels of the names of models
 GUTTER = (

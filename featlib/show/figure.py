@@ -80,6 +80,7 @@ def theme(mode: Literal["light", "dark"], font: str = FONT) -> dict[str, Any]:
             "symbolStrokeWidth": 2.5,
             "columnPadding": 14,
             "offset": 8,
+            "layout": {"top": {"direction": "vertical", "anchor": "start"}},  # one below another
         },
         "header": {"labelColor": ink, "labelFont": font, "labelFontSize": 12},
         "title": {
@@ -180,14 +181,17 @@ def figure(
         body = f'<div class="fl-html" role="group" aria-label="{said}">{chart}</div>'
         behind = chart.data if data is None else data
         return Figure(name, caption, alt, body, None, behind, made_by)
-    own = chart.data if isinstance(getattr(chart, "data", None), pd.DataFrame) else None
+    if data is None:
+        tables = [part.data for part in [chart, *getattr(chart, "vconcat", [])]]
+        tables = [table for table in tables if isinstance(table, pd.DataFrame)]
+        data = pd.concat(tables, ignore_index=True) if tables else None
     spec = chart_spec(chart)
     label = html.escape(alt, quote=True)
     body = (
         f'<div class="fl-chart"><div class="fl-live" role="img" aria-label="{label}" hidden></div>'
         f'<div class="fl-static">{_static_svg(spec, name, label)}</div></div>'
     )
-    return Figure(name, caption, alt, body, spec, own if data is None else data, made_by)
+    return Figure(name, caption, alt, body, spec, data, made_by)
 
 
 def chart_spec(chart: alt.TopLevelMixin) -> dict[str, Any]:

@@ -1,0 +1,161 @@
+"""Charts whose parts can be chosen, to see the features behind them."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import altair as alt
+import numpy as np
+import pandas as pd
+
+from featlib import FeatlibError
+from featlib.family import PAIRS, step_name
+from featlib.show.figure import Layered
+from featlib.show.hists import binned, hist_panel
+from featlib.show.marks import framed, lines, looks, marked, read, stack
+from featlib.show.scales import FATES, Axis, scale
+
+BINS = np.linspace(-0.05, 1.0, 22)  # of best correlations
+FEWEST = 5  # features of a group; quartiles of fewer say nothing
+
+
+def list_features(
+    chart: Any, pairs: Iterable[tuple[str, str]], choices: Mapping[str, Any], note: str = ""
+) -> Any:
+    """Let a reader choose a part of the chart and see its features (`_static/feature-list.js`).
+
+    `pairs` are steps (parent, child); `choices` by key: text (ends "features that ..."), fates (the
+    first letters of those meant) and, where needed, r [thousandths] and firings as [from, below],
+    side (child: the child's features), sort, and filter (the atlas can filter by it). A mark whose
+    datum has `step` ("base>lua") and `choice` (a key) is chosen by a click; `picked_opacity` makes
+    the others pale.
+    """
+    meta = dict(chart.usermeta) if isinstance(chart.usermeta, dict) else {}
+    steps = {f"{a}>{b}": step_name(a, b) for a, b in pairs}
+    meta["features"] = {"steps": steps, "choices": dict(choices), "note": note}
+    return chart.add_params(alt.param(name="picked", value="")).properties(usermeta=meta)
+
+
+def picked_opacity(full: float = 1.0) -> Any:
+    """Opacity of a mark of a chart with `list_features`."""
+    chosen = "picked == '' || picked == datum.step + datum.choice"
+    return alt.condition(chosen, alt.value(full), alt.value(0.3 * full))
+
+
+def match_histogram(best: pd.DataFrame, own: pd.DataFrame, *, threshold: float) -> Any:
+    """Best correlation of every parent feature in the child, a panel a pair; choose a bar.
+
+    `best`: parent, child, r. `own`: model, r, the same between two autoencoders of one model, drawn
+    as an outline over the panels of that parent. Bars from `threshold` on count as a match.
+    """
+    x = Axis("r", "best correlation in the child", domain=(BINS[0], 1), values=np.arange(6) / 5)
+    y = Axis("share", None, "%", zero=True)
+    found = dict(list(best.groupby(["parent", "child"])["r"]))
+    pairs, panels = [pair for pair in PAIRS if pair in found], []
+    for parent, child in pairs:
+        r, ceiling = found[parent, child], own.loc[own["model"] == parent, "r"]
+        bars, line = binned(r, BINS), binned(ceiling, BINS)
+        bars["fate"] = np.where(bars["r"] >= threshold - 1e-9, "persists", "disappears")
+        bars = bars.assign(step=f"{parent}>{child}", choice=[f"{low:.2f}" for low in BINS[:-1]])
+        line = pd.concat([line, line.tail(1).assign(r=1.0)])  # closes the last step
+        table = pd.concat([bars.assign(of="best match"), line.assign(of="ceiling")])
+        table = table.fillna("").assign(pair=step_name(parent, child))
+        base = alt.Chart(table)
+        color = alt.Color("fate:N", scale=scale(FATES), legend=None)
+        bar = base.transform_filter("datum.of == 'best match'").mark_bar(
+            binSpacing=1, cursor="pointer"
+        )
+        outline = base.transform_filter("datum.of == 'ceiling'").mark_line(
+            interpolate="step-after", style="ink", strokeWidth=1.6
+        )
+        layers = [*marked(x, threshold), outline.encode(x=x.on(alt.X), y=y.on(alt.Y))]
+        note = f"{(r >= threshold).mean():.0%} match; ceiling {(ceiling >= threshold).mean():.0%}"
+        bar = bar.encode(color=color, opacity=picked_opacity(0.8))
+        panels.append(hist_panel(table, x, y, bar, layers, step_name(parent, child), note))
+    choices = {
+        f"{low:.2f}": {
+            "text": f"have a best r of {low:.2f} to {high:.2f}",
+            "fates": "pd",
+            # The last bar holds r = 1 as well.
+            "r": [round(1000 * low), round(1000 * high) + (high > 0.999)],
+        }
+        for low, high in itertools.pairwise(BINS)
+    }
+    return list_features(stack(*panels, left=36), pairs, choices)
+
+
+def correlation_by_firings(
+    features: pd.DataFrame, *, threshold: float, min_firings: int
+) -> Layered:
+    """Best correlation against how often a feature fires: median and middle half; choose a dot.
+
+    Columns: parent, child, firings, r. Features left of `min_firings` are untestable.
+    """
+    alive = features[features["firings"] > 0]
+    level = np.floor(np.log2(alive["firings"].to_numpy(float))).astype(int)
+    groups = alive.assign(level=level).groupby(["parent", "child", "level"], observed=True)["r"]
+    table = groups.quantile([0.25, 0.5, 0.75]).unstack().set_axis(["low", "r", "high"], axis=1)
+    table = table.assign(features=groups.size()).reset_index()
+    table = table[table["features"] >= FEWEST]
+    if table.empty:
+        raise FeatlibError(f"no {FEWEST} features fire alike; read more tokens (stream_tokens)")
+    steps = list(zip(table["parent"], table["child"], strict=True))
+    table = table.assign(
+        firings=2.0 ** (table["level"] + 0.5),
+        pair=[step_name(*step) for step in steps],
+        step=[f"{a}>{b}" for a, b in steps],
+        choice=table["level"].astype(str),
+    )
+    chart = lines(
+        table,
+        x=Axis("firings", "tokens on which the feature fires", "~s", log=True),
+        y=Axis("r", "best correlation", domain=(0, 1)),
+        color="pair",
+        dash="pair",
+        band=("low", "high"),
+        points=True,
+        rule=(min_firings, ""),
+        level=threshold,
+        columns=2,
+        height=300,
+        keep=["features", "step", "choice"],
+        look={"opacity": picked_opacity()},
+    )
+    choices = {
+        str(n): {
+            "text": f"fire on {2**n:,} to {2 ** (n + 1) - 1:,} tokens",
+            "fates": "pdu",
+            "firings": [2**n, 2 ** (n + 1)],
+        }
+        for n in sorted(set(table["level"]))
+    }
+    return list_features(chart, [pair for pair in PAIRS if pair in steps], choices)
+
+
+def scatter(data: pd.DataFrame, x: Axis, y: Axis, *, color: str, link: str) -> Layered:
+    """Two numbers of each row against one another; a dot leads to the atlas (`link`: model/number).
+
+    Above the diagonal y is the larger. Dragging moves the picture, shift and wheel zoom into it.
+    """
+    table = read(data.assign(atlas=data[link]), [x.column, y.column], [color], ["atlas"])
+    low = float(min(table[x.column].min(), table[y.column].min(), 0))
+    x, y = replace(x, domain=(low, 1)), replace(y, domain=(low, 1))
+    ends = alt.Chart(pd.DataFrame({x.column: [low, 1.0], y.column: [low, 1.0]}))
+    diagonal = ends.mark_line(style="ink", strokeDash=[4, 3], strokeWidth=1)
+    # A bare wheel scrolls the page; a second click would be a double one, which resets.
+    zoom = alt.selection_interval(bind="scales", zoom="wheel![event.shiftKey]", name="zoom")
+    dots = (
+        alt.Chart(table)
+        .mark_point(size=26, opacity=0.55, cursor="pointer")
+        .encode(
+            x=x.on(alt.X),
+            y=y.on(alt.Y),
+            tooltip=["atlas:N", f"{color}:N", x.tip(), y.tip()],
+            **looks(table, "circle", color=color, shape=color),
+        )
+    )
+    layers = [diagonal.encode(x=x.on(alt.X), y=y.on(alt.Y)), dots.add_params(zoom)]
+    return framed(layers, table, 360)
