@@ -2,11 +2,13 @@
 
     python benchmarks/bench_matching.py                 # mini: 2,048 x 2,048, 200,000 tokens, L0 16
     python benchmarks/bench_matching.py --paper         # 16,384 x 16,384, 300,000 tokens, L0 32
-    python benchmarks/bench_matching.py --device cuda
+    python benchmarks/bench_matching.py --paper --device cuda
 
-The peers get the same activations on the same machine: `numpy.corrcoef` and a dense product in
-torch (float32, standardised by chunks), both timed on fewer tokens if asked (`--peer-tokens`; their
-time is linear in tokens, and scaled up) since the whole takes minutes, and SciPy's sparse product.
+Ours goes to a GPU by itself, where there is one and the product is large; `--device` is for the
+dense product in torch. The peers get the same activations on the same machine: `numpy.corrcoef` and
+a dense product in torch (float32, standardised by chunks), both timed on fewer tokens if asked
+(`--peer-tokens`; their time is linear in tokens, and scaled up) since the whole takes minutes, and
+SciPy's sparse product.
 Each line says how far its result is from ours over the tokens that it read.
 """
 
@@ -20,9 +22,10 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 
+from featlib.estimate import document_weights
 from featlib.matching.correlation import pearson
-from featlib.matching.fates import assign_fates, one_to_one, persistence_draws
-from featlib.matching.intervals import document_weights
+from featlib.matching.fates import assign_fates, one_to_one
+from featlib.matching.resampling import persistence_draws
 
 
 def dictionary(n: int, d: int, l0: float, rng: np.random.Generator) -> sp.csr_array:
@@ -97,7 +100,7 @@ def seconds(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--paper", action="store_true", help="the paper's width")
-    parser.add_argument("--device", default=None, help="for ours and the dense product, e.g. cuda")
+    parser.add_argument("--device", default=None, help="for the dense product in torch, e.g. cuda")
     parser.add_argument("--peer-tokens", type=int, default=20_000, help="tokens for dense peers")
     parser.add_argument("--skip-numpy", action="store_true")
     args = parser.parse_args()
@@ -108,7 +111,7 @@ def main() -> None:
     few = min(args.peer_tokens, n)
     print(f"{d:,} x {d:,} features, {n:,} tokens, L0 {a.nnz / n:.1f} and {b.nnz / n:.1f}")
 
-    ours, r = seconds(lambda: pearson(a, b, device=args.device), 3, args.device)
+    ours, r = seconds(lambda: pearson(a, b), 3, args.device)
     short = pearson(a[:few], b[:few])
     print(f"{'ours':28} {ours:9.2f} s")
 

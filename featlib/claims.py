@@ -13,28 +13,14 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
+from featlib.estimate import Estimate
 from featlib.family import PRINT_NAMES
 
 MOST = 0.5  # "most" and "mostly": more than this share
 FALSE_ALARMS = 0.01  # a null that passes for more than this share puts matches in doubt
 FORMATTING = ("punctuation", "whitespace", "special")  # classes of punctuation and layout
 SURE, LIKELY, OPEN = "sure, in this run", "likely", "open"
-
-
-@dataclass(frozen=True)
-class Share:
-    """A share with its 95 % interval."""
-
-    value: float
-    low: float = float("nan")
-    high: float = float("nan")
-
-    def __str__(self) -> str:
-        if np.isfinite(self.low) and np.isfinite(self.high):
-            return f"{self.value:.0%} ({self.low:.0%} to {self.high:.0%})"
-        return f"{self.value:.0%}"
 
 
 class Judgement(NamedTuple):
@@ -49,14 +35,14 @@ class Judgement(NamedTuple):
 class StepShares:
     """One step from a parent to a child, measured in three ways."""
 
-    matching: Share
-    ceiling: Share
-    ratio: Share  # matching / ceiling, the calibrated share
-    transfer: Share
+    matching: Estimate
+    ceiling: Estimate
+    ratio: Estimate  # matching / ceiling, the calibrated share
+    transfer: Estimate
 
 
 def judge_persistence(
-    steps: Mapping[str, StepShares], other_text: Mapping[str, Share] | None = None
+    steps: Mapping[str, StepShares], other_text: Mapping[str, Estimate] | None = None
 ) -> Judgement:
     """Few features persist through fine-tuning. `steps`: children of the base by their print name.
 
@@ -124,7 +110,7 @@ def judge_loss(steps: Mapping[str, StepShares]) -> Judgement:
 
 
 def judge_formatting(
-    everything: Share, survivors: Share, found_again: Share, kept_by_transfer: Share
+    everything: Estimate, survivors: Estimate, found_again: Estimate, kept_by_transfer: Estimate
 ) -> Judgement:
     """Survivors are mostly punctuation and formatting: the share of `FORMATTING` among features.
 
@@ -194,8 +180,8 @@ def judge_index(equal: float, different: float, chance: float) -> Judgement:
 
 def judge_merge(
     into: Mapping[str, StepShares],
-    merged: Share,
-    children: Mapping[str, Share],
+    merged: Estimate,
+    children: Mapping[str, Estimate],
     recovered: int,
     testable: int,
 ) -> Judgement:
@@ -248,11 +234,3 @@ def claims_html(table: pd.DataFrame) -> str:
         cells = (claim, f"<strong>{said}</strong><br><small>{numbers}</small>", sure)
         rows.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
     return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
-
-
-def proportion(k: int, n: int, level: float = 0.95) -> Share:
-    """k of n features, with Wilson's interval (features taken as independent); NaN of none."""
-    if not n:
-        return Share(float("nan"))
-    ci = stats.binomtest(k, n).proportion_ci(level, method="wilson")
-    return Share(k / n, float(ci.low), float(ci.high))

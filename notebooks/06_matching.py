@@ -43,13 +43,14 @@ from featlib.chapter import start_chapter
 from featlib.dictionaries import features
 from featlib.dictionaries.recipes import read_common_text
 from featlib.dictionaries.sae import load_autoencoder
-from featlib.family import DOMAINS, MODELS, PAIRS, PRINT_NAMES
-from featlib.matching import ceilings as controls
-from featlib.matching import fates as matching
-from featlib.matching import nulls
+from featlib.estimate import document_weights
+from featlib.family import DOMAINS, MODELS, PAIRS, PRINT_NAMES, SKIPPED, step_name
+from featlib.matching import ceilings, nulls
+from featlib.matching.correlation import pearson
+from featlib.matching.fates import Rule, one_to_one
 from featlib.models import mistral as lm
 from featlib.params import derive_seed
-from featlib.run import atomic_path, needed, write_json
+from featlib.run import needed, write_json
 from featlib.show import charts
 from featlib.text import tokens
 
@@ -143,34 +144,22 @@ chapter.figure(
 
 
 # %% tags=["hide-input"]
-def fates_of(parent: str, i: int, child: str, j: int) -> matching.Fates:
-    a, b = acts[parent][i], acts[child][j]
-    return matching.assign_fates(
-        matching.pearson(a.matrix, b.matrix),
-        a.firings,
-        b.firings,
-        threshold=p.threshold,
-        min_firings=p.min_firings,
-    )
-
-
 rng = np.random.default_rng(derive_seed(p.seed, "bootstrap"))
-weights = matching.document_weights(stream.documents, p.bootstrap, rng)
-rule = {"threshold": p.threshold, "min_firings": p.min_firings}
-draw = {"weights": weights, "n_boot": p.bootstrap, "rng": rng, **rule}
+rule = Rule(p.threshold, p.min_firings)
+common = {
+    "documents": stream.documents,
+    "weights": document_weights(stream.documents, p.bootstrap, rng),
+    "rng": rng,
+    "rule": rule,
+}
 matrices = {model: [f.matrix for f in acts[model]] for model in MODELS}
-ceilings = {m: controls.seed_ceiling(matrices[m], stream.documents, **draw) for m in MODELS}
+own = {model: ceilings.over_pairs(matrices[model], **common) for model in MODELS}
 crossed = {
-    (parent, child): controls.cross_share(
-        matrices[parent], matrices[child], stream.documents, **draw
-    )
+    (parent, child): ceilings.over_pairs(matrices[parent], matrices[child], **common)
     for parent, child in PAIRS
 }
 fates = {pair: share.fates[0, 1] for pair, share in crossed.items()}
-itself = {model: ceiling.fates[0, 1] for model, ceiling in ceilings.items()}
-
-
-SKIPPED = ("base", "merged")  # the grandchild: in the table below, not in this figure
+itself = {model: ceiling.fates[0, 1] for model, ceiling in own.items()}
 
 
 def testable_r(table: pd.DataFrame, **names: str) -> pd.DataFrame:
@@ -202,18 +191,18 @@ chapter.figure(
 ways = []
 for (parent, child), share in crossed.items():
     f = fates[parent, child]
-    r = matching.pearson(matrices[parent][0], matrices[child][1])
+    r = pearson(matrices[parent][0], matrices[child][1])
     tested = f.parents[f.parents["fate"] != "untestable"]
     passing_r = tested["r"] >= p.threshold
-    paired = matching.one_to_one(r, floor=p.threshold)["parent"]
+    paired = one_to_one(r, floor=p.threshold)["parent"]
     ways.append(
         {
-            "step": f"{PRINT_NAMES[parent]} → {PRINT_NAMES[child]}",
+            "step": step_name(parent, child),
             "best": f"{passing_r.mean():.1%}",
             "mutual": f"{(passing_r & tested['mutual']).mean():.1%}",
             "one-to-one": f"{tested['feature'].isin(paired).mean():.1%}",
-            "seed ceiling (best)": f"{ceilings[parent].share:.1%}",
-            "calibrated (best)": f"{controls.calibrate(share, ceilings[parent])[0]:.2f}",
+            "seed ceiling (best)": f"{own[parent].share.value:.1%}",
+            "calibrated (best)": f"{ceilings.calibrate(share, own[parent]).value:.2f}",
         }
     )
 charts.table(pd.DataFrame(ways))
@@ -228,46 +217,7 @@ charts.table(pd.DataFrame(ways))
 # are shifted within each document, shows what is left when nothing real can match.
 
 # %% tags=["hide-input"]
-rows, flows, metrics = [], [], {}
-for parent, child in PAIRS:
-    share = crossed[parent, child]
-    counted = share.pairs[["persists", "disappears", "emerges", "untestable"]].mean()
-    flows.append(
-        counted.rename_axis("fate")
-        .rename("count")
-        .reset_index()
-        .assign(parent=parent, child=child, ceiling=ceilings[parent].share)
-    )
-    ratio, ratio_low, ratio_high = controls.calibrate(share, ceilings[parent])
-    equal = fates_of(parent, 0, child, 0)
-    row = {
-        "persist": share.share,
-        "persist_low": share.low,
-        "persist_high": share.high,
-        "median_r": share.pairs["median_r"].mean(),
-        "ceiling": ceilings[parent].share,
-        "calibrated": ratio,
-        "testable": fates[parent, child].testable,
-        # no match at all: none that carries the same index
-        "same_index": np.nan_to_num(controls.index_effect(equal)["same_index"]),
-    }
-    null = nulls.shift_null(matrices[parent][0], matrices[child][1], stream.documents, rng, **rule)
-    metrics |= {f"match.{parent}.{child}.{key}": value for key, value in row.items()}
-    metrics[f"null.{parent}.{child}.persist"] = null
-    rows.append(
-        {
-            "parent": parent,
-            "child": child,
-            **row,
-            "calibrated_low": ratio_low,
-            "calibrated_high": ratio_high,
-            "ceiling_low": ceilings[parent].low,
-            "ceiling_high": ceilings[parent].high,
-            "emerge": fates[parent, child].emerge,
-            "null": null,
-        }
-    )
-pairs = pd.DataFrame(rows)
+pairs = ceilings.summarize_steps(matrices, own, crossed, stream.documents, rng, rule)
 chapter.figure(
     charts.fate_bars(pairs),
     name="persistence",
@@ -290,18 +240,12 @@ for (parent, child), f in fates.items():
     for side, table in (("parent", f.parents), ("child", f.children)):
         listed.append(table.assign(parent=parent, child=child, side=side))
 matches = pd.concat(listed, ignore_index=True)
-with atomic_path(run_folder.table("matches")) as path:
-    matches.to_parquet(path)
-with atomic_path(run_folder.table("pairs")) as path:
-    pairs.to_parquet(path)
-with atomic_path(run_folder.table("flows")) as path:
-    pd.concat(flows, ignore_index=True).to_parquet(path)
-by_pair = {(m, m): ceiling for m, ceiling in ceilings.items()} | crossed
-with atomic_path(run_folder.table("seed_pairs")) as path:
-    pd.concat(
-        [share.pairs.assign(parent=a, child=b) for (a, b), share in by_pair.items()],
-        ignore_index=True,
-    ).to_parquet(path)
+run_folder.save_table("matches", matches)
+run_folder.save_table("pairs", pairs)
+run_folder.save_table("flows", ceilings.count_flows(own, crossed))
+by_pair = {(model, model): ceiling for model, ceiling in own.items()} | crossed
+every = [share.pairs.assign(parent=a, child=b) for (a, b), share in by_pair.items()]
+run_folder.save_table("seed_pairs", pd.concat(every, ignore_index=True))
 counts = (
     matches.groupby(["parent", "child", "side", "fate"], observed=True, sort=False)
     .size()
@@ -343,4 +287,4 @@ and features that turn into near relatives of themselves fall below it."""
 )
 
 # %% tags=["remove-input"]
-chapter.finish(metrics)
+chapter.finish(ceilings.step_metrics(pairs))

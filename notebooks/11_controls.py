@@ -488,7 +488,7 @@ Markdown(
 
 # %% tags=["remove-input"]
 mean_index = {
-    how: pd.Series([controls.index_effect(f)["same_index"] for f in table.values()]).mean()
+    how: pd.Series([f.same_index for f in table.values()]).mean()
     for how, table in (("equal", same_start), ("different", fates))
 }
 matched = sum(fates[pair].persist for pair in cr.STEPS[:2]) / 2

@@ -42,7 +42,8 @@ from featlib.describe.atlas_files import BUDGET, write_atlas
 from featlib.dictionaries import features
 from featlib.dictionaries.sae import load_autoencoder
 from featlib.family import DOMAIN_NAMES, DOMAINS, MODELS, PAIRS, PRINT_NAMES
-from featlib.matching import fates as matching
+from featlib.matching.correlation import pearson
+from featlib.matching.fates import Rule, compare
 from featlib.models import mistral as lm
 from featlib.params import derive_seed
 from featlib.run import needed
@@ -112,21 +113,20 @@ for m in MODELS:
 # first autoencoders, so that each has a page of its own.
 
 # %%
-rule = {"threshold": p.threshold, "min_firings": p.min_firings}
-counts = {m: [f.firings for f in acts[m]] for m in MODELS}
+rule = Rule(p.threshold, p.min_firings)
+counts = {m: acts[m][0].firings for m in MODELS}
 chosen = pd.read_parquet(run_folder.table("matches"))
 chosen = chosen[chosen["side"] == "parent"].set_index(["parent", "child"])
 fates: dict[str, dict[str, pd.DataFrame]] = {m: {} for m in MODELS}
 for parent, child in PAIRS:
-    back = matching.pearson(acts[parent][1].matrix, acts[child][0].matrix)
-    found = matching.assign_fates(back, counts[parent][1], counts[child][0], **rule)
+    found = compare(acts[parent][1].matrix, acts[child][0].matrix, rule)
     fates[parent][f"{parent}>{child}"] = chosen.loc[(parent, child)].sort_values("feature")
     fates[child][f"{parent}>{child}"] = found.children
-twins = {m: matching.pearson(acts[m][0].matrix, acts[m][1].matrix).max(axis=1) for m in MODELS}
+twins = {m: pearson(acts[m][0].matrix, acts[m][1].matrix).max(axis=1) for m in MODELS}
 matches: dict[str, dict[str, tuple]] = {m: {} for m in MODELS}
 for i, a in enumerate(MODELS):
     for b in MODELS[i + 1 :]:
-        r = matching.pearson(acts[a][0].matrix, acts[b][0].matrix)
+        r = pearson(acts[a][0].matrix, acts[b][0].matrix)
         matches[a][b], matches[b][a] = atlas.nearest(r), atlas.nearest(r.T)
 matches = {m: {b: matches[m][b] for b in MODELS if b != m} for m in MODELS}
 
@@ -166,7 +166,7 @@ size = write_atlas(
         "vocabulary": tokens.token_strings(tokenizer, range(len(tokenizer))),
         "domains": [DOMAIN_NAMES[d] for d in DOMAINS],
         "labels": list(masks),
-        **rule,
+        **vars(rule),
     },
     ids=stream.ids,
     models=pages,
@@ -222,9 +222,9 @@ chapter.figure(
 # ## What was found, and what could be wrong
 
 # %% tags=["remove-input"]
-dead = {m: int((counts[m][0] == 0).sum()) for m in MODELS}
+dead = {m: int((counts[m] == 0).sum()) for m in MODELS}
 twin_share = {
-    m: float((twins[m] >= p.threshold)[counts[m][0] >= p.min_firings].mean()) for m in MODELS
+    m: float((twins[m] >= p.threshold)[counts[m] >= p.min_firings].mean()) for m in MODELS
 }
 Markdown(
     f"""\

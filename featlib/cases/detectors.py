@@ -20,7 +20,7 @@ from scipy import sparse
 
 from featlib import FeatlibError
 from featlib.dictionaries.features import FeatureActivations
-from featlib.matching.intervals import document_weights
+from featlib.estimate import document_weights, percentile_interval
 
 MEASURES = ("precision", "recall", "f1", "auroc")
 
@@ -227,7 +227,6 @@ def evaluate_detector(
     *,
     seed: int,
     n_boot: int = 200,
-    level: float = 0.95,
 ) -> dict[str, float]:
     """Precision, recall, F1 and AUROC of `score` > `threshold` on the test half.
 
@@ -252,7 +251,7 @@ def evaluate_detector(
         }
     result: dict[str, float] = {}
     for name, values in found.items():
-        low, high = percentile_interval(values[1:], level)
+        low, high = percentile_interval(values[1:])
         result |= {name: float(values[0]), f"{name}_low": low, f"{name}_high": high}
     return result
 
@@ -268,15 +267,6 @@ def resample_documents(
     _, home = np.unique(documents, return_inverse=True)
     drawn = document_weights(documents, n_boot, rng)
     return home, np.vstack([np.ones((1, drawn.shape[1])), drawn])
-
-
-def percentile_interval(values: np.ndarray, level: float) -> tuple[float, float]:
-    """The middle `level` of resampled `values`; undefined ones left out, NaN if none is left."""
-    values = values[np.isfinite(values)]
-    if not len(values):
-        return float("nan"), float("nan")
-    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
 
 
 def _auroc(

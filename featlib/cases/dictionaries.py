@@ -12,11 +12,12 @@ import numpy as np
 import pandas as pd
 
 from featlib.cases.case import Case
-from featlib.cases.detectors import percentile_interval, rank_features, resample_documents
+from featlib.cases.detectors import rank_features, resample_documents
 from featlib.cases.edits import Edit, loss_changes
 from featlib.cases.fit import evaluate_feature
 from featlib.cases.subjects import CHUNK
 from featlib.dictionaries.features import encode_batches
+from featlib.estimate import percentile_interval
 from featlib.family import PRINT_NAMES
 from featlib.params import derive_seed
 from featlib.verdicts import BARS
@@ -48,7 +49,7 @@ def compare_dictionaries(case: Case, p: SimpleNamespace) -> pd.DataFrame:
             found = evaluate_feature(f, 0, case.stream, seed=seed, n_boot=p.bootstrap)
             lost = loss_changes(other.model, sae, other.sites, f, Edit(0))[at]
             mean = weights @ np.bincount(home, weights=lost, minlength=weights.shape[1]) / counts
-            low, high = percentile_interval(mean[1:], 0.95)
+            low, high = percentile_interval(mean[1:])
             rows.append(
                 {
                     "autoencoder": subject.seed,

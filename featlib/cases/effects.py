@@ -17,10 +17,11 @@ from transformers import MistralForCausalLM
 
 from featlib import FeatlibError
 from featlib.cases.baselines import similar_features
-from featlib.cases.detectors import feature_scores, percentile_interval, resample_documents
+from featlib.cases.detectors import feature_scores, resample_documents
 from featlib.cases.edits import Edit, Sites, feature_direction, loss_changes, read_predictions
 from featlib.dictionaries.features import FeatureActivations
 from featlib.dictionaries.sae import SparseAutoencoder
+from featlib.estimate import percentile_interval
 
 REGIONS = ("at", "labelled", "after", "elsewhere", "firing")
 
@@ -38,7 +39,6 @@ def ablation_effects(
     n_random: int = 10,
     kind: Literal["ablate", "replace"] = "ablate",
     n_boot: int = 200,
-    level: float = 0.95,
 ) -> pd.DataFrame:
     """What removing a feature costs, by kind of token, against random features of equal density.
 
@@ -91,7 +91,7 @@ def ablation_effects(
         ("difference", own - others, n_own),
     ):
         for region, row, size in zip(REGIONS, values, n, strict=True):
-            low, high = percentile_interval(row[1:], level)
+            low, high = percentile_interval(row[1:])
             table.append((who, region, float(row[0]), low, high, int(size)))
     return pd.DataFrame(table, columns=["who", "region", "delta", "low", "high", "n"])
 
@@ -108,7 +108,6 @@ def steering_effects(
     seed: int,
     n_positions: int = 2_000,
     n_boot: int = 200,
-    level: float = 0.95,
 ) -> pd.DataFrame:
     """How the probability of a set of words moves as more and more of a feature is added.
 
@@ -139,7 +138,7 @@ def steering_effects(
             found = read_predictions(model, base + float(strength) * direction, read).cpu().numpy()
             mass = weights @ np.bincount(home, weights=found[:, 0]) / size
             loss = float(found[:, 1].mean(dtype=np.float64))
-            interval = percentile_interval(mass[1:], level)
+            interval = percentile_interval(mass[1:])
             table.append((int(feature), float(strength), float(mass[0]), *interval, loss))
     columns = ["feature", "strength", "probability", "low", "high", "loss"]
     return pd.DataFrame(table, columns=columns)

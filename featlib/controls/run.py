@@ -14,12 +14,12 @@ import numpy as np
 import pandas as pd
 from transformers import PreTrainedModel
 
-from featlib.claims import FORMATTING, Share, proportion
+from featlib.claims import FORMATTING
 from featlib.dictionaries import features
 from featlib.dictionaries.activations import activation_stats
 from featlib.dictionaries.sae import SparseAutoencoder, load_autoencoder
+from featlib.estimate import Estimate, document_weights, proportion
 from featlib.family import DOMAINS, MODELS, PAIRS, PRINT_NAMES
-from featlib.matching import ceilings as controls
 from featlib.matching import fates as matching
 from featlib.matching import nulls, transfer
 from featlib.matching.correlation import pearson_dense
@@ -54,8 +54,8 @@ class ControlRun:
     rng: np.random.Generator
 
     @property
-    def rule(self) -> dict[str, float]:
-        return {"threshold": self.p.threshold, "min_firings": self.p.min_firings}
+    def rule(self) -> matching.Rule:
+        return matching.Rule(self.p.threshold, self.p.min_firings)
 
     @property
     def firings(self) -> np.ndarray:
@@ -68,14 +68,13 @@ class ControlRun:
 
     def fates(self, parent: str, i: int, child: str, j: int) -> matching.Fates:
         """Fates of seed `i`'s features of the parent among seed `j`'s of the child."""
-        a, b = self.acts[parent][i], self.acts[child][j]
-        r = matching.pearson(a.matrix, b.matrix)
-        return matching.assign_fates(r, a.firings, b.firings, **self.rule)
+        a, b = self.acts[parent][i].matrix, self.acts[child][j].matrix
+        return matching.compare(a, b, self.rule)
 
-    def share(self, pair: tuple[str, str], kind: str = "persist") -> Share:
+    def share(self, pair: tuple[str, str], kind: str = "persist") -> Estimate:
         """A share of chapter 06 with its interval: persist, ceiling or calibrated."""
         row = self.pairs.loc[pair]
-        return Share(row[kind], row[f"{kind}_low"], row[f"{kind}_high"])
+        return Estimate(row[kind], row[f"{kind}_low"], row[f"{kind}_high"])
 
     def save(self, name: str, table: pd.DataFrame) -> pd.DataFrame:
         with atomic_path(self.run.table(name)) as path:
@@ -108,7 +107,7 @@ def open_run(run: Run, p: SimpleNamespace) -> ControlRun:
         scales={m: activation_stats(models[m], stream.ids).scale for m in MODELS},
         acts=acts,
         pairs=pairs.set_index(["parent", "child"]),
-        weights=matching.document_weights(stream.documents, p.bootstrap, rng),
+        weights=document_weights(stream.documents, p.bootstrap, rng),
         rng=rng,
     )
 
@@ -123,10 +122,11 @@ def named(parent: str, child: str) -> str:
 def compare_dictionaries(c: ControlRun) -> pd.DataFrame:
     """Per autoencoder: model, seed, own_l0, own_fvu (own text), l0, ratio, equal (common text)."""
     keys = [(m, n) for m in MODELS for n in range(c.p.sae_seeds)]
-    common = controls.compare_sparsity({key: c.acts[key[0]][key[1]].matrix for key in keys})
+    l0 = np.array([c.acts[m][n].l0 for m, n in keys])
+    ratio = l0 / l0.min()
     cards = pd.read_parquet(c.run.table("autoencoder_cards")).set_index(["model", "seed"])
     own = cards.loc[keys, ["l0", "fvu"]].set_axis(["own_l0", "own_fvu"], axis=1).reset_index()
-    return pd.concat([own, common.drop(columns="model")], axis=1)
+    return own.assign(l0=l0, ratio=ratio, equal=ratio <= 1.1)
 
 
 @dataclass(frozen=True)
@@ -176,12 +176,12 @@ def run_nulls(c: ControlRun) -> Nulls:
             a = c.acts[parent][0].matrix[row]
             b = c.acts[child][min(1, c.p.sae_seeds - 1)].matrix[row]
             for name, shuffle in SHUFFLES.items():
-                f = nulls.null_fates(a, shuffle(b, documents, c.rng), **c.rule).parents
+                f = matching.compare(a, shuffle(b, documents, c.rng), c.rule).parents
                 found.append(f.assign(null=name, parent=parent, child=child, whole=share == 1))
     for child in CHILDREN:
         raw = transfer.read_neurons(c.models[child], c.stream.ids)
         random = nulls.random_dictionary(raw, c.acts[child][0].firings, c.rng)
-        f = nulls.null_fates(c.acts["base"][0].matrix, random, **c.rule).parents
+        f = matching.compare(c.acts["base"][0].matrix, random, c.rule).parents
         found.append(f.assign(null=RANDOM, parent="base", child=child, whole=True))
         del raw, random
     found = pd.concat(found, ignore_index=True)
@@ -206,7 +206,7 @@ class Transfers:
     """Each parent's own autoencoder read in its children: fates and shares, by (parent, child)."""
 
     fates: dict[tuple[str, str], matching.Fates]
-    shares: dict[tuple[str, str], Share]
+    shares: dict[tuple[str, str], Estimate]
 
     def own_r(self, child: str) -> np.ndarray:
         """[d_sae] correlation of each of the base's features with itself in `child`."""
@@ -219,11 +219,10 @@ def run_transfers(c: ControlRun) -> Transfers:
         after = transfer.read_with(
             c.saes[parent], c.scales[parent], c.models[child], c.stream.ids, c.scales[child]
         )
-        before = c.acts[parent][0]
-        fates[parent, child], interval = transfer.transfer_share(
-            before, after, c.stream.documents, c.weights, **c.rule
+        before = c.acts[parent][0].matrix
+        fates[parent, child], shares[parent, child] = transfer.transfer_share(
+            before, after.matrix, c.stream.documents, c.weights, c.rule
         )
-        shares[parent, child] = Share(fates[parent, child].persist, *interval)
     return Transfers(fates, shares)
 
 
@@ -241,13 +240,13 @@ def follow_through_merge(c: ControlRun, moved: Transfers) -> pd.DataFrame:
     )
     ends = {0.0: moved.own_r("lua"), 1.0: moved.own_r("tinystories")}
     along |= ends | {c.p.merge_t: moved.own_r("merged")}
-    return transfer.share_by_t(along, c.firings, **c.rule)
+    return transfer.share_by_t(along, c.firings, c.rule)
 
 
 def find_recovered(c: ControlRun, moved: Transfers) -> pd.DataFrame:
-    """Columns of `controls.recovered_features` for the base's testable features."""
+    """Columns of `transfer.recovered_features` for the base's testable features."""
     r = {child: moved.own_r(child) for child in MODELS[1:]}
-    return controls.recovered_features(r, c.firings, **c.rule)
+    return transfer.recovered_features(r, c.firings, c.rule)
 
 
 def moves_in_weights(c: ControlRun) -> dict[str, float]:
@@ -288,7 +287,7 @@ def classes_of_features(c: ControlRun) -> np.ndarray:
     return about.reindex(range(base.d_sae)).to_numpy()
 
 
-def share_formatting(about: np.ndarray, chosen: np.ndarray) -> Share:
+def share_formatting(about: np.ndarray, chosen: np.ndarray) -> Estimate:
     """Which share of the `chosen` features [d_sae] are about punctuation and layout."""
     formatting = np.isin(about.astype(str), FORMATTING)
     return proportion(int((formatting & chosen).sum()), int(chosen.sum()))

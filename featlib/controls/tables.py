@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from featlib.claims import Share, StepShares
+from featlib.claims import StepShares
 from featlib.controls.run import RANDOM, SHUFFLES, ControlRun, Nulls, Transfers, named
+from featlib.estimate import Estimate
 from featlib.family import MODELS, PAIRS, PRINT_NAMES
 from featlib.matching import ceilings as controls
 from featlib.matching import transfer
@@ -84,7 +85,7 @@ def index_table(
     """Shares that persist, and matches of equal index, with equal and with different seeds."""
 
     def same(fates: Fates, digits: int) -> str:
-        share = controls.index_effect(fates)["same_index"]
+        share = fates.same_index
         return f"{share:.{digits}%}" if np.isfinite(share) else "no match"
 
     return pd.DataFrame(
@@ -148,7 +149,7 @@ def both_ways(matched: Fates, kept: Fates) -> tuple[int, int, int]:
 
 
 def list_models(kept_by: str) -> str:
-    """`kept_by` of `controls.recovered_features` in print."""
+    """`kept_by` of `transfer.recovered_features` in print."""
     return " and ".join(PRINT_NAMES.get(model, "neither") for model in kept_by.split("+"))
 
 
@@ -247,7 +248,7 @@ def control_metrics(
     neurons: Mapping[tuple[str, str], float],
     found: Nulls,
     followed: pd.DataFrame,
-    formatting: Mapping[str, Share],
+    formatting: Mapping[str, Estimate],
     merged: float,
 ) -> dict[str, float]:
     """What `metrics.json` keeps of the controls that train nothing; undefined values left out.
@@ -256,7 +257,7 @@ def control_metrics(
     """
     metrics = {}
     for (a, b), share in moved.shares.items():
-        metrics |= share_metrics(f"transfer.{a}.{b}.persist", share)
+        metrics |= share.named(f"transfer.{a}.{b}.persist")
     metrics |= {f"neurons.{a}.{b}.persist": share for (a, b), share in neurons.items()}
     recovered = followed[followed["recovered"]]
     metrics |= {
@@ -270,7 +271,3 @@ def control_metrics(
         "control.formatting.survivors": formatting["survivors"].value,
     }
     return {key: value for key, value in metrics.items() if np.isfinite(value)}
-
-
-def share_metrics(name: str, share: Share) -> dict[str, float]:
-    return {name: share.value, f"{name}_low": share.low, f"{name}_high": share.high}

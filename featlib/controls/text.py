@@ -1,6 +1,6 @@
 """What chapter 11 says of its controls: each sentence is built from numbers, and turns with them.
 
-Shares are `claims.Share`s; every threshold at which words change is named here or in `claims`.
+Shares are `Estimate`s; every threshold at which words change is named here or in `claims`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-from featlib.claims import Share, StepShares, possessive
+from featlib.claims import StepShares, possessive
+from featlib.estimate import Estimate
 from featlib.family import PRINT_NAMES
 
 LOW_CEILING = 0.3  # below this, a ratio to the ceiling rests on few features
@@ -40,7 +41,7 @@ def say_sparsity(table: pd.DataFrame, tolerance: float = 0.1) -> str:
 
 
 def say_nulls(
-    shuffled: float, random: float, matched: int, easy: int, formatting: Share, top: str
+    shuffled: float, random: float, matched: int, easy: int, formatting: Estimate, top: str
 ) -> str:
     """Of nulls that pass. `easy` of the `matched` features of the base are matched by random
     directions too; `formatting`: share of punctuation and layout among all that random directions
@@ -132,7 +133,7 @@ def say_recovered(followed: pd.DataFrame, moves: Mapping[str, float], threshold:
     return f"{said}."
 
 
-def say_formatting(kinds: Mapping[str, Share]) -> str:
+def say_formatting(kinds: Mapping[str, Estimate]) -> str:
     """Shares of punctuation and layout among groups of features: everything, survivors,
     found_again, kept_by_transfer.
     """
@@ -166,7 +167,7 @@ def say_off(what: str, parameter: str) -> str:
 
 
 def say_twin(
-    twin: Share, ceiling: Share, child: Share, neurons: tuple[float, float], seconds: float
+    twin: Estimate, ceiling: Estimate, child: Estimate, neurons: tuple[float, float], seconds: float
 ) -> str:
     """`twin`, `ceiling`, `child`: the base's features found in its twin, by its own second
     autoencoder, and in Lua. `neurons`: shares of neurons with a like one in the twin and in Lua.
@@ -196,7 +197,7 @@ def say_twin(
     return f"{said}. This control took {seconds:.0f} s."
 
 
-def say_other_text(found: Mapping[str, tuple[Share, Share, Share]], seconds: float) -> str:
+def say_other_text(found: Mapping[str, tuple[Estimate, Estimate, Estimate]], seconds: float) -> str:
     """By child in print: the base's features found by the base's own autoencoder trained on the
     child's text, by one trained on its own text (the ceiling), and in the child.
     """
@@ -225,7 +226,7 @@ def say_other_text(found: Mapping[str, tuple[Share, Share, Share]], seconds: flo
 
 
 def say_warm(
-    warm: Mapping[str, tuple[Share, float]], scratch: Mapping[str, float], seconds: float
+    warm: Mapping[str, tuple[Estimate, float]], scratch: Mapping[str, float], seconds: float
 ) -> str:
     """By step in print: share and share of equal indices with a warm start, and the share from
     scratch with equal seeds.
@@ -310,7 +311,9 @@ def say_plants(planted: pd.DataFrame) -> str:
 
 
 def say_verdict(
-    steps: Mapping[str, StepShares], merged: Share, other_text: Mapping[str, Share] | None = None
+    steps: Mapping[str, StepShares],
+    merged: Estimate,
+    other_text: Mapping[str, Estimate] | None = None,
 ) -> str:
     """`steps`: children of the base by their print name; `merged`: by transfer in the merge;
     `other_text`: by child, as in `claims.judge_persistence`.

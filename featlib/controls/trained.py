@@ -12,14 +12,15 @@ import numpy as np
 import pandas as pd
 import torch
 
-from featlib.claims import Share
 from featlib.controls.run import CHILDREN, STEPS, ControlRun, Transfers, compare_neurons, named
-from featlib.controls.tables import CEILING, DOTS, share_metrics
+from featlib.controls.tables import CEILING, DOTS
 from featlib.dictionaries import features, recipes
 from featlib.dictionaries.sae import SparseAutoencoder
+from featlib.estimate import Estimate, bootstrap_estimate
 from featlib.family import PRINT_NAMES, TRAINING_MIX
 from featlib.matching import ceilings as controls
 from featlib.matching import fates as matching
+from featlib.matching.resampling import persistence_draws
 from featlib.models import mistral as lm
 from featlib.params import derive_seed
 
@@ -52,7 +53,7 @@ def read_features(
 class Twin:
     """BabyPython trained again: share of its features that the twin's autoencoders find."""
 
-    share: Share
+    share: Estimate
     neurons: float  # share of neurons with a like one in the twin
     seconds: float
 
@@ -84,18 +85,16 @@ def train_twin(c: ControlRun) -> Twin:
         seed=derive_seed(c.p.seed, "order", "twin"),
     )
     found = read_features(c, twin, TRAINING_MIX["base"], "twin", range(c.p.sae_seeds))
-    shared = controls.cross_share(
+    shared = controls.over_pairs(
         [f.matrix for f in c.acts["base"]],
         [f.matrix for f in found],
-        c.stream.documents,
+        documents=c.stream.documents,
         weights=c.weights,
-        n_boot=c.p.bootstrap,
         rng=c.rng,
-        **c.rule,
+        rule=c.rule,
     )
     neurons = compare_neurons(c, c.models["base"], twin)
-    share = Share(shared.share, shared.low, shared.high)
-    return Twin(share, neurons, time.monotonic() - started)
+    return Twin(shared.share, neurons, time.monotonic() - started)
 
 
 # --- the same model, other text -------------------------------------------------------------------
@@ -105,7 +104,7 @@ def train_twin(c: ControlRun) -> Twin:
 class Retrained:
     """One more autoencoder of a model: the share of the parent's features that it finds."""
 
-    share: Share
+    share: Estimate
     same_index: float  # share of these matches with the parent's own index
     seconds: float
 
@@ -132,17 +131,11 @@ def _retrain(
 ) -> Retrained:
     started = time.monotonic()
     (found,) = read_features(c, c.models[model], mix, name, seeds, **start)
-    a = c.acts[parent][0]
-    fates = matching.assign_fates(
-        matching.pearson(a.matrix, found.matrix),
-        a.firings,
-        found.firings,
-        **c.rule,
-    )
-    draws = matching.persistence_draws(a.matrix, found.matrix, c.stream.documents, fates, c.weights)
-    share = Share(fates.persist, *matching.bootstrap_interval(fates.persist, draws))
-    index = controls.index_effect(fates)["same_index"]
-    return Retrained(share, index, time.monotonic() - started)
+    a, b = c.acts[parent][0].matrix, found.matrix
+    fates = matching.compare(a, b, c.rule)
+    draws = persistence_draws(a, b, c.stream.documents, fates, c.weights)
+    share = bootstrap_estimate(fates.persist, draws)
+    return Retrained(share, fates.same_index, time.monotonic() - started)
 
 
 # --- warm starts ----------------------------------------------------------------------------------
@@ -198,9 +191,9 @@ def trained_metrics(
     """What `metrics.json` keeps of those that were trained."""
     metrics: dict[str, float] = {}
     if twin:
-        metrics |= share_metrics("control.twin.persist", twin.share)
+        metrics |= twin.share.named("control.twin.persist")
         metrics["control.twin.neurons"] = twin.neurons
     for child, retrained in other_text.items():
-        metrics |= share_metrics(f"control.text.{child}.persist", retrained.share)
+        metrics |= retrained.share.named(f"control.text.{child}.persist")
     metrics |= {f"warm.{a}.{b}.persist": w.share.value for (a, b), w in warm.items()}
     return {key: value for key, value in metrics.items() if np.isfinite(value)}

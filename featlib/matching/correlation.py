@@ -15,67 +15,52 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 
-from featlib import FeatlibError
-
 # Below this share of n sum(x^2) a variance is rounding, and the feature counts as constant.
 CONSTANT = 1e-12
 _BLOCK_BYTES = 2**27  # of float64 product held at a time
 # A sparse step costs about as much as this many steps of a dense product (measured, 2 cores).
 _DENSE_STEPS = 150
+_GPU_STEPS = 1e13  # from so many on a GPU takes the dense product: the paper's size has 8e13
+_CHUNK = 8192  # tokens of a dense product at a time
 
 
-def pearson(
-    a: sp.csr_array, b: sp.csr_array, *, device: str | torch.device | None = None
-) -> np.ndarray:
+def pearson(a: sp.csr_array, b: sp.csr_array) -> np.ndarray:
     """Correlation of every feature of `a` [tokens, d_a] with every one of `b` [tokens, d_b].
 
     Returns [d_a, d_b] float32, within 1e-5 of `numpy.corrcoef` on the dense matrices; a feature
     that is silent or constant correlates 0 with all. Beside the result, memory is bounded by copies
-    of the sparse matrices and one 128 MB block. With a `device` (a GPU for the paper's size) the
-    co-activations are gathered there, [d_a, d_b] float64 in its memory.
+    of the sparse matrices and one 128 MB block. A large product goes to the GPU, where there is
+    one, and takes [d_a, d_b] float64 of its memory.
     """
-    if a.shape[0] != b.shape[0]:
-        raise FeatlibError(
-            f"correlation needs the same tokens in the same order: got {a.shape[0]} and "
-            f"{b.shape[0]} tokens; encode both models over one token stream"
-        )
+    assert a.shape[0] == b.shape[0], (a.shape, b.shape, "not the same tokens")
     a, b = _standardised(a), _standardised(b)
+    steps = float(a.shape[0]) * a.shape[1] * b.shape[1]
+    if steps > _GPU_STEPS and torch.cuda.is_available():
+        return _dense(a, b, device="cuda")
     pairs = float(np.diff(a.indptr).astype(np.float64) @ np.diff(b.indptr))
-    if device is not None and torch.device(device).type != "cpu":
-        return _on_device(a, b, torch.device(device))
-    if pairs * _DENSE_STEPS > float(a.shape[0]) * a.shape[1] * b.shape[1]:
-        return _dense(a, b)
-    return _sparse(a, b)
+    return _dense(a, b) if pairs * _DENSE_STEPS > steps else _sparse(a, b)
 
 
-def pearson_dense(
-    a: np.ndarray, b: np.ndarray, *, chunk: int = 8192, device: str | torch.device | None = None
-) -> np.ndarray:
+def pearson_dense(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """`pearson` for dense activations (neurons), [tokens, d_a] and [tokens, d_b]: [d_a, d_b].
 
     Centred with float64 moments, multiplied in float32 by chunks of tokens. Arrays may be
     memory-mapped: only a chunk of each is in memory at a time.
     """
-    if len(a) != len(b):
-        raise FeatlibError(f"correlation needs the same tokens: got {len(a)} and {len(b)}")
-    n = len(a)
-    parts = [slice(s, s + chunk) for s in range(0, n, chunk)]
+    assert len(a) == len(b), (len(a), len(b), "not the same tokens")
+    parts = _parts(len(a))
     (mean_a, inv_a), (mean_b, inv_b) = _dense_moments(a, parts), _dense_moments(b, parts)
-    out = torch.zeros(a.shape[1], b.shape[1], dtype=torch.float64, device=device)
+    out = torch.zeros(a.shape[1], b.shape[1], dtype=torch.float64)
     for part in parts:
-        x = torch.from_numpy(((a[part] - mean_a) * inv_a).astype(np.float32)).to(device)
-        y = torch.from_numpy(((b[part] - mean_b) * inv_b).astype(np.float32)).to(device)
+        x = torch.from_numpy(((a[part] - mean_a) * inv_a).astype(np.float32))
+        y = torch.from_numpy(((b[part] - mean_b) * inv_b).astype(np.float32))
         out += x.T @ y
-    return out.clamp_(-1, 1).float().cpu().numpy()
+    return out.clamp_(-1, 1).float().numpy()
 
 
 def paired_pearson(a: sp.csr_array, b: sp.csr_array) -> np.ndarray:
     """Correlation of feature j of `a` with feature j of `b`, both [tokens, d]: [d] float64."""
-    if a.shape != b.shape:
-        raise FeatlibError(
-            f"feature-by-feature correlation needs equal shapes, got {a.shape} and {b.shape}: "
-            f"one autoencoder applied to two models over the same tokens"
-        )
+    assert a.shape == b.shape, (a.shape, b.shape, "not one dictionary over the same tokens")
     n = a.shape[0]
     a, b = _standardised(a), _standardised(b)
     both = np.asarray(a.multiply(b).sum(axis=0)).reshape(-1)
@@ -121,70 +106,36 @@ def _co_activation(at: sp.csr_array, b: sp.csr_array) -> torch.Tensor:
         return torch.from_numpy((at @ b).toarray())
     # MKL writes the dense result straight away: three times faster than SciPy's sparse result,
     # which is nearly full, and turned into a dense one afterwards.
+    out = torch.empty(at.shape[0], b.shape[1], dtype=torch.float64)
+    return torch.addmm(out, _tensor(at), _tensor(b), beta=0.0, out=out)
+
+
+def _dense(a: sp.csr_array, b: sp.csr_array, device: str = "cpu") -> np.ndarray:
+    """For features that fire too often for sparseness to save anything, and for a GPU."""
+    n = a.shape[0]
+    mean_a, mean_b = (
+        torch.from_numpy((np.asarray(m.sum(axis=0)).reshape(-1) / n).astype(np.float32)).to(device)
+        for m in (a, b)
+    )
+    a, b = a.astype(np.float32), b.astype(np.float32)
+    out = torch.zeros(a.shape[1], b.shape[1], dtype=torch.float64, device=device)
+    for part in _parts(n):
+        x = _tensor(a[part]).to(device).to_dense() - mean_a
+        y = _tensor(b[part]).to(device).to_dense() - mean_b
+        out += x.T @ y
+    return out.clamp_(-1, 1).float().cpu().numpy()
+
+
+def _tensor(m: sp.csr_array) -> torch.Tensor:
+    """The same matrix as PyTorch has it, on the same memory."""
+    parts = (torch.from_numpy(x) for x in (m.indptr, m.indices, m.data))
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
-        x, y = (
-            torch.sparse_csr_tensor(
-                torch.from_numpy(m.indptr),
-                torch.from_numpy(m.indices),
-                torch.from_numpy(m.data),
-                size=m.shape,
-                check_invariants=False,
-            )
-            for m in (at, b)
-        )
-        out = torch.empty(at.shape[0], b.shape[1], dtype=torch.float64)
-        return torch.addmm(out, x, y, beta=0.0, out=out)
+        return torch.sparse_csr_tensor(*parts, size=m.shape, check_invariants=False)
 
 
-def _dense(a: sp.csr_array, b: sp.csr_array, chunk: int = 8192) -> np.ndarray:
-    """For features that fire too often for sparseness to save anything (a small L1 penalty)."""
-    n = a.shape[0]
-    mean_a = (np.asarray(a.sum(axis=0)).reshape(-1) / n).astype(np.float32)
-    mean_b = (np.asarray(b.sum(axis=0)).reshape(-1) / n).astype(np.float32)
-    a, b = a.astype(np.float32), b.astype(np.float32)
-    out = torch.zeros(a.shape[1], b.shape[1], dtype=torch.float64)
-    for s in range(0, n, chunk):
-        x = torch.from_numpy(a[s : s + chunk].toarray() - mean_a)
-        y = torch.from_numpy(b[s : s + chunk].toarray() - mean_b)
-        out += x.T @ y
-    return out.clamp_(-1, 1).float().numpy()
-
-
-def _on_device(
-    a: sp.csr_array, b: sp.csr_array, device: torch.device, pairs_per_step: int = 2**26
-) -> np.ndarray:
-    """Co-activations added up one by one: each token's L0_a * L0_b pairs go to their cell of r."""
-    n, d_a = a.shape
-    d_b = b.shape[1]
-    r = torch.zeros(d_a * d_b, dtype=torch.float64, device=device)
-
-    def send(x: np.ndarray) -> torch.Tensor:
-        return torch.from_numpy(np.ascontiguousarray(x)).to(device)
-
-    starts = np.concatenate(
-        [[0], np.cumsum(np.diff(a.indptr).astype(np.int64) * np.diff(b.indptr))]
-    )
-    token = 0
-    while token < n:
-        stop = int(np.searchsorted(starts, starts[token] + pairs_per_step, side="right")) - 1
-        stop = min(max(stop, token + 1), n)
-        left = slice(a.indptr[token], a.indptr[stop])
-        right = slice(b.indptr[token], b.indptr[stop])
-        n_a, n_b = (send(np.diff(m.indptr[token : stop + 1]).astype(np.int64)) for m in (a, b))
-        first_b = (n_b.cumsum(0) - n_b).repeat_interleave(n_a)  # [entries of a]
-        repeats = n_b.repeat_interleave(n_a)
-        end = repeats.cumsum(0)
-        entry = torch.arange(len(repeats), device=device).repeat_interleave(repeats)  # [pairs]
-        other = torch.arange(len(entry), device=device) - (end - repeats - first_b)[entry]
-        cell = send(a.indices[left]).long()[entry] * d_b + send(b.indices[right]).long()[other]
-        r.index_add_(0, cell, send(a.data[left])[entry] * send(b.data[right])[other])
-        token = stop
-    r = r.view(d_a, d_b)
-    root = np.sqrt(n)
-    mean_a = send(np.asarray(a.sum(axis=0)).reshape(-1) / root)
-    mean_b = send(np.asarray(b.sum(axis=0)).reshape(-1) / root)
-    return r.addr_(mean_a, mean_b, alpha=-1).clamp_(-1, 1).float().cpu().numpy()
+def _parts(n: int) -> list[slice]:
+    return [slice(start, start + _CHUNK) for start in range(0, n, _CHUNK)]
 
 
 def _dense_moments(x: np.ndarray, parts: list[slice]) -> tuple[np.ndarray, np.ndarray]:

@@ -1,8 +1,8 @@
-"""Which features of two models are the same: correlations, matches, fates and their intervals.
+"""Which features of two models are the same: `compare` two matrices, and every feature has a fate.
 
 Matrices are [tokens, features] CSR over one common token stream (`features.FeatureActivations`'s
 `matrix`); "parent" is the earlier model, "child" the later one. A match is a Pearson correlation of
-at least `threshold` (0.8 in the paper) between two features' activations over the same tokens.
+at least `Rule.threshold` between two features' activations over the same tokens.
 
 Deviation: the authors' first script correlates over the tokens on which both features fire, from
 two up; we correlate over all tokens, zeros included, because over a handful of tokens one of
@@ -13,6 +13,7 @@ Deviation: the paper lets every feature persist or disappear; we call a feature 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,14 +23,22 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from scipy.sparse.csgraph import connected_components
 
-from featlib import FeatlibError
-from featlib.matching.correlation import pearson  # noqa: F401
-from featlib.matching.intervals import bootstrap_interval, document_weights, resampled_best
+from featlib.dictionaries.features import count_firings
+from featlib.matching.correlation import pearson
 
-THRESHOLD = 0.8  # the paper's
-MIN_FIRINGS = 30  # a best r >= 0.8 of 16,384 comes by chance once in 1,000 at 30 (Gaussian null)
 N_CANDIDATES = 3  # children kept per parent for the bootstrap
 _ROWS = 256  # rows of r handled at a time: no second copy of a 1 GB matrix, and cache-sized
+
+
+@dataclass(frozen=True)
+class Rule:
+    """From which correlation on two features count as one, and how often one must fire to tell."""
+
+    threshold: float = 0.8  # the paper's
+    min_firings: int = 30  # a best r >= 0.8 of 16,384 comes by chance once in 1,000 (Gaussian null)
+
+
+RULE = Rule()
 
 
 @dataclass(frozen=True)
@@ -45,8 +54,7 @@ class Fates:
     parents: pd.DataFrame
     children: pd.DataFrame
     candidates: np.ndarray
-    threshold: float
-    min_firings: int
+    rule: Rule
 
     @property
     def persist(self) -> float:
@@ -64,6 +72,21 @@ class Fates:
         alive = int((self.parents["firings"] > 0).sum())
         return int((self.parents["fate"] != "untestable").sum()) / alive if alive else float("nan")
 
+    @property
+    def median_r(self) -> float:
+        """Median best correlation of testable parents; NaN if there is none."""
+        return float(self.parents.loc[self.parents["fate"] != "untestable", "r"].median())
+
+    @property
+    def same_index(self) -> float:
+        """Share of persisting parents whose best child has their own index; NaN without any.
+
+        Chance gives 1 / d. A shared starting point shows as far more, so compare pairs of equal and
+        of different seed.
+        """
+        kept = self.parents[self.parents["fate"] == "persists"]
+        return float((kept["best"] == kept["feature"]).mean()) if len(kept) else float("nan")
+
     def counts(self) -> dict[str, int]:
         """Numbers of features: persists, disappears, untestable (parents), emerges (children)."""
         number = self.parents["fate"].value_counts()
@@ -71,31 +94,6 @@ class Fates:
             **{fate: int(number[fate]) for fate in ("persists", "disappears", "untestable")},
             "emerges": int((self.children["fate"] == "emerges").sum()),
         }
-
-
-def best_matches(r: np.ndarray) -> pd.DataFrame:
-    """The child of largest correlation for each parent. `r` is [d_parent, d_child].
-
-    Columns parent, child (-1 if no correlation is positive), r, second_r (the runner-up's
-    correlation), mutual (each is the other's best). One row per parent, in order.
-    """
-    r = _row_major(r)
-    d_a = len(r)
-    first, *rest = _largest(r, min(2, r.shape[1]))
-    return pd.DataFrame(
-        {
-            "parent": np.arange(d_a),
-            **_best(r, first, _best_row(r)),
-            "second_r": r[np.arange(d_a), rest[0]] if rest else np.zeros(d_a, r.dtype),
-        }
-    )[["parent", "child", "r", "second_r", "mutual"]]
-
-
-def mutual_matches(r: np.ndarray, threshold: float = THRESHOLD) -> pd.DataFrame:
-    """Pairs that are each other's best with r >= `threshold`: columns parent, child, r."""
-    m = best_matches(r)
-    keep = m["mutual"] & (m["r"] >= threshold)
-    return m.loc[keep, ["parent", "child", "r"]].reset_index(drop=True)
 
 
 def one_to_one(r: np.ndarray, floor: float = 0.0) -> pd.DataFrame:
@@ -130,122 +128,54 @@ def one_to_one(r: np.ndarray, floor: float = 0.0) -> pd.DataFrame:
     return pd.DataFrame({"parent": parent, "child": child, "r": r[parent, child]})
 
 
+def compare(
+    a: sp.csr_array, b: sp.csr_array, rule: Rule = RULE, r: np.ndarray | None = None
+) -> Fates:
+    """Fates of `a`'s features [tokens, d_parent] among those of `b` [tokens, d_child].
+
+    `r`: their correlations, where they are known already.
+    """
+    r = pearson(a, b) if r is None else r
+    return assign_fates(r, count_firings(a), count_firings(b), rule)
+
+
 def assign_fates(
-    r: np.ndarray,
-    parent_firings: np.ndarray,
-    child_firings: np.ndarray,
-    *,
-    threshold: float = THRESHOLD,
-    min_firings: int = MIN_FIRINGS,
+    r: np.ndarray, parent_firings: np.ndarray, child_firings: np.ndarray, rule: Rule = RULE
 ) -> Fates:
     """Give every feature exactly one fate, so that the counts add up to d_parent and d_child.
 
     `r` [d_parent, d_child]; firings [d_parent] and [d_child]. A feature with fewer than
-    `min_firings` firings (a dead one has 0) is untestable, whatever its correlations; any other
-    one persists if its best correlation reaches `threshold`. Several parents may share one child,
-    so the two numbers of persisting features differ; `mutual` marks the pairs that are exclusive.
+    `rule.min_firings` firings (a dead one has 0) is untestable, whatever its correlations; any
+    other one persists if its best correlation reaches `rule.threshold`. Several parents may share
+    one child, so the two numbers of persisting features differ; `mutual` marks exclusive pairs.
     """
-    if r.shape != (len(parent_firings), len(child_firings)):
-        raise FeatlibError(
-            f"correlations of shape {r.shape} do not fit {len(parent_firings)} parent and "
-            f"{len(child_firings)} child features; pass the firing counts of the same two matrices"
-        )
+    assert r.shape == (len(parent_firings), len(child_firings)), (r.shape, "firings of others")
     r = _row_major(r)
     candidates = _largest(r, min(N_CANDIDATES, r.shape[1]))
     best_parent = _best_row(r)
     tables = []
-    for table, firings, lost in (
+    for best, fired, lost in (
         (_best(r, candidates[0], best_parent), parent_firings, "disappears"),
         (_best(r.T, best_parent, candidates[0]), child_firings, "emerges"),
     ):
-        fate = fate_of(table["r"], firings, lost, threshold, min_firings)
-        rename = {"best": table["child"], "r": table["r"], "mutual": table["mutual"]}
-        own = {"feature": np.arange(len(fate)), "firings": np.asarray(firings)}
-        tables.append(pd.DataFrame({**own, **rename, "fate": fate}))
-    parents, children = tables
-    return Fates(parents, children, candidates.T.astype(np.int32), threshold, min_firings)
+        tables.append(fate_table(fired, best, lost, rule))
+    return Fates(*tables, candidates.T.astype(np.int32), rule)
 
 
-def fate_of(
-    r: np.ndarray, firings: np.ndarray, lost: str, threshold: float, min_firings: int
-) -> pd.Categorical:
-    """[d] persists | `lost` | untestable, from each feature's best correlation and its firings."""
-    fate = np.where(np.asarray(r) >= threshold, "persists", lost)
-    fate = np.where(np.asarray(firings) < min_firings, "untestable", fate)
-    return pd.Categorical(fate, categories=["persists", lost, "untestable"])
-
-
-def persistence_draws(
-    a: sp.csr_array,
-    b: sp.csr_array,
-    documents: np.ndarray,
-    fates: Fates,
-    weights: np.ndarray,
-) -> np.ndarray:
-    """[n_boot] persisting share of testable parents on each resampled set of documents.
-
-    `documents` one entry per token (any shape), `weights` from `intervals.document_weights`. The
-    testable features stay the same; each one's best correlation is taken anew among its
-    `fates.candidates`. A parent whose best correlation is below half the threshold is not
-    resampled: it stays lost. NaN throughout if no parent is testable.
-    """
-    testable = (fates.parents["fate"] != "untestable").to_numpy()
-    if not testable.any():
-        return np.full(len(weights), np.nan)
-    near = testable & (fates.parents["r"].to_numpy() >= fates.threshold / 2)
-    if not near.any():
-        return np.zeros(len(weights))
-    parents = np.flatnonzero(near)
-    best = resampled_best(a, b, documents, parents, fates.candidates[parents], weights)
-    # Rounding leaves r of two equal features a hair below 1, which a threshold of 1 must pass.
-    return (best >= fates.threshold - 1e-9).sum(1) / testable.sum()
-
-
-def persistence_interval(
-    a: sp.csr_array,
-    b: sp.csr_array,
-    documents: np.ndarray,
-    fates: Fates,
-    *,
-    n_boot: int = 200,
-    rng: np.random.Generator,
-    level: float = 0.95,
-) -> tuple[float, float]:
-    """Interval (low, high) of `fates.persist` over documents; the features are held fixed."""
-    weights = document_weights(documents, n_boot, rng)
-    draws = persistence_draws(a, b, documents, fates, weights)
-    return bootstrap_interval(fates.persist, draws, level)
-
-
-def summarize_pair(
-    fates: Fates,
-    interval: tuple[float, float] = (float("nan"), float("nan")),
-    ceiling: float = float("nan"),
-) -> dict[str, float]:
-    """The numbers of one parent -> child comparison, by the names that `metrics.json` uses.
-
-    persist: persisting / testable parents, with its interval persist_low, persist_high. median_r:
-    median best correlation of testable parents. same_index: share of persisting parents whose best
-    child has the parent's own index. ceiling: the same share between seeds of one model;
-    calibrated: persist / ceiling. testable: testable / alive parents. NaN where undefined (no
-    testable parent, no match, no ceiling or one of 0).
-    """
-    p = fates.parents
-    matched = p[p["fate"] == "persists"]
-    tested = p.loc[p["fate"] != "untestable", "r"]
-    nan = float("nan")
-    return {
-        "persist": fates.persist,
-        "persist_low": interval[0],
-        "persist_high": interval[1],
-        "median_r": float(tested.median()) if len(tested) else nan,
-        "same_index": float((matched["best"] == matched["feature"]).mean())
-        if len(matched)
-        else nan,
-        "ceiling": ceiling,
-        "calibrated": fates.persist / ceiling if ceiling > 0 else nan,
-        "testable": fates.testable,
-    }
+def fate_table(
+    fired: np.ndarray, best: Mapping[str, np.ndarray], lost: str, rule: Rule
+) -> pd.DataFrame:
+    """One side of `Fates`: `best` has its columns best, r and mutual; `lost` names who has none."""
+    fate = np.where(np.asarray(best["r"]) >= rule.threshold, "persists", lost)
+    fate = np.where(np.asarray(fired) < rule.min_firings, "untestable", fate)
+    return pd.DataFrame(
+        {
+            "feature": np.arange(len(fate)),
+            "firings": np.asarray(fired),
+            **best,
+            "fate": pd.Categorical(fate, categories=["persists", lost, "untestable"]),
+        }
+    )
 
 
 def _best(r: np.ndarray, best: np.ndarray, best_back: np.ndarray) -> dict[str, np.ndarray]:
@@ -254,7 +184,7 @@ def _best(r: np.ndarray, best: np.ndarray, best_back: np.ndarray) -> dict[str, n
     top = r[here, best]
     found = top > 0
     return {
-        "child": np.where(found, best, -1),
+        "best": np.where(found, best, -1),
         "r": top,
         "mutual": found & (best_back[best] == here),
     }

@@ -1,8 +1,8 @@
 """Nulls: how many features "persist" when there is nothing in common to find.
 
 Matrices are [tokens, features] CSR over one token stream, `documents` holds one entry per token
-(any shape), and every random choice comes out of the generator passed in. Neurons without any
-autoencoder are compared by `correlation.pearson_dense` and `matching.assign_fates`.
+(any shape), and every random choice comes out of the generator passed in. What they return is
+compared as a child is, by `fates.compare`.
 """
 
 from __future__ import annotations
@@ -12,9 +12,7 @@ import scipy.sparse as sp
 import torch
 from scipy import stats
 
-from featlib import FeatlibError
-from featlib.matching.correlation import pearson
-from featlib.matching.fates import MIN_FIRINGS, THRESHOLD, Fates, assign_fates
+_BLOCK = 256  # random directions at a time
 
 
 def shift_within_documents(
@@ -42,8 +40,7 @@ def permute_documents(
     Keeps each document's inner order; breaks topic and place. Documents of equal length all move.
     """
     order, starts, lengths = _by_document(documents, b.shape[0])
-    if len(lengths) < 2:
-        raise FeatlibError("a permutation over documents needs at least 2 documents")
+    assert len(lengths) > 1, "one document cannot change places"
     ring = rng.permutation(len(lengths))
     successor = np.empty_like(ring)
     successor[ring] = np.roll(ring, 1)  # one cycle through all: nobody stays
@@ -53,11 +50,7 @@ def permute_documents(
 
 
 def random_dictionary(
-    activations: np.ndarray,
-    firings: np.ndarray,
-    rng: np.random.Generator,
-    *,
-    block: int = 256,
+    activations: np.ndarray, firings: np.ndarray, rng: np.random.Generator
 ) -> sp.csr_array:
     """Features along random directions that fire exactly as often as given: [tokens, d_sae] CSR.
 
@@ -71,9 +64,9 @@ def random_dictionary(
     directions /= np.linalg.norm(directions, axis=0)
     x = torch.from_numpy(np.asarray(activations, dtype=np.float32))
     rows, columns, values = [], [], []
-    for start in range(0, len(firings), block):
-        along = (torch.from_numpy(directions[:, start : start + block]).T @ x.T).numpy()
-        for j, k in enumerate(firings[start : start + block]):
+    for start in range(0, len(firings), _BLOCK):
+        along = (torch.from_numpy(directions[:, start : start + _BLOCK]).T @ x.T).numpy()
+        for j, k in enumerate(firings[start : start + _BLOCK]):
             k = min(int(k), n - 1)
             if k > 0:
                 # The k + 1 largest; a copy, for a view would keep all n indices of every feature.
@@ -87,53 +80,7 @@ def random_dictionary(
     return sp.coo_array((data, where), shape=(n, len(firings)), dtype=np.float32).tocsr()
 
 
-def null_fates(
-    a: sp.csr_array,
-    b: sp.csr_array,
-    *,
-    threshold: float = THRESHOLD,
-    min_firings: int = MIN_FIRINGS,
-    device: str | None = None,
-) -> Fates:
-    """Fates of `a`'s features against a `b` that was shuffled or drawn by chance."""
-    counts = [np.bincount(m.indices, minlength=m.shape[1]) for m in (a, b)]
-    r = pearson(a, b, device=device)
-    return assign_fates(r, *counts, threshold=threshold, min_firings=min_firings)
-
-
-def shift_null(
-    a: sp.csr_array,
-    b: sp.csr_array,
-    documents: np.ndarray,
-    rng: np.random.Generator,
-    *,
-    threshold: float = THRESHOLD,
-    min_firings: int = MIN_FIRINGS,
-    device: str | None = None,
-) -> float:
-    """Share of testable parents that "persist" although each document of `b` was rotated."""
-    other = shift_within_documents(b, documents, rng)
-    return null_fates(a, other, threshold=threshold, min_firings=min_firings, device=device).persist
-
-
-def permutation_null(
-    a: sp.csr_array,
-    b: sp.csr_array,
-    documents: np.ndarray,
-    rng: np.random.Generator,
-    *,
-    threshold: float = THRESHOLD,
-    min_firings: int = MIN_FIRINGS,
-    device: str | None = None,
-) -> float:
-    """Share of testable parents that "persist" although the documents of `b` were permuted."""
-    other = permute_documents(b, documents, rng)
-    return null_fates(a, other, threshold=threshold, min_firings=min_firings, device=device).persist
-
-
-def chance_of_match(
-    n_firings: np.ndarray | int, d: int, threshold: float = THRESHOLD
-) -> np.ndarray:
+def chance_of_match(n_firings: np.ndarray | int, d: int, threshold: float) -> np.ndarray:
     """Probability that the best of `d` unrelated features reaches `threshold` over k samples.
 
     Gaussian null: t = r sqrt((k - 2) / (1 - r^2)) has k - 2 degrees of freedom; 1 - (1 - p)^d over
@@ -148,11 +95,7 @@ def chance_of_match(
 def _by_document(documents: np.ndarray, n_tokens: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Tokens grouped by document, order kept: (order [tokens], starts, lengths by document)."""
     flat = documents.reshape(-1)
-    if len(flat) != n_tokens:
-        raise FeatlibError(
-            f"documents name {len(flat)} tokens, the features have {n_tokens}; pass the "
-            f"`documents` of the same token stream"
-        )
+    assert len(flat) == n_tokens, (len(flat), n_tokens, "another token stream")
     order = np.argsort(flat, kind="stable")
     _, starts, lengths = np.unique(flat[order], return_index=True, return_counts=True)
     return order, starts, lengths

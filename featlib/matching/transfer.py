@@ -8,18 +8,22 @@ mean norm over the common stream is what the parent's is there.
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
+import scipy.sparse as sp
 
 from featlib.dictionaries.activations import activation_stats, harvest
-from featlib.dictionaries.features import FeatureActivations, encode_stream
+from featlib.dictionaries.features import FeatureActivations, count_firings, encode_stream
 from featlib.dictionaries.sae import SparseAutoencoder
-from featlib.matching.ceilings import transfer_correlation, transfer_fates
-from featlib.matching.fates import MIN_FIRINGS, THRESHOLD, Fates, persistence_draws
-from featlib.matching.intervals import bootstrap_interval
+from featlib.estimate import Estimate, bootstrap_estimate
+from featlib.family import MERGED
+from featlib.matching.correlation import paired_pearson
+from featlib.matching.fates import RULE, Fates, Rule, fate_table
+from featlib.matching.resampling import persistence_draws
 from featlib.models.merging import merge_models
 from featlib.text.tokens import visible
 
@@ -56,24 +60,35 @@ def read_with(
     return encode_stream(child, other, ids)
 
 
+def transfer_fates(before: sp.csr_array, after: sp.csr_array, rule: Rule = RULE) -> Fates:
+    """`Fates` in which every feature's only candidate is itself, so that all the rest applies.
+
+    Both matrices come from the *same* autoencoder, read in the parent and in the child under the
+    same scale rule. Children get the fate of the same features seen from the child: persists |
+    emerges | untestable.
+    """
+    r = paired_pearson(before, after)
+    own = np.arange(len(r))
+    best = {"best": own, "r": r, "mutual": True}
+    parents = fate_table(count_firings(before), best, "disappears", rule)
+    children = fate_table(count_firings(after), best, "emerges", rule)
+    return Fates(parents, children, own[:, None].astype(np.int32), rule)
+
+
 def transfer_share(
-    before: FeatureActivations,
-    after: FeatureActivations,
+    before: sp.csr_array,
+    after: sp.csr_array,
     documents: np.ndarray,
     weights: np.ndarray,
-    *,
-    threshold: float = THRESHOLD,
-    min_firings: int = MIN_FIRINGS,
-) -> tuple[Fates, tuple[float, float]]:
-    """Fates by transfer and the interval of `Fates.persist` over documents.
+    rule: Rule = RULE,
+) -> tuple[Fates, Estimate]:
+    """`transfer_fates` and the share that persists, with its interval over documents.
 
-    `weights` from `intervals.document_weights`: the same for all shares that will be compared.
+    `weights` from `estimate.document_weights`: the same for all shares that will be compared.
     """
-    fates = transfer_fates(
-        before.matrix, after.matrix, threshold=threshold, min_firings=min_firings
-    )
-    draws = persistence_draws(before.matrix, after.matrix, documents, fates, weights)
-    return fates, bootstrap_interval(fates.persist, draws)
+    fates = transfer_fates(before, after, rule)
+    draws = persistence_draws(before, after, documents, fates, weights)
+    return fates, bootstrap_estimate(fates.persist, draws)
 
 
 def follow_merges(
@@ -94,32 +109,53 @@ def follow_merges(
     for t in ts:
         model = merge_models(*children, t=t, method=method)
         after = read_with(sae, parent_scale, model, ids)
-        found[float(t)] = transfer_correlation(before.matrix, after.matrix)
+        found[float(t)] = paired_pearson(before.matrix, after.matrix)
     return found
 
 
 def share_by_t(
-    correlations: Mapping[float, np.ndarray],
-    firings: np.ndarray,
-    *,
-    threshold: float = THRESHOLD,
-    min_firings: int = MIN_FIRINGS,
+    correlations: Mapping[float, np.ndarray], fired: np.ndarray, rule: Rule = RULE
 ) -> pd.DataFrame:
     """Along t: columns t, kept, both, one, none (shares of testable features; kept is their sum).
 
     A feature that is itself in the merge at t is counted under both, one or none, by how many of
     the two ends (the smallest and the largest t) had kept it.
     """
-    testable = np.asarray(firings) >= min_firings
+    testable = np.asarray(fired) >= rule.min_firings
     ts = sorted(correlations)
-    ends = [correlations[t][testable] >= threshold for t in (ts[0], ts[-1])]
+    ends = [correlations[t][testable] >= rule.threshold for t in (ts[0], ts[-1])]
     how_many = ends[0].astype(int) + ends[1]
     rows = []
     for t in ts:
-        kept = correlations[t][testable] >= threshold
+        kept = correlations[t][testable] >= rule.threshold
         shares = [float((kept & (how_many == n)).sum()) / max(len(kept), 1) for n in (2, 1, 0)]
         rows.append((t, sum(shares), *shares))
     return pd.DataFrame(rows, columns=["t", "kept", "both", "one", "none"])
+
+
+def recovered_features(
+    correlations: Mapping[str, np.ndarray], fired: np.ndarray, rule: Rule = RULE
+) -> pd.DataFrame:
+    """Follow each testable feature of the base through its children into their merge.
+
+    `correlations`: for each model, the merge among them, the feature's correlation [d_sae] with
+    itself (`transfer_fates`) or with its best match; `fired` [d_sae], its firings in the base.
+    Columns feature, firings, r_<model> for each, kept_by (children that kept it, joined by "+", or
+    "none"), in_merged, and recovered: lost in at least one child and yet present in the merge.
+    """
+    children = [name for name in correlations if name != MERGED]
+    kept = {name: np.asarray(r) >= rule.threshold for name, r in correlations.items()}
+    table = pd.DataFrame({"feature": np.arange(len(fired)), "firings": np.asarray(fired)})
+    for name, r in correlations.items():
+        table[f"r_{name}"] = np.asarray(r)
+    by = [
+        "+".join(itertools.compress(children, flags)) or "none"
+        for flags in zip(*(kept[name] for name in children), strict=True)
+    ]
+    table["kept_by"] = pd.Categorical(by)
+    table["in_merged"] = kept[MERGED]
+    table["recovered"] = kept[MERGED] & ~np.logical_and.reduce([kept[name] for name in children])
+    return table[table["firings"] >= rule.min_firings].reset_index(drop=True)
 
 
 def top_tokens(

@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from featlib.claims import Share
 from featlib.controls import tables as ct
 from featlib.controls.run import (
     RANDOM,
@@ -20,6 +19,7 @@ from featlib.controls.run import (
     share_formatting,
 )
 from featlib.controls.trained import Retrained, Twin, trained_metrics, trained_shares
+from featlib.estimate import Estimate
 from featlib.family import PAIRS
 from featlib.matching.fates import assign_fates
 
@@ -153,10 +153,10 @@ def test_groups_are_sorted_by_size_unless_they_have_an_order():
 
 def test_shares_of_trained_controls_stand_beside_those_that_train_nothing():
     c = control_run()
-    moved = Transfers({}, {pair: Share(0.5, 0.4, 0.6) for pair in PAIRS})
-    warm = {("base", "lua"): Retrained(Share(0.6, 0.5, 0.7), 0.8, 3.0)}
-    twin = Twin(Share(0.15, 0.1, 0.2), 0.05, 9.0)
-    other = {"lua": Retrained(Share(0.12, 0.1, 0.14), 0.0, 1.0)}
+    moved = Transfers({}, {pair: Estimate(0.5, 0.4, 0.6) for pair in PAIRS})
+    warm = {("base", "lua"): Retrained(Estimate(0.6, 0.5, 0.7), 0.8, 3.0)}
+    twin = Twin(Estimate(0.15, 0.1, 0.2), 0.05, 9.0)
+    other = {"lua": Retrained(Estimate(0.12, 0.1, 0.14), 0.0, 1.0)}
     table = trained_shares(c, moved, twin, other, warm)
     assert table.loc[table["label"] == "BabyPython → its twin", "way"].tolist() == [
         "ceiling: other model", ct.CEILING, "neurons",
@@ -182,8 +182,8 @@ def test_shares_of_trained_controls_stand_beside_those_that_train_nothing():
 
 def test_metrics_leave_out_what_is_not_defined():
     followed = pd.DataFrame({"kept_by": ["none", "lua"], "recovered": [True, False]})
-    kinds = {"everything": Share(0.3), "survivors": Share(float("nan"))}
-    moved = Transfers({}, {("base", "lua"): Share(0.5, 0.4, 0.6)})
+    kinds = {"everything": Estimate(0.3), "survivors": Estimate(float("nan"))}
+    moved = Transfers({}, {("base", "lua"): Estimate(0.5, 0.4, 0.6)})
     found = ct.control_metrics(moved, {("base", "lua"): 0.7}, null_result(), followed, kinds, 0.4)
     assert found["transfer.base.lua.persist_high"] == 0.6
     assert found["control.recovered.features"] == found["control.recovered.by_neither"] == 1

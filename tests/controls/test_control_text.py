@@ -5,9 +5,10 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
-from featlib.claims import Share, StepShares
+from featlib.claims import StepShares
 from featlib.controls import text as say
 from featlib.controls.tables import plants_table
+from featlib.estimate import Estimate
 
 NAN = float("nan")
 
@@ -33,13 +34,13 @@ def test_equal_sparsity_is_said_only_where_it_holds():
 
 
 def test_nulls_are_called_what_they_are():
-    few = Share(0.9, 0.8, 0.95)
+    few = Estimate(0.9, 0.8, 0.95)
     said = say.say_nulls(0.0, 0.04, 187, 82, few, "`↵` (70 of 87)")
     assert "no feature passes" in said and "pass for 4.0%" in said
     assert "90% are about punctuation" in said and "`↵` (70 of 87)" in said
     assert "Of the 187 features with a match in Lua, 82" in said
     assert "0.20% of the features pass at most" in say.say_nulls(0.002, 0.04, 1, 0, few, "x")
-    nothing = say.say_nulls(0.0, 0.0, 187, 0, Share(NAN), "")
+    nothing = say.say_nulls(0.0, 0.0, 187, 0, Estimate(NAN), "")
     assert "needs nothing learned" not in nothing and nothing.endswith("BabyPython's features.")
 
 
@@ -90,17 +91,17 @@ def test_recovered_features_are_counted_by_who_had_kept_them():
 
 def test_formatting_is_judged_against_what_any_dictionary_finds():
     kinds = {
-        "everything": Share(0.3),
-        "survivors": Share(0.6, 0.5, 0.7),
-        "found_again": Share(0.45, 0.4, 0.5),
-        "kept_by_transfer": Share(0.35, 0.3, 0.4),
+        "everything": Estimate(0.3),
+        "survivors": Estimate(0.6, 0.5, 0.7),
+        "found_again": Estimate(0.45, 0.4, 0.5),
+        "kept_by_transfer": Estimate(0.35, 0.3, 0.4),
     }
     said = say.say_formatting(kinds)
     assert "easier to find again in any model" in said and "60% (50% to 70%)" in said
-    said = say.say_formatting(kinds | {"found_again": Share(0.31, 0.25, 0.36)})
+    said = say.say_formatting(kinds | {"found_again": Estimate(0.31, 0.25, 0.36)})
     assert "the excess is the models' own" in said
     said = say.say_formatting(
-        kinds | {"found_again": Share(0.31, 0.25, 0.36), "survivors": Share(0.3, 0.2, 0.4)}
+        kinds | {"found_again": Estimate(0.31, 0.25, 0.36), "survivors": Estimate(0.3, 0.2, 0.4)}
     )
     assert "neither number shows an excess" in said
 
@@ -108,14 +109,14 @@ def test_formatting_is_judged_against_what_any_dictionary_finds():
 @pytest.mark.parametrize(
     "twin, words",
     [
-        (Share(0.1, 0.08, 0.12), "as an individual"),
-        (Share(0.3, 0.28, 0.32), "the twin's learned from the same"),
-        (Share(0.2, 0.17, 0.22), "cannot be told apart"),
+        (Estimate(0.1, 0.08, 0.12), "as an individual"),
+        (Estimate(0.3, 0.28, 0.32), "the twin's learned from the same"),
+        (Estimate(0.2, 0.17, 0.22), "cannot be told apart"),
     ],
 )
 def test_the_twin_s_three_verdicts(twin, words):
-    child = Share(0.2, 0.18, 0.22)
-    said = say.say_twin(twin, Share(0.4, 0.35, 0.45), child, (0.1, 0.7), 61.4)
+    child = Estimate(0.2, 0.18, 0.22)
+    said = say.say_twin(twin, Estimate(0.4, 0.35, 0.45), child, (0.1, 0.7), 61.4)
     assert words in said and "far more as they were" in said and "took 61 s" in said
     assert "far more" not in say.say_twin(twin, twin, child, (0.6, 0.7), 1)
 
@@ -123,16 +124,16 @@ def test_the_twin_s_three_verdicts(twin, words):
 @pytest.mark.parametrize(
     "other, words",
     [
-        (Share(0.15, 0.13, 0.17), "50% of the way from the ceiling down to Lua is the text's"),
-        (Share(0.15, 0.13, 0.17), "and the rest the model's"),
-        (Share(0.11, 0.09, 0.13), "90% of the way"),
-        (Share(0.11, 0.09, 0.13), "room for all of it"),
-        (Share(0.03, 0.02, 0.04), "Lua has more of them than BabyPython itself"),
-        (Share(0.25, 0.24, 0.26), "0% of the way"),
+        (Estimate(0.15, 0.13, 0.17), "50% of the way from the ceiling down to Lua is the text's"),
+        (Estimate(0.15, 0.13, 0.17), "and the rest the model's"),
+        (Estimate(0.11, 0.09, 0.13), "90% of the way"),
+        (Estimate(0.11, 0.09, 0.13), "room for all of it"),
+        (Estimate(0.03, 0.02, 0.04), "Lua has more of them than BabyPython itself"),
+        (Estimate(0.25, 0.24, 0.26), "0% of the way"),
     ],
 )
 def test_what_other_text_explains(other, words):
-    found = {"Lua": (other, Share(0.2, 0.18, 0.22), Share(0.1, 0.08, 0.12))}
+    found = {"Lua": (other, Estimate(0.2, 0.18, 0.22), Estimate(0.1, 0.08, 0.12))}
     said = say.say_other_text(found, 12.3)
     assert words in said and "20% (18% to 22%)" in said and "took 12 s" in said
     assert said.startswith("Read through a dictionary that learned from Lua's text")
@@ -140,28 +141,28 @@ def test_what_other_text_explains(other, words):
 
 def test_a_warm_start_brings_more_or_it_does_not():
     scratch = {"a": 0.1, "b": 0.2}
-    kind = {"a": (Share(0.5, 0.4, 0.6), 0.8), "b": (Share(0.5, 0.4, 0.6), NAN)}
+    kind = {"a": (Estimate(0.5, 0.4, 0.6), 0.8), "b": (Estimate(0.5, 0.4, 0.6), NAN)}
     said = say.say_warm(kind, scratch, 20.2)
     assert "in every step" in said and said.count("own index") == 1 and "took 20 s" in said
     assert "brings nothing" in say.say_warm(
-        {k: (Share(0.1, 0.05, 0.1), NAN) for k in scratch}, scratch, 1
+        {k: (Estimate(0.1, 0.05, 0.1), NAN) for k in scratch}, scratch, 1
     )
-    mixed = kind | {"b": (Share(0.2, 0.1, 0.3), NAN)}
+    mixed = kind | {"b": (Estimate(0.2, 0.1, 0.3), NAN)}
     assert "in 1 of 2 steps" in say.say_warm(mixed, scratch, 1)
 
 
-def steps(transfer: Share) -> StepShares:
-    return StepShares(Share(0.1), Share(0.2), Share(0.5, 0.4, 0.6), transfer)
+def steps(transfer: Estimate) -> StepShares:
+    return StepShares(Estimate(0.1), Estimate(0.2), Estimate(0.5, 0.4, 0.6), transfer)
 
 
 def test_the_loss_is_called_real_only_if_one_dictionary_shows_it():
-    real, none = steps(Share(0.3, 0.2, 0.4)), steps(Share(0.97, 0.95, 0.99))
-    merged = Share(0.5)
+    real, none = steps(Estimate(0.3, 0.2, 0.4)), steps(Estimate(0.97, 0.95, 0.99))
+    merged = Estimate(0.5)
     assert "not all noise" in say.say_verdict({"Lua": real, "TinyStories": real}, merged)
     assert "noise altogether" in say.say_verdict({"Lua": none, "TinyStories": none}, merged)
     plain = say.say_verdict({"Lua": real}, merged)
     assert "changed at all. A share" in plain
-    told = say.say_verdict({"Lua": real}, merged, {"Lua": Share(0.11)})
+    told = say.say_verdict({"Lua": real}, merged, {"Lua": Estimate(0.11)})
     assert "learns from a child's text, 11% for Lua's. A share" in told
     mixed = say.say_verdict({"Lua": none, "TinyStories": real}, merged)
     assert "in every child" in mixed and "97% in Lua and 30% in TinyStories" in mixed

@@ -10,11 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from planted import csr, sparse_features
 
-from featlib import FeatlibError
 from featlib.matching import correlation
 from featlib.matching.correlation import paired_pearson, pearson, pearson_dense
-
-CPU = torch.device("cpu")
 
 
 def oracle(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -30,10 +27,16 @@ def all_ways(a: np.ndarray, b: np.ndarray) -> dict[str, np.ndarray]:
     return {
         "pearson": pearson(x, y),
         "sparse": correlation._sparse(*scaled),
-        "dense": correlation._dense(*scaled, chunk=7),
-        "device": correlation._on_device(*scaled, CPU, pairs_per_step=500),
-        "neurons": pearson_dense(a, b, chunk=5),
+        "dense": correlation._dense(*scaled),
+        "neurons": pearson_dense(a, b),
     }
+
+
+@pytest.fixture(autouse=True, scope="module")
+def small_chunks():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(correlation, "_CHUNK", 7)
+        yield
 
 
 @settings(deadline=None, max_examples=40)
@@ -88,15 +91,21 @@ def test_results_do_not_depend_on_the_size_of_blocks(monkeypatch):
     np.testing.assert_array_equal(pearson(a, b), whole)
 
 
-def test_dense_features_take_the_dense_way(monkeypatch):
+def test_dense_features_and_a_gpu_take_the_dense_way(monkeypatch):
     taken = []
     for way in ("_sparse", "_dense"):
-        monkeypatch.setattr(correlation, way, lambda a, b, way=way: taken.append(way))
+        monkeypatch.setattr(
+            correlation, way, lambda a, b, device="cpu", way=way: taken.append((way, device))
+        )
     rng = np.random.default_rng(3)
-    for density in (0.001, 0.9):
-        x = csr(sparse_features(2000, 40, density, rng))
-        pearson(x, x)
-    assert taken == ["_sparse", "_dense"]
+    sparse, dense = (csr(sparse_features(2000, 40, density, rng)) for density in (0.001, 0.9))
+    pearson(sparse, sparse)
+    pearson(dense, dense)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    pearson(sparse, sparse)  # too small for the way to a GPU
+    monkeypatch.setattr(correlation, "_GPU_STEPS", 2000 * 40 * 40 - 1)
+    pearson(sparse, sparse)
+    assert taken == [("_sparse", "cpu"), ("_dense", "cpu"), ("_sparse", "cpu"), ("_dense", "cuda")]
 
 
 def test_order_scale_and_sides_do_not_matter():
@@ -140,13 +149,3 @@ def test_the_pairwise_form_is_the_diagonal():
     expected = np.diag(oracle(a, b)).copy()
     expected[[3, 12]] = 0
     np.testing.assert_allclose(paired_pearson(csr(a), csr(b)), expected, atol=1e-12)
-
-
-def test_streams_of_different_length_are_refused():
-    a, b = csr(np.eye(4)), csr(np.eye(5))
-    with pytest.raises(FeatlibError, match="same tokens"):
-        pearson(a, b)
-    with pytest.raises(FeatlibError, match="equal shapes"):
-        paired_pearson(a, b)
-    with pytest.raises(FeatlibError, match="same tokens"):
-        pearson_dense(np.eye(4), np.eye(5))

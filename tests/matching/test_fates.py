@@ -11,19 +11,11 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from planted import csr, even_documents, firings, noisy_copy, sparse_features
 
-from featlib import FeatlibError
+from featlib.estimate import document_weights
 from featlib.matching import fates as matching
 from featlib.matching.correlation import pearson
-from featlib.matching.fates import (
-    assign_fates,
-    best_matches,
-    mutual_matches,
-    one_to_one,
-    persistence_draws,
-    persistence_interval,
-    summarize_pair,
-)
-from featlib.matching.intervals import document_weights
+from featlib.matching.fates import Rule, assign_fates, compare, one_to_one
+from featlib.matching.resampling import persistence_draws
 
 SMALL_R = hnp.arrays(
     np.float32,
@@ -36,50 +28,55 @@ def test_a_permuted_copy_matches_as_exactly_that_permutation():
     rng = np.random.default_rng(0)
     x = sparse_features(3000, 40, 0.05, rng)
     order = rng.permutation(40)
-    y = x[:, order]  # child j is parent order[j]
-    r = pearson(csr(x), csr(y))
-    table = best_matches(r)
-    assert order[table["child"]].tolist() == list(range(40))
-    np.testing.assert_allclose(table["r"], 1, atol=1e-6)
-    assert table["mutual"].all()
-    assert (table["second_r"] < 0.2).all()
-    for pairs in (mutual_matches(r), one_to_one(r), one_to_one(r, 0.8)):
+    a, b = csr(x), csr(x[:, order])  # child j is parent order[j]
+    fates = compare(a, b)
+    assert order[fates.parents["best"]].tolist() == list(range(40))
+    np.testing.assert_allclose(fates.parents["r"], 1, atol=1e-6)
+    assert fates.parents["mutual"].all()
+    for pairs in (one_to_one(pearson(a, b)), one_to_one(pearson(a, b), 0.8)):
         assert order[pairs["child"]].tolist() == pairs["parent"].tolist() == list(range(40))
-    fates = assign_fates(r, firings(x), firings(y))
     assert (fates.parents["fate"] == "persists").all()
     assert (fates.children["fate"] == "persists").all()
     assert fates.persist == fates.testable == 1
     assert fates.emerge == 0
-    interval = persistence_interval(
-        csr(x), csr(y), even_documents(3000, 100), fates, n_boot=50, rng=rng
-    )
-    assert interval == (1, 1)
+    weights = document_weights(even_documents(3000, 100), 50, rng)
+    draws = persistence_draws(a, b, even_documents(3000, 100), fates, weights)
+    assert (draws == 1).all()
+
+
+def test_comparing_is_correlating_counting_and_judging():
+    rng = np.random.default_rng(1)
+    x = sparse_features(2000, 30, 0.03, rng)
+    y = noisy_copy(x, np.linspace(0.5, 1, 30), rng)
+    rule = Rule(0.7, 50)
+    r = pearson(csr(x), csr(y))
+    expected = assign_fates(r, firings(x), firings(y), rule)
+    for found in (compare(csr(x), csr(y), rule), compare(csr(x), csr(y), rule, r)):
+        assert found.parents.equals(expected.parents)
+        assert found.children.equals(expected.children)
+        assert found.rule == rule
+    assert 0 < expected.persist < 1 and expected.counts()["untestable"] > 0
+    assert sum(expected.counts()[fate] for fate in ("persists", "disappears", "untestable")) == 30
 
 
 @given(SMALL_R)
 def test_best_matches_equal_a_plain_search(r):
-    table = best_matches(r)
-    back = best_matches(np.ascontiguousarray(r.T))
-    for i, row in table.iterrows():
+    enough = [np.full(d, 99) for d in r.shape]
+    fates = assign_fates(r, *enough)
+    back = assign_fates(np.ascontiguousarray(r.T), *enough[::-1])
+    for i, row in fates.parents.iterrows():
         assert row["r"] == r[i].max()
-        others = np.delete(r[i], r[i].argmax())
-        assert row["second_r"] == (others.max() if len(others) else 0)
         if r[i].max() <= 0:
-            assert row["child"] == -1
+            assert row["best"] == -1
             assert not row["mutual"]
         else:
-            assert row["child"] == r[i].argmax()
-            assert row["mutual"] == (back["child"][row["child"]] == i)
-    assert best_matches(r.T).equals(back)  # a transposed view is as good
-
-
-@given(SMALL_R, st.floats(0, 1))
-def test_mutual_matches_use_no_feature_twice_and_pass_the_threshold(r, threshold):
-    pairs = mutual_matches(r, threshold)
-    assert pairs["parent"].is_unique
-    assert pairs["child"].is_unique
-    for parent, child, value in pairs.itertuples(index=False):
-        assert value == r[parent, child] == r[parent].max() == r[:, child].max() >= threshold
+            assert row["best"] == r[i].argmax()
+            assert row["mutual"] == (back.parents["best"][row["best"]] == i)
+    exclusive = fates.parents[fates.parents["mutual"]]
+    assert exclusive["best"].is_unique, "no feature is used twice"
+    same = ["feature", "best", "r", "mutual"]
+    assert fates.children[same].equals(back.parents[same])
+    assert assign_fates(r.T, *enough[::-1]).parents.equals(back.parents), "a view is as good"
 
 
 @settings(deadline=None)
@@ -115,7 +112,7 @@ def test_fates_add_up_exactly(r, data):
         np.array(data.draw(st.lists(st.integers(0, 60), min_size=d, max_size=d))) for d in r.shape
     ]
     threshold = data.draw(st.floats(0.1, 1))
-    fates = assign_fates(r, *counts, threshold=threshold, min_firings=30)
+    fates = assign_fates(r, *counts, Rule(threshold, 30))
     for table, count, lost, best in (
         (fates.parents, counts[0], "disappears", r.max(1)),
         (fates.children, counts[1], "emerges", r.max(0)),
@@ -151,97 +148,32 @@ def test_several_parents_may_share_one_child():
 
 def test_more_rows_than_a_block_are_searched_alike(monkeypatch):
     r = np.random.default_rng(2).uniform(-1, 1, (50, 30)).astype("f4")
-    whole = best_matches(r)
+    whole = assign_fates(r, np.full(50, 99), np.full(30, 99))
     monkeypatch.setattr(matching, "_ROWS", 7)
-    assert best_matches(r).equals(whole)
+    again = assign_fates(r, np.full(50, 99), np.full(30, 99))
+    assert again.parents.equals(whole.parents) and again.children.equals(whole.children)
 
 
-def test_a_known_common_share_comes_back_within_its_interval():
-    rng = np.random.default_rng(3)
-    n, d, common = 12_000, 60, 24  # 40 % are shared
-    x = sparse_features(n, d, 0.02, rng)
-    y = np.hstack([noisy_copy(x[:, :common], 0.93, rng), sparse_features(n, d - common, 0.02, rng)])
-    y = y[:, rng.permutation(d)]
-    fates = assign_fates(pearson(csr(x), csr(y)), firings(x), firings(y))
-    assert fates.persist == pytest.approx(common / d, abs=0.02)
-    assert fates.emerge == pytest.approx(1 - common / d, abs=0.02)
-    low, high = persistence_interval(csr(x), csr(y), even_documents(n, 100), fates, rng=rng)
-    assert low <= common / d <= high
-    assert high - low < 0.1
-
-
-def test_the_draw_that_takes_each_document_once_is_the_estimate_itself():
-    rng = np.random.default_rng(4)
-    x = sparse_features(4000, 50, 0.03, rng)
-    y = noisy_copy(x, np.linspace(0.6, 1, 50), rng)
-    documents = np.sort(rng.integers(0, 40, 4000))
-    r = pearson(csr(x), csr(y))
-    fates = assign_fates(r, firings(x), firings(y))
-    once = np.ones((1, len(np.unique(documents))))
-    draws = persistence_draws(csr(x), csr(y), documents, fates, once)
-    assert 0.2 < fates.persist < 0.8
-    assert draws[0] == fates.persist
-
-
-def test_a_draw_equals_the_matrix_with_its_documents_repeated():
-    rng = np.random.default_rng(5)
-    x = sparse_features(3000, 30, 0.05, rng)
-    y = noisy_copy(x, np.linspace(0.65, 0.95, 30), rng)
-    documents = even_documents(3000, 60)
-    fates = assign_fates(pearson(csr(x), csr(y)), firings(x), firings(y))
-    weights = document_weights(documents, 5, rng)
-    draws = persistence_draws(csr(x), csr(y), documents, fates, weights)
-    for weight, draw in zip(weights, draws, strict=True):
-        rows = np.repeat(np.arange(3000), weight[documents].astype(int))
-        r = pearson(csr(x[rows]), csr(y[rows]))
-        tested = (fates.parents["fate"] != "untestable").to_numpy()
-        assert draw == pytest.approx((r.max(1)[tested] >= 0.8).mean(), abs=1e-12)
-    assert len(set(draws)) > 1
-
-
-def test_intervals_cover_the_truth_about_as_often_as_they_say():
-    """Whole documents carry the noise, so an interval that took tokens as independent would fail.
-
-    Truth: the share of features whose correlation on endless text passes 0.8. Each document keeps
-    or loses a feature as a whole, so correlations waver from text to text.
-    """
-    n, length, d = 4000, 100, 40
-    agreement = np.linspace(0.6, 1.0, d)  # correlation of each feature in the long run
-    truth = (agreement >= 0.8).mean()
-    hits, widths = 0, []
-    repetitions = 40
-    for seed in range(repetitions):
-        rng = np.random.default_rng(seed)
-        x = sparse_features(n, d, 0.05, rng)
-        same = rng.random((n // length, d)) < agreement
-        other = sparse_features(n, d, 0.05, rng)
-        y = np.where(np.repeat(same, length, axis=0), x, other)
-        fates = assign_fates(pearson(csr(x), csr(y)), firings(x), firings(y))
-        low, high = persistence_interval(
-            csr(x), csr(y), even_documents(n, length), fates, n_boot=100, rng=rng
-        )
-        hits += low <= truth <= high
-        widths.append(high - low)
-        assert low <= fates.persist <= high
-    assert hits / repetitions >= 0.85
-    assert 0.05 < np.mean(widths) < 0.3
-
-
-def test_the_summary_s_numbers_by_hand():
+def test_shares_by_hand():
     r = np.array([[0.95, 0.1, 0], [0.1, 0.3, 0.85], [0.2, 0.4, 0.1], [0.99, 0, 0]], dtype="f4")
     fates = assign_fates(r, np.array([50, 50, 50, 5]), np.array([50, 50, 50]))
-    s = summarize_pair(fates, (0.5, 0.8), 0.8)
-    assert s["persist"] == pytest.approx(2 / 3)
-    assert (s["persist_low"], s["persist_high"]) == (0.5, 0.8)
-    assert s["median_r"] == pytest.approx(0.85)
-    assert s["same_index"] == 0.5
-    assert s["testable"] == 0.75
-    assert s["ceiling"] == 0.8
-    assert s["calibrated"] == pytest.approx(2 / 3 / 0.8)
-    nothing = summarize_pair(assign_fates(r, np.zeros(4, int), np.zeros(3, int)))
-    assert all(np.isnan(v) for v in nothing.values())
+    assert fates.persist == pytest.approx(2 / 3)
+    assert fates.median_r == pytest.approx(0.85)
+    assert fates.same_index == 0.5
+    assert fates.testable == 0.75
+    assert fates.counts() == {"persists": 2, "disappears": 1, "untestable": 1, "emerges": 1}
+    nothing = assign_fates(r, np.zeros(4, int), np.zeros(3, int))
+    shares = (nothing.persist, nothing.emerge, nothing.testable)
+    assert np.isnan([*shares, nothing.median_r, nothing.same_index]).all()
 
 
-def test_counts_that_do_not_fit_are_refused():
-    with pytest.raises(FeatlibError, match="do not fit 3 parent and 3 child"):
-        assign_fates(np.zeros((3, 2), "f4"), np.zeros(3), np.zeros(3))
+def test_a_shared_start_shows_as_equal_indices():
+    rng = np.random.default_rng(6)
+    truth = sparse_features(6000, 50, 0.04, rng)
+    own = [sparse_features(6000, 20, 0.04, rng) for _ in range(2)]
+    a, b = (np.hstack([noisy_copy(truth[:, :30], 0.96, rng), other]) for other in own)
+    equal = compare(csr(a), csr(b))
+    apart = compare(csr(a), csr(b[:, rng.permutation(50)]))
+    assert equal.counts()["persists"] == apart.counts()["persists"] == 30
+    assert equal.same_index == 1
+    assert apart.same_index < 0.2

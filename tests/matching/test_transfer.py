@@ -6,19 +6,23 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from planted import csr, even_documents, noisy_copy, sparse_features
 
 from featlib.dictionaries.activations import activation_stats, harvest
 from featlib.dictionaries.features import encode_stream, feature_activations
 from featlib.dictionaries.sae import AutoencoderConfig
 from featlib.dictionaries.training import train_autoencoders
-from featlib.matching.ceilings import transfer_correlation
-from featlib.matching.intervals import document_weights
+from featlib.estimate import document_weights
+from featlib.matching.correlation import paired_pearson, pearson
+from featlib.matching.fates import Rule
 from featlib.matching.transfer import (
     follow_merges,
     read_neurons,
     read_with,
+    recovered_features,
     share_by_t,
     top_tokens,
+    transfer_fates,
     transfer_share,
 )
 from featlib.models.merging import merge_models
@@ -67,14 +71,11 @@ def test_a_model_that_only_grew_keeps_every_feature(family):
     grown.model.layers[0].mlp.up_proj.weight.data *= 3
     before, after = encode_stream(base, sae, ids), read_with(sae, scale, grown, ids)
     np.testing.assert_allclose(after.matrix.toarray(), before.matrix.toarray(), atol=1e-3)
-    fates, (low, high) = transfer_share(
-        before,
-        after,
-        np.repeat(np.arange(10), 64),
-        document_weights(np.repeat(np.arange(10), 64), 20, np.random.default_rng(0)),
-        min_firings=3,
-    )
-    assert (fates.persist, low, high) == (1, 1, 1)
+    documents = even_documents(640, 64)
+    weights = document_weights(documents, 20, np.random.default_rng(0))
+    rule = Rule(min_firings=3)
+    fates, share = transfer_share(before.matrix, after.matrix, documents, weights, rule)
+    assert (fates.persist, share.value, share.low, share.high) == (1, 1, 1, 1)
 
 
 def test_merges_are_followed_from_one_end_to_the_other(family):
@@ -84,7 +85,7 @@ def test_merges_are_followed_from_one_end_to_the_other(family):
     assert list(found) == [0.0, 0.5, 1.0]
     often = np.bincount(before.matrix.indices, minlength=32) > 3
     np.testing.assert_allclose(found[0.0][often], 1, atol=1e-4)
-    far = transfer_correlation(before.matrix, read_with(sae, scale, other, ids).matrix)
+    far = paired_pearson(before.matrix, read_with(sae, scale, other, ids).matrix)
     np.testing.assert_allclose(found[1.0], far, atol=1e-4)
     means = [found[t][often].mean() for t in (0.0, 0.5, 1.0)]
     assert means[0] > means[1] > means[2]
@@ -110,3 +111,41 @@ def test_top_tokens_by_summed_activation():
     texts = ["<s>", " if", "\n", "", "", "", "", "  "]
     found = top_tokens(feature_activations(matrix), ids, [0, 1], texts, n=2)
     assert found == ["↵ ··", "·if <s>"]
+
+
+def test_transfer_gives_each_feature_s_correlation_with_itself():
+    rng = np.random.default_rng(7)
+    before = sparse_features(6000, 30, 0.04, rng)
+    kept = np.linspace(0.3, 1, 30)
+    after = noisy_copy(before, kept, rng)
+    after[:, 4] = 0
+    r = paired_pearson(csr(before), csr(after))
+    np.testing.assert_allclose(r, np.diag(pearson(csr(before), csr(after))), atol=1e-6)
+    assert r[4] == 0
+    np.testing.assert_allclose(np.delete(r, 4), np.delete(kept, 4), atol=0.25)
+    documents = even_documents(6000, 60)
+    weights = document_weights(documents, 60, rng)
+    fates, share = transfer_share(csr(before), csr(after), documents, weights)
+    assert fates.parents.equals(transfer_fates(csr(before), csr(after)).parents)
+    assert fates.parents["best"].tolist() == list(range(30))
+    assert ((fates.parents["fate"] == "persists") == (r >= 0.8)).all()
+    assert fates.children["fate"][4] == "untestable"
+    assert fates.persist == pytest.approx((r >= 0.8).mean())
+    assert share.low <= share.value == fates.persist <= share.high < 0.7
+
+
+def test_features_recovered_by_the_merge_by_hand():
+    table = recovered_features(
+        {
+            "lua": np.array([0.9, 0.9, 0.1, 0.1, 0.9, 0.9]),
+            "tinystories": np.array([0.9, 0.1, 0.9, 0.1, 0.9, 0.1]),
+            "merged": np.array([0.9, 0.9, 0.9, 0.9, 0.1, 0.1]),
+        },
+        np.array([50, 50, 50, 50, 50, 4]),
+    )
+    assert table["feature"].tolist() == [0, 1, 2, 3, 4]  # the last one is untestable
+    both = "lua+tinystories"
+    assert table["kept_by"].tolist() == [both, "lua", "tinystories", "none", both]
+    assert table["in_merged"].tolist() == [True, True, True, True, False]
+    assert table["recovered"].tolist() == [False, True, True, True, False]
+    assert table["r_lua"].tolist() == [0.9, 0.9, 0.1, 0.1, 0.9]
