@@ -1,6 +1,7 @@
 # make book            everything, from an empty folder to a rendered book
 # make book RUN=smoke  another run: any file in params/
 # make test            the whole test suite
+# make check           format, lint, types and the order of the house, in seconds
 # make compare RUNS="mini again"   a page with the numbers of two runs or more, side by side
 # make screenshots     pictures of the key pages of runs/$(RUN), wide and narrow, light and dark
 # make publish         give the committed notebooks the outputs of runs/$(RUN)
@@ -9,22 +10,30 @@ RUN ?= mini
 CORES ?= 2
 BIN := .venv/bin
 TORCH := torch==2.13.0
+# Names reach the shell as the values of variables, never as words of a command.
+export RUN RUNS CORES
 
-.PHONY: book compare screenshots test env corpora publish lock notebooks clean
+.PHONY: book compare screenshots test check env corpora publish lock notebooks clean known
 
-book: env corpora
-	@$(BIN)/snakemake --cores $(CORES) --configfile params/$(RUN).yaml
-	@echo "The book: $(CURDIR)/runs/$(RUN)/book/html/index.html"
-	@if [ -z "$$CI" ] && [ -n "$$DISPLAY$$WAYLAND_DISPLAY$$(uname | grep Darwin)" ]; then $(BIN)/python -m webbrowser "file://$(CURDIR)/runs/$(RUN)/book/html/index.html" >/dev/null 2>&1 || true; fi
+book: known env corpora
+	@$(BIN)/snakemake --cores "$$CORES" --configfile "params/$$RUN.yaml"
+	@echo "The book: $(CURDIR)/runs/$$RUN/book/html/index.html"
+	@if [ -z "$$CI" ] && [ -n "$$DISPLAY$$WAYLAND_DISPLAY$$(uname | grep Darwin)" ]; then $(BIN)/python -m webbrowser "file://$(CURDIR)/runs/$$RUN/book/html/index.html" >/dev/null 2>&1 || true; fi
+
+known:
+	@test -f "params/$$RUN.yaml" || { printf 'RUN=%s: there is no such file in params/. There are: %s\n' "$$RUN" "$$(ls params | sed -n 's/\.yaml$$//p' | tr '\n' ' ')" >&2; exit 2; }
 
 compare: env
-	@$(BIN)/python book/_ext/compare.py $(RUNS)
+	@$(BIN)/python book/_ext/build.py --compare $$RUNS
 
 screenshots: env
-	@$(BIN)/python tests/screenshots.py runs/$(RUN)
+	@$(BIN)/python tests/screenshots.py "runs/$$RUN"
 
 test: env corpora
 	@$(BIN)/python -m pytest
+
+check: env
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check --quiet . && $(BIN)/mypy && $(BIN)/python -m pytest --quiet tests/test_layout.py
 
 env: .venv/.complete
 
@@ -42,7 +51,7 @@ corpora: env
 	@$(BIN)/python -m featlib.text.corpora
 
 publish: env
-	@$(BIN)/python book/_ext/publish.py runs/$(RUN)
+	@$(BIN)/python book/_ext/publish.py "runs/$$RUN"
 
 # Pairs: notebooks/NN_name.py is the source, NN_name.ipynb what papermill and code hosts read.
 notebooks: env

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import ast
 import difflib
-import html
 import json
 import resource
 import sys
@@ -29,6 +28,15 @@ from featlib.run import Run, git_commit
 if TYPE_CHECKING:
     from featlib.show.figure import Figure
 
+PROVENANCE = """\
+<section class="fl-provenance"><h2>How this page was made</h2>
+<dl>{% for name, fact in facts.items() %}<dt>{{ name }}</dt><dd>{{ fact }}</dd>{% endfor %}</dl>
+<p>This repeats it:</p><pre><code>{{ command }}</code></pre>
+<details><summary>Parameters of this chapter</summary><table><thead><tr>
+<th>Parameter</th><th>Value</th><th>What it does</th></tr></thead><tbody>
+{% for key, value, does in parameters %}
+<tr><td><code>{{ key }}</code></td><td>{{ value }}</td><td>{{ does }}</td></tr>{% endfor %}
+</tbody></table></details></section>"""
 INJECTED = "# Parameters"  # how papermill starts the cell that it injects
 
 
@@ -67,14 +75,32 @@ class Chapter:
         return Provenance(self.name, self.run.name, entry, self.run.provenance())
 
 
-def prose(template: str, **numbers: Any) -> Any:
-    """Markdown for a page: a Jinja template whose words follow from `numbers`.
+@dataclass(frozen=True)
+class Prose:
+    """Markdown for a page; where it has a name, other pages may show it again (MyST-NB's glue)."""
 
-    An absent number stops the chapter. Filters: pct ("12%"), num ("0.12"; both take digits, and
-    write a true minus), listed ("a, b and c"). An `Estimate` prints itself with its interval.
+    text: str
+    name: str = ""
+
+    def _repr_mimebundle_(
+        self, include: Any = None, exclude: Any = None
+    ) -> tuple[dict[str, str], dict[str, Any]]:
+        data = {"text/markdown": self.text, "text/plain": self.text}
+        if not self.name:
+            return data, {}
+        from markdown_it import MarkdownIt  # glue takes HTML from one page to another, no Markdown
+
+        html = MarkdownIt().render(self.text)
+        return {"text/html": html, **data}, {"scrapbook": {"name": self.name, "mime_prefix": ""}}
+
+
+def prose(template: str, *, glue: str = "", **numbers: Any) -> Prose:
+    """Words that follow from `numbers`: a Jinja template; an absent number stops the chapter.
+
+    Filters: pct ("12%"), num ("0.12"; both take digits, and write a true minus), listed ("a, b and
+    c"). An `Estimate` prints itself with its interval. `glue` names what other pages show again.
     """
     import jinja2
-    from IPython.display import Markdown
 
     page = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True)
     page.filters |= {
@@ -82,7 +108,7 @@ def prose(template: str, **numbers: Any) -> Any:
         "num": lambda x, digits=2: f"{x:,.{digits}f}".replace("-", "−"),
         "listed": listed,
     }
-    return Markdown(page.from_string(template).render(numbers))
+    return Prose(page.from_string(template).render(numbers), glue)
 
 
 def listed(words: Iterable[str]) -> str:
@@ -117,11 +143,6 @@ class Provenance:
         )
 
     def _repr_html_(self) -> str:
-        rows = "".join(
-            f"<tr><td><code>{html.escape(key)}</code></td><td>{html.escape(str(value))}</td>"
-            f"<td>{html.escape(Params.model_fields[key].description or '')}</td></tr>"
-            for key, value in self.entry["parameters"].items()
-        )
         machine, versions = self.whole["hardware"], self.whole["versions"]
         facts = {
             "Run": self.run,
@@ -131,16 +152,14 @@ class Provenance:
             + (f", {machine['gpu']}" if machine["gpu"] else ""),
             "Versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
         }
-        listed = "".join(
-            f"<dt>{name}</dt><dd>{html.escape(str(fact))}</dd>" for name, fact in facts.items()
-        )
-        return (
-            f'<section class="fl-provenance"><h2>How this page was made</h2><dl>{listed}</dl>'
-            f"<p>This repeats it:</p><pre><code>{html.escape(self.command)}</code></pre>"
-            "<details><summary>Parameters of this chapter</summary><table><thead><tr>"
-            "<th>Parameter</th><th>Value</th><th>What it does</th></tr></thead>"
-            f"<tbody>{rows}</tbody></table></details></section>"
-        )
+        parameters = [
+            (key, value, Params.model_fields[key].description or "")
+            for key, value in self.entry["parameters"].items()
+        ]
+        import jinja2
+
+        page = jinja2.Environment(autoescape=True).from_string(PROVENANCE)
+        return page.render(facts=facts, command=self.command, parameters=parameters)
 
     def __repr__(self) -> str:
         return f"{self.chapter}: {self.entry['seconds']} s. Repeat with: {self.command}"

@@ -72,7 +72,7 @@ from featlib.cases import (
     tables as case_tables,
 )
 from featlib.cases.text import CODE, check_label, languages_of
-from featlib.chapter import start_chapter
+from featlib.chapter import prose, start_chapter
 from featlib.family import DOMAIN_NAMES, MODELS, PRINT_NAMES
 from featlib.models import mistral as lm
 from featlib.run import needed
@@ -475,11 +475,13 @@ chapter.figure(
 # %% [markdown]
 # ## The answer
 
-# %% tags=["remove-input", "short-answer"]
-Markdown(
-    answers.write_short_answer(
+# %% tags=["remove-input"]
+prose(
+    "{{ answer }}",
+    glue="short-answer",  # the front page shows it again
+    answer=answers.write_short_answer(
         case.fates, reference=case.reference, feature=name, words=labels[p.label].words
-    )
+    ),
 )
 
 # %% [markdown]

@@ -1,4 +1,7 @@
-"""Build the book of one run: `python book/_ext/build.py runs/mini`, prints the path of index.html.
+"""Build the book of one run, or a page that compares several; prints the path of index.html.
+
+    python book/_ext/build.py runs/mini
+    python book/_ext/build.py --compare mini again
 
 The sources are staged in `<run>/book/src`: the pages of `book/`, the executed notebooks and the
 numbers of the run. The html replaces `<run>/book/html` only when every page was built without a
@@ -7,19 +10,18 @@ warning.
 
 from __future__ import annotations
 
-import argparse
 import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from featlib import FeatlibError
-from featlib.run import atomic_path
+from featlib.run import Run, atomic_path
 
 ROOT = Path(__file__).resolve().parents[2]
 DATA = ("metrics.json", "params.yaml", "provenance.json")
@@ -50,22 +52,22 @@ def stage_notebook(source: Path, target: Path) -> None:
 
 def stage(run: Path, project: Path, folder: Path) -> None:
     """Fill `folder` with all that one build reads. Raises FeatlibError where a file is missing."""
-    for name in ("_config.yml", "_toc.yml"):
-        if not (project / name).exists():
-            raise FeatlibError(f"{project / name} is missing: it describes the book")
-        shutil.copyfile(project / name, folder / name)
-    shutil.copytree(
-        project / "book", folder / "book", ignore=shutil.ignore_patterns("_data", "__pycache__")
-    )
+    own_toc = run / "_toc.yml"  # of a page that is no chapter of the book
+    needed = [project / "_config.yml", own_toc if own_toc.exists() else project / "_toc.yml"]
+    for path in [*needed, *(run / name for name in DATA)]:
+        if not path.exists():
+            raise FeatlibError(f"{path} is missing: is {run} the folder of a finished run?")
+    for path in needed:
+        shutil.copyfile(path, folder / path.name)
+    left_out = ("_data", "__pycache__", *(["*.md"] if own_toc.exists() else []))
+    shutil.copytree(project / "book", folder / "book", ignore=shutil.ignore_patterns(*left_out))
     (folder / "book" / "_data").mkdir()
     for name in DATA:
-        if not (run / name).exists():
-            raise FeatlibError(f"{run / name} is missing: is {run} the folder of a finished run?")
         shutil.copyfile(run / name, folder / "book" / "_data" / name)
     if (run / "atlas").is_dir():
         shutil.copytree(run / "atlas", folder / "book" / "_static" / "atlas")
     (folder / "notebooks").mkdir()
-    for notebook in sorted((run / "notebooks").glob("[0-9]*.ipynb")):
+    for notebook in sorted((run / "notebooks").glob("[!.]*.ipynb")):
         if not notebook.stem.endswith(".failed"):
             stage_notebook(notebook, folder / "notebooks" / notebook.name)
     missing = [
@@ -105,12 +107,34 @@ def build(run: Path, project: Path = ROOT) -> Path:
     return run / "book" / "html" / "index.html"
 
 
+def compare(names: Sequence[str]) -> Path:
+    """Execute notebooks/compare.py for these runs and build its page; the path of that."""
+    import jupytext
+    import papermill
+
+    folder = Run("compare").folder / "-".join(names)
+    with atomic_path(folder) as made:
+        (made / "notebooks").mkdir(parents=True)
+        page = made / "notebooks" / "compare.ipynb"
+        jupytext.write(jupytext.read(ROOT / "notebooks" / "compare.py"), page)
+        quiet = {"kernel_name": "python3", "progress_bar": False, "cwd": str(ROOT)}
+        try:
+            papermill.execute_notebook(page, page, {"runs": " ".join(names)}, **quiet)
+        except papermill.PapermillExecutionError as error:
+            raise FeatlibError(error.evalue) from None  # the notebook says it for people
+        (made / "_toc.yml").write_text("format: jb-book\nroot: notebooks/compare\n")
+        for name in DATA:
+            shutil.copyfile(Run(names[0]).folder / name, made / name)
+    return build(folder)
+
+
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument("run", type=Path, help="folder of a finished run, such as runs/mini")
     try:
-        print(f"The book: {build(parser.parse_args().run)}")
+        if sys.argv[1:2] == ["--compare"]:
+            print(f"The page: {compare(sys.argv[2:])}")
+        elif len(sys.argv) == 2:
+            print(f"The book: {build(Path(sys.argv[1]))}")
+        else:
+            sys.exit(__doc__)
     except FeatlibError as problem:
         sys.exit(f"\n{problem}\n")

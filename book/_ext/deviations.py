@@ -16,9 +16,10 @@ from pathlib import Path
 
 from featlib import FeatlibError
 
-MARK = "Deviation:"
 # In the order in which data flows; what lies elsewhere comes last.
 ROOMS = ("text", "models", "dictionaries", "matching", "cases", "controls", "describe")
+# Up to the next mark, an empty line or the end of the docstring.
+MARK = re.compile(r'Deviation:((?:(?!Deviation:|"""|\n[ #]*\n).)+)', re.DOTALL)
 SENTENCE = re.compile(r"(?P<paper>.+?); we (?P<ours>.+?), because (?P<why>.+?)\.(?=\s|$)")
 
 
@@ -35,36 +36,19 @@ def find_deviations(folder: Path) -> list[Deviation]:
     """Every mark in the modules of `folder`. Raises FeatlibError where one is not of the form."""
     found = []
     for path in sorted(folder.rglob("*.py")):
-        module = path.relative_to(folder).as_posix()
-        lines = path.read_text(encoding="utf-8").splitlines()
-        for number, line in enumerate(lines, 1):
-            for part in range(line.count(MARK)):
-                text = _sentence(lines[number - 1 :], part)
-                match = SENTENCE.match(text)
-                if match is None:
-                    raise FeatlibError(
-                        f"featlib/{module}:{number}: a mark must read '{MARK} the paper does "
-                        f"this; we do that, because of this.', one sentence; it reads {text!r}"
-                    )
-                found.append(Deviation(module, number, *match.groups()))
+        module, text = path.relative_to(folder).as_posix(), path.read_text(encoding="utf-8")
+        for mark in MARK.finditer(text):
+            line = text.count("\n", 0, mark.start()) + 1
+            said = " ".join(re.sub(r"\n\s*#", "\n", mark[1]).split())
+            match = SENTENCE.match(said)
+            if match is None:
+                raise FeatlibError(
+                    f"featlib/{module}:{line}: a mark must read 'Deviation: the paper does this; "
+                    f"we do that, because of this.', one sentence; it reads {said[:200]!r}"
+                )
+            found.append(Deviation(module, line, *match.groups()))
     rank = {name: place for place, name in enumerate(ROOMS)}
-    return sorted(
-        found, key=lambda d: (rank.get(d.module.split("/")[0], len(ROOMS)), d.module, d.line)
-    )
-
-
-def _sentence(lines: list[str], part: int) -> str:
-    """What follows the mark number `part` of the first line, up to the next mark or empty line."""
-    text = lines[0].split(MARK)[part + 1]
-    if part + 1 == lines[0].count(MARK):
-        for line in lines[1:]:
-            plain = line.strip().lstrip("#").strip()
-            if not plain or plain == '"""':
-                break
-            text += " " + plain.split(MARK)[0]
-            if MARK in plain:
-                break
-    return " ".join(text.split())
+    return sorted(found, key=lambda d: (rank.get(d.module.split("/")[0], len(rank)), d.module))
 
 
 def tabulate_deviations(folder: Path) -> str:
@@ -72,15 +56,10 @@ def tabulate_deviations(folder: Path) -> str:
     rows = ["| the paper … | we … | because … |", "|---|---|---|"]
     for d in find_deviations(folder):
         cells = [_plain(d.paper.removeprefix("the paper ")), _plain(d.ours), _plain(d.why)]
-        where = f"<small>`{d.module}:{d.line}`</small>"
-        rows.append(f"| {' | '.join(cells)}<br>{where} |")
+        rows.append(f"| {' | '.join(cells)}<br><small>`{d.module}:{d.line}`</small> |")
     return "\n".join(rows)
 
 
 def _plain(text: str) -> str:
     """Text with what Markdown would read as markup escaped, except `code`."""
-    pieces = re.split(r"(`[^`]*`)", text)
-    return "".join(
-        piece if piece.startswith("`") else re.sub(r"([\\*_{}\[\]<>|$^~])", r"\\\1", piece)
-        for piece in pieces
-    )
+    return re.sub(r"(`[^`]*`)|([\\*_{}\[\]<>|$^~])", lambda m: m[1] or f"\\{m[2]}", text)

@@ -1,10 +1,10 @@
 """Sphinx extension of the book: numbers of the run in prose, live charts and maths, all offline.
 
 - `{{ pct(m["lm.base.python.accuracy"]) }}` in a page prints a number of the run; `p` holds its
-  parameters, `hardware` its machine, `commit` its commit; `figure` shows a figure again. All come
-  from `book/_data/` (metrics.json, params.yaml, provenance.json): a build of a run puts the run's
-  own there, the committed ones belong to the published run. An unknown key is a warning that names
-  the page and the nearest key.
+  parameters, `hardware` its machine, `commit` its commit. All come from `book/_data/`: a build of a
+  run puts the run's own numbers there, the committed ones belong to the published run. An unknown
+  key is a warning that names the page and the nearest key. Figures and sentences of chapters are
+  shown again by MyST-NB's own `glue` directive.
 - Maths is converted to MathML, which browsers draw without any script.
 - Vega, Vega-Lite and Vega-Embed are bundled once into `_static`, with the charts' two themes.
 """
@@ -16,14 +16,15 @@ import html
 import json
 import re
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import vl_convert
 import yaml
 from deviations import tabulate_deviations
 from docutils import nodes
+from math_core import LatexError, LatexToMathML
 from sphinx.application import Sphinx
 from sphinx.config import Config
 from sphinx.util import logging
@@ -38,8 +39,6 @@ LOGGER = logging.getLogger(__name__)
 STATIC = Path(__file__).resolve().parent.parent / "_static"
 DATA = "book/_data"  # below the source folder
 NBSP = "\u00a0"
-# What a plain build shows for a committed cell that was edited since the last published run.
-STALE = "*This has changed since it was last run; `make book` fills it in.*"
 
 
 class UnknownKey(Exception):
@@ -74,41 +73,18 @@ class Numbers(Mapping[str, Any]):
         return len(self._values)
 
 
-class Formatter:
-    """Prints a number for prose. (An object, because Sphinx stores no function in its cache.)"""
-
-    def __init__(self, scale: float, sign: str, unit: str, digits: int) -> None:
-        self.scale, self.sign, self.unit, self.digits = scale, sign, unit, digits
-
-    def __call__(self, value: float, digits: int | None = None) -> str:
-        form = f"{self.sign},.{self.digits if digits is None else digits}f"
-        return f"{self.scale * value:{form}}{self.unit}".replace("-", "\u2212")
+def print_number(
+    scale: float, sign: str, unit: str, usual: int, value: float, digits: int | None = None
+) -> str:
+    """A number for prose, with a true minus."""
+    form = f"{sign},.{usual if digits is None else digits}f"
+    return f"{scale * value:{form}}{unit}".replace("-", "\u2212")
 
 
-pct = Formatter(100, "", "%", 1)  # 0.2861 -> 28.6%
-points = Formatter(100, "+", "", 1)  # a difference of shares in percentage points: 0.031 -> +3.1
-num = Formatter(1, "", "", 0)  # 16384.2 -> 16,384; num(x, 2) keeps two decimals
-
-
-class FigureFinder:
-    """`{{ figure("07_flow", "flow") }}` on a line of its own shows a figure of a chapter again."""
-
-    def __init__(self, notebooks: str) -> None:
-        self.notebooks = notebooks
-
-    def __call__(self, chapter: str, name: str) -> str:
-        path = Path(self.notebooks) / f"{chapter}.ipynb"
-        if not path.exists():
-            raise UnknownKey(f"no chapter {chapter!r} to take figure {name!r} from ({path})")
-        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
-        outputs = [o for cell in cells for o in cell.get("outputs", ())]
-        shown = ["".join(o.get("data", {}).get("text/html", "")) for o in outputs]
-        figures = {m.group(1): h for h in shown if (m := re.search(r'id="fig-([a-z0-9-]+)"', h))}
-        if name not in figures and any(_never_run(c) and f'"{name}"' in _source(c) for c in cells):
-            return STALE
-        if name not in figures:
-            raise UnknownKey(f"chapter {chapter} has no figure {name!r}, only {sorted(figures)}")
-        return f"``````{{raw}} html\n{figures[name]}\n``````"
+# Partial objects, because Sphinx stores no function in its cache.
+pct = partial(print_number, 100, "", "%", 1)  # 0.2861 -> 28.6%
+points = partial(print_number, 100, "+", "", 1)  # a difference of shares, in points: 0.031 -> +3.1
+num = partial(print_number, 1, "", "", 0)  # 16384.2 -> 16,384; num(x, 2) keeps two decimals
 
 
 def tabulate_parameters(values: Mapping[str, Any], notebooks: Path) -> str:
@@ -137,34 +113,8 @@ def tabulate_parameters(values: Mapping[str, Any], notebooks: Path) -> str:
     return "\n\n".join(f"**{name}**\n\n{head}" + "\n".join(r) for name, r in chapters.items() if r)
 
 
-class OutputFinder:
-    """`{{ output("09_exception", "answer") }}` prints what a tagged cell of a chapter says."""
-
-    def __init__(self, notebooks: str) -> None:
-        self.notebooks = notebooks
-
-    def __call__(self, chapter: str, tag: str) -> str:
-        path = Path(self.notebooks) / f"{chapter}.ipynb"
-        if not path.exists():
-            raise UnknownKey(f"no chapter {chapter!r} to take {tag!r} from ({path})")
-        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
-        for cell in cells:
-            if tag in cell.get("metadata", {}).get("tags", ()):
-                if _never_run(cell):
-                    return STALE
-                for output in cell.get("outputs", ()):
-                    if "text/markdown" in output.get("data", {}):
-                        return "".join(output["data"]["text/markdown"])
-        raise UnknownKey(f"chapter {chapter} has no cell tagged {tag!r} that says something")
-
-
 def _source(cell: Mapping[str, Any]) -> str:
     return "".join(cell.get("source", ""))
-
-
-def _never_run(cell: Mapping[str, Any]) -> bool:
-    code = cell.get("cell_type") == "code"
-    return code and not cell.get("outputs") and cell.get("execution_count") is None
 
 
 def load_substitutions(source: Path) -> dict[str, Any]:
@@ -189,8 +139,6 @@ def load_substitutions(source: Path) -> dict[str, Any]:
             read("params.yaml", yaml.safe_load), source / "notebooks"
         ),
         "deviation_table": tabulate_deviations(Path(featlib.__file__).parent),
-        "figure": FigureFinder(str(source / "notebooks")),
-        "output": OutputFinder(str(source / "notebooks")),
         "pct": pct,
         "points": points,
         "num": num,
@@ -203,19 +151,6 @@ def configure(app: Sphinx, config: Config) -> None:
         **load_substitutions(Path(app.srcdir)),
     }
     config.html_static_path = [*config.html_static_path, str(STATIC)]
-
-
-def fill_code(app: Sphinx, doctree: nodes.document) -> None:
-    """Print `{{ commit }}` in code type too, where MyST would leave the braces as they stand."""
-    environment = jinja2.Environment(undefined=jinja2.StrictUndefined)
-    for node in doctree.findall(nodes.literal):
-        if re.fullmatch(r"\{\{.*\}\}", node.astext()):
-            try:
-                text = environment.from_string(node.astext()).render(app.config.myst_substitutions)
-            except (UnknownKey, jinja2.TemplateError) as error:
-                LOGGER.warning("%s: %s", node.astext(), error, location=node)
-            else:
-                node.children = [nodes.Text(text)]
 
 
 def plain_citations(
@@ -234,36 +169,14 @@ def plain_citations(
 def say_provenance(
     app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: Any
 ) -> None:
-    """End a page of prose as chapters end themselves: the run behind it, and how to repeat it."""
-    path = Path(app.srcdir) / DATA / "provenance.json"
-    if "body" not in context or not pagename.startswith("book/") or not path.exists():
+    """End a page of prose with the run behind it; chapters say more themselves."""
+    if "body" not in context or not pagename.startswith("book/"):
         return
-    known = json.loads(path.read_text(encoding="utf-8"))
-    machine = known.get("hardware", {})
-    seconds = sum(c.get("seconds", 0) for c in known.get("chapters", {}).values())
-    facts = {
-        "Run": known.get("run", ""),
-        "Commit": known.get("commit", ""),
-        "Time": f"{seconds / 60:.1f} minutes, all chapters together",
-        "Hardware": ", ".join(
-            f"{machine[key]}{unit}"
-            for key, unit in {"cpu": "", "cores": " cores", "memory_gb": " GB", "gpu": ""}.items()
-            if machine.get(key)
-        ),
-        "Versions": ", ".join(f"{name} {v}" for name, v in known.get("versions", {}).items()),
-    }
-    rows = "".join(
-        f"<dt>{name}</dt><dd>{html.escape(str(fact))}</dd>" for name, fact in facts.items() if fact
-    )
-    parameters = ""
-    if pagename != "book/parameters":
-        address = app.builder.get_relative_uri(pagename, "book/parameters")
-        parameters = f'<p><a href="{address}">All parameters of the run</a></p>'
+    run, commit = app.config.myst_substitutions["p"], app.config.myst_substitutions["commit"]
+    name = html.escape(str(run.get("run_name", "mini")))
     context["body"] += (
-        f'<section class="fl-provenance"><h2>How this page was made</h2><dl>{rows}</dl>'
-        "<p>This repeats it, with the whole book:</p>"
-        f"<pre><code>make book RUN={html.escape(known.get('run', 'mini'))}</code></pre>"
-        f"{parameters}</section>"
+        f'<p class="fl-made">Run {name}, commit {html.escape(commit)}. '
+        f"<code>make book RUN={name}</code> makes this page again, with the whole book.</p>"
     )
 
 
@@ -272,23 +185,15 @@ def say_provenance(
 
 def mathml(latex: str, *, block: bool) -> str:
     """LaTeX as MathML. Raises ValueError where something in it is not understood."""
-    from latex2mathml.converter import convert
-
     if re.search(r"\{\{ \w", latex):
         raise ValueError("a number of the run cannot stand in maths: write it outside")
-    # Numbers are Sphinx's, one a block; and of all such forms the library knows only two.
-    latex = re.sub(r"\\(begin|end)\{(?:align|split)(?:ed)?\*?\}", r"\\\1{align*}", latex)
-    latex = re.sub(r"\\(begin|end)\{gather(?:ed)?\*?\}", r"\\\1{matrix}", latex)
+    # Numbers are Sphinx's, one a block.
+    latex = re.sub(r"\\(begin|end)\{(?:align|split)(?:ed)?\*?\}", r"\\\1{aligned}", latex)
     latex = re.sub(r"\\(begin|end)\{equation\*?\}", "", latex)
     try:
-        found = convert(latex, display="block" if block else "inline")
-    except Exception as error:  # the library has a dozen kinds, all of them about the input
-        raise ValueError(f"{type(error).__name__} {error}".strip()) from error
-    if "<mi>\\" in found or "<mo>\\" in found:  # an unknown command comes through as it stands
-        unknown = found.split(">\\", 1)[1].split("<", 1)[0]
-        raise ValueError(f"unknown command \\{unknown}")
-    # A bar that no \left or \right made would otherwise grow to the height of its row.
-    return re.sub(r"<mo>(&#x02016;|&#x0007C;|[|‖∥])</mo>", r'<mo stretchy="false">\1</mo>', found)
+        return LatexToMathML(fancy_error=False).convert_with_local_state(latex, displaystyle=block)
+    except LatexError as error:
+        raise ValueError(str(error)) from None
 
 
 def _convert(node: nodes.Element, *, block: bool) -> str:
@@ -339,7 +244,6 @@ def setup(app: Sphinx) -> dict[str, Any]:
     # Jupyter Book sets this whether or not its comments extension, which we leave out, is loaded.
     app.add_config_value("comments_config", {}, "", [dict])
     app.connect("config-inited", configure, priority=400)
-    app.connect("doctree-read", fill_code)
     app.connect("html-page-context", plain_citations)
     app.connect("html-page-context", say_provenance)
     app.add_html_math_renderer(

@@ -8,30 +8,27 @@ outputs would name a commit that does not hold the code which made them.
 
 from __future__ import annotations
 
-import argparse
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import nbformat
+from build import DATA, ROOT
 
 from featlib import FeatlibError
 from featlib.run import Run, atomic_path, git_commit
 
-ROOT = Path(__file__).resolve().parents[2]
-DATA = ("metrics.json", "params.yaml", "provenance.json")
 LARGEST = 1_000_000  # bytes of one committed notebook
 
 
 def clean_notebook(executed: nbformat.NotebookNode, source: nbformat.NotebookNode) -> None:
     """Give `source` (the paired notebook) the outputs of `executed`, cell by cell, in place."""
-    ran = [
-        cell
-        for cell in executed.cells
-        if cell.cell_type == "code" and "injected-parameters" not in cell.metadata.get("tags", [])
-    ]
-    own = [cell for cell in source.cells if cell.cell_type == "code"]
+    ran, own = (
+        [cell for cell in notebook.cells if cell.cell_type == "code"]
+        for notebook in (executed, source)
+    )
+    ran = [c for c in ran if "injected-parameters" not in c.metadata.get("tags", [])]
     if [cell.source for cell in ran] != [cell.source for cell in own]:
         raise FeatlibError(
             "the executed notebook is not the paired one: run the chapter again, then publish"
@@ -46,10 +43,8 @@ def clean_notebook(executed: nbformat.NotebookNode, source: nbformat.NotebookNod
 
 def publish(run: Run, notebooks: Path, data: Path) -> list[Path]:
     """Write the notebooks and the numbers of `run`; all are checked before any is written."""
-    if subprocess.run(
-        ["git", "-C", ROOT, "status", "--porcelain", "--untracked-files=no"],
-        capture_output=True, text=True, check=True,
-    ).stdout.strip():  # fmt: skip
+    status = ["git", "-C", str(ROOT), "status", "--porcelain", "--untracked-files=no"]
+    if subprocess.run(status, capture_output=True, text=True, check=True).stdout.strip():
         raise FeatlibError("there are uncommitted changes: commit them first, then publish")
     made_by = run.provenance().get("commit")
     if made_by != git_commit():
@@ -57,35 +52,28 @@ def publish(run: Run, notebooks: Path, data: Path) -> list[Path]:
             f"{run.folder} was made by commit {made_by}, this is {git_commit()}: run it again "
             f"(make book RUN={run.name}), then publish"
         )
-    ready = []
+    ready = {}
     for path in sorted(notebooks.glob("[0-9]*.ipynb")):
         if not run.notebook(path.stem).exists():
             raise FeatlibError(f"{run.notebook(path.stem)} is missing: make book RUN={run.name}")
         source = nbformat.read(path, as_version=4)
         clean_notebook(nbformat.read(run.notebook(path.stem), as_version=4), source)
-        text = nbformat.writes(source)
-        if len(text.encode()) > LARGEST:
-            raise FeatlibError(f"{path.name} would have {len(text) / 1e6:.1f} MB, over the 1 MB")
-        ready.append((path, text + "\n"))
-    for path, text in ready:
+        ready[path] = nbformat.writes(source) + "\n"
+        if len(ready[path].encode()) > LARGEST:
+            raise FeatlibError(f"{path.name} would be larger than {LARGEST / 1e6:g} MB")
+    for path, text in ready.items():
         with atomic_path(path) as tmp:
             tmp.write_text(text, encoding="utf-8")
     data.mkdir(exist_ok=True)
     for name in DATA:
         shutil.copyfile(run.folder / name, data / name)
-    return [path for path, _ in ready]
+    return list(ready)
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument("run", type=Path, help="folder of a finished run, such as runs/mini")
-    folder = parser.parse_args().run
+    folder = Path(*sys.argv[1:2])
     try:
-        written = publish(
-            Run(folder.name, folder.parent), ROOT / "notebooks", ROOT / "book" / "_data"
-        )
-        print(f"{len(written)} notebooks hold the outputs of run {folder.name}; commit them")
+        made = publish(Run(folder.name, folder.parent), ROOT / "notebooks", ROOT / "book/_data")
+        print(f"{len(made)} notebooks hold the outputs of run {folder.name}; commit them")
     except FeatlibError as problem:
         sys.exit(f"\n{problem}\n")

@@ -124,6 +124,11 @@ class Markup(str):
         return str(self)
 
 
+def glued(name: str) -> dict[str, Any]:
+    """Metadata of an output that other pages may show again: MyST-NB's `glue` under this name."""
+    return {"scrapbook": {"name": name, "mime_prefix": ""}}
+
+
 @dataclass(frozen=True)
 class Figure:
     """A figure of the book. A notebook shows it when it is the last value of a cell."""
@@ -149,8 +154,11 @@ class Figure:
         parts.append("</figcaption></figure>")
         return "\n".join(parts)
 
-    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
-        return {"text/html": self.html(), "text/plain": f"Figure {self.name}: {self.alt}"}
+    def _repr_mimebundle_(
+        self, include: Any = None, exclude: Any = None
+    ) -> tuple[dict[str, str], dict[str, Any]]:
+        data = {"text/html": self.html(), "text/plain": f"Figure {self.name}: {self.alt}"}
+        return data, glued(self.name)
 
 
 def figure(

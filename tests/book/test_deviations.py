@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from deviations import MARK, find_deviations, tabulate_deviations
+from deviations import find_deviations, tabulate_deviations
 
 from featlib import FeatlibError
 
@@ -29,7 +29,7 @@ def test_every_mark_of_the_library_is_found_and_stands_in_the_table():
 
 def test_marks_stand_in_the_library_and_nowhere_else():
     others = [*ROOT.glob("notebooks/*.py"), *ROOT.glob("params/*.yaml"), ROOT / "Snakefile"]
-    assert others and not [path.name for path in others if MARK in path.read_text()]
+    assert others and not [path.name for path in others if "Deviation:" in path.read_text()]
 
 
 def test_a_mark_is_read_across_lines_in_docstrings_and_comments(tmp_path):
@@ -42,7 +42,7 @@ def test_a_mark_is_read_across_lines_in_docstrings_and_comments(tmp_path):
         "y = 2\n# Why. Deviation: the paper sleeps; we\n# wake, because of `a_b`.\n\n# Else.\n"
     )
     found = find_deviations(tmp_path)
-    assert [(d.module, d.line) for d in found] == [("a", 2), ("b", 3), ("b", 6)]
+    assert [(d.module, d.line) for d in found] == [("a.py", 2), ("b.py", 3), ("b.py", 6)]
     assert (found[0].paper, found[0].ours, found[0].why) == ("the paper sleeps", "wake", "of `a_b`")
     assert found[1].why == "it is better at 0.5 than at 1"
     assert found[2].paper == "Doe et al. stop"

@@ -1,0 +1,146 @@
+"""The small book in a real browser with the network cut."""
+
+from __future__ import annotations
+
+import contextlib
+import struct
+from pathlib import Path
+from typing import Any
+
+import pytest
+from examples import every_chart
+
+from featlib import FeatlibError
+
+pytestmark = pytest.mark.browser
+PAGE_FILES = ("book/index", "book/maths", "notebooks/01_gallery", "notebooks/02_strips")
+VIEWS = [("light", (1280, 900)), ("dark", (1280, 900)), ("light", (360, 780))]
+
+
+@pytest.mark.parametrize(("mode", "size"), VIEWS)
+@pytest.mark.parametrize("page", PAGE_FILES)
+def test_page_is_sound(html: Path, browser: Any, page: str, mode: str, size: tuple) -> None:
+    from browser import check_page
+
+    assert check_page(browser, html / f"{page}.html", size=size, mode=mode) == []
+
+
+def test_every_chart_is_drawn_live(html: Path, browser: Any) -> None:
+    from browser import draw_charts, visit
+
+    with visit(browser, html / "notebooks" / "01_gallery.html") as seen:
+        assert draw_charts(seen.page) == len(every_chart())
+        assert seen.page.locator(".fl-live svg").count() == len(every_chart())
+
+
+def test_charts_follow_the_theme_button_and_the_width(html: Path, browser: Any) -> None:
+    from browser import check_theme_switch, draw_charts, visit
+
+    gallery = html / "notebooks" / "01_gallery.html"
+    assert check_theme_switch(browser, gallery) == []
+    with visit(browser, gallery) as seen:
+        draw_charts(seen.page)
+        seen.page.set_viewport_size({"width": 500, "height": 800})
+        seen.page.wait_for_function(
+            "() => [...document.querySelectorAll('.fl-live svg')]"
+            ".every(s => s.getBoundingClientRect().right <= 501)"
+        )
+
+
+def test_paper_and_no_script_show_the_static_drawings(html: Path, browser: Any) -> None:
+    from browser import check_print
+
+    gallery = html / "notebooks" / "01_gallery.html"
+    assert check_print(browser, gallery) == []
+    context = browser.new_context(java_script_enabled=False, offline=True)
+    page = context.new_page()
+    page.goto(gallery.as_uri())
+    assert page.locator(".fl-static svg:visible").count() == len(every_chart())
+    assert page.locator(".fl-live:visible").count() == 0
+    context.close()
+
+
+def test_search_finds_words_of_notebooks(html: Path, browser: Any) -> None:
+    from browser import check_search
+
+    titles, faults = check_search(browser, html, "persimmon")
+    assert faults == []
+    assert any("Gallery" in title for title in titles)
+    assert check_search(browser, html, "xylophone") == ([], [])
+
+
+def test_strip_is_walked_with_one_stop_of_the_tab_key(html: Path, browser: Any) -> None:
+    from browser import visit
+
+    with visit(browser, html / "notebooks" / "02_strips.html") as seen:
+        page = seen.page
+        strip, readout = page.locator(".fl-tokens"), page.locator(".fl-readout")
+        strip.focus()
+        assert readout.inner_text() == "' raise' · 4", "the strongest token is read out first"
+        page.keyboard.press("ArrowRight")
+        assert "alert(1)" in readout.inner_text()
+        page.keyboard.press("ArrowRight")
+        page.keyboard.press("Home")
+        assert readout.inner_text() == "'try' · 0"
+        assert page.url.endswith("02_strips.html"), "arrow keys must not turn the page"
+        page.locator(".fl-tok").nth(1).hover()
+        assert readout.inner_text() == "':' · 1"
+        assert "alert(1)" in strip.inner_text()
+        assert page.evaluate("document.querySelectorAll('.fl-strip :is(img, script)').length") == 0
+        page.keyboard.press("Tab")
+        assert not page.evaluate("document.activeElement.closest('.fl-tokens')")
+
+
+def test_pictures_are_taken_of_each_page_wide_and_narrow_light_and_dark(
+    html: Path, project: Path, browser: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import screenshots
+
+    run = project / "runs" / "tiny"
+    monkeypatch.setattr(screenshots, "open_browser", lambda: contextlib.nullcontext(browser))
+    sheet = screenshots.take_screenshots(run, ["book/maths"])
+    sizes, taken = {}, sorted(sheet.parent.glob("*.png"))
+    for path in taken:
+        sizes[path.name] = struct.unpack(">II", path.read_bytes()[16:24])
+        assert path.name in sheet.read_text()
+    assert [name.split("-")[1:] for name in sizes] == [
+        ["1280", "dark.png"], ["1280", "light.png"], ["390", "dark.png"], ["390", "light.png"],
+    ]  # fmt: skip
+    assert [width for width, _ in sizes.values()] == [1280, 1280, 390, 390]
+    assert all(height >= 900 for _, height in sizes.values())
+    assert len({path.read_bytes() for path in taken}) == 4
+    with pytest.raises(FeatlibError, match=r"no page book/none in the book; .* book/maths"):
+        screenshots.take_screenshots(run, ["book/none"])
+    with pytest.raises(FeatlibError, match="make book RUN=tiny2"):
+        screenshots.take_screenshots(project / "runs" / "tiny2", ["book/none"])
+    monkeypatch.setenv("CHROMIUM", "/nowhere")
+    with pytest.raises(FeatlibError, match="no Chromium to take pictures with"):
+        screenshots.take_screenshots(run, ["book/maths"])
+
+
+def test_the_checks_see_faults(tmp_path: Path, browser: Any) -> None:
+    """A page with every fault that check_page looks for: a check that cannot fail is no check."""
+    from browser import check_page, check_print
+
+    (tmp_path / "bad.html").write_text(
+        "<main style='width:2000px'><p id=a></p><p id=a></p><span class=math>x</span>"
+        "<img src=none.png><script src='https://example.org/x.js'></script>"
+        "<script>console.error('oh')</script><figure class=fl-figure id=fig-lost>"
+        "<div class=fl-static hidden><svg width=200 height=100></svg></div></figure></main>"
+    )
+    assert "fig-lost: printed still False" in check_print(browser, tmp_path / "bad.html")[0]
+    found = "\n".join(check_page(browser, tmp_path / "bad.html"))
+    for fault in ("id a used twice", "maths not shown", "none.png: broken", "px wider"):
+        assert fault in found
+    assert "request left: https://example.org/x.js" in found and "console: oh" in found
+
+
+@pytest.mark.parametrize("mode", ["light", "dark"])
+@pytest.mark.parametrize("page", [*PAGE_FILES, "book/references", "book/words"])
+def test_page_is_accessible(html: Path, browser: Any, page: str, mode: str) -> None:
+    from axe import check_axe
+    from browser import draw_charts, visit
+
+    with visit(browser, html / f"{page}.html", mode=mode) as seen:
+        draw_charts(seen.page, mode)
+        assert check_axe(seen.page) == []
