@@ -132,6 +132,7 @@ def load_substitutions(source: Path) -> dict[str, Any]:
         "p": Numbers("p", f"{DATA}/params.yaml", read("params.yaml", yaml.safe_load)),
         "provenance": Numbers("provenance", where, provenance),
         "commit": provenance.get("commit", "unknown"),
+        "run_name": provenance.get("run", "mini"),
         "minutes": sum(c.get("seconds", 0) for c in chapters) / 60,
         "memory_gb": max((c.get("peak_memory_mb", 0) for c in chapters), default=0) / 1000,
         "hardware": Numbers("hardware", where, provenance.get("hardware", {})),
@@ -172,10 +173,11 @@ def say_provenance(
     """End a page of prose with the run behind it; chapters say more themselves."""
     if "body" not in context or not pagename.startswith("book/"):
         return
-    run, commit = app.config.myst_substitutions["p"], app.config.myst_substitutions["commit"]
-    name = html.escape(str(run.get("run_name", "mini")))
+    name, commit = (
+        html.escape(app.config.myst_substitutions[key]) for key in ("run_name", "commit")
+    )
     context["body"] += (
-        f'<p class="fl-made">Run {name}, commit {html.escape(commit)}. '
+        f'<p class="fl-made">Run {name}, commit {commit}. '
         f"<code>make book RUN={name}</code> makes this page again, with the whole book.</p>"
     )
 

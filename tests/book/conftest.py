@@ -21,7 +21,7 @@ PAGES = {
     "index": """# Do features survive?
 
 BabyPython predicts **{{ pct(m["lm.base.python.accuracy"]) }}** of Python's tokens, with
-{{ num(p.d_sae) }} features, on {{ hardware.cpu }}, at `{{ commit }}`.
+{{ num(p.d_sae) }} features, on {{ hardware.cpu }}, at {{ commit }}.
 
 ```{glue} flow
 :doc: ../notebooks/01_gallery.ipynb

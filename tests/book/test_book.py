@@ -70,7 +70,7 @@ def test_an_unknown_number_stops_the_build_and_keeps_the_former_book(
     said = capfd.readouterr().err
     assert "book/maths.md:3" in said
     assert "the nearest is 'lm.base.python.accuracy'" in said
-    assert r"unknown command \foo" in said
+    assert "Unknown command" in said and "foo" in said
     assert "the nearest is 'k'" in said
     assert "reference target not found: nowhere" in said, "references are held to account as well"
     assert (html / "index.html").read_text() == former
