@@ -144,8 +144,8 @@ class Run:
             table.to_parquet(tmp)
         return table
 
-    def read_table(self, name: str, chapter: str) -> pd.DataFrame:
-        """A table of the run, or an error that names the `chapter` which makes it."""
+    def read_table(self, name: str) -> pd.DataFrame:
+        """A table of the run, or an error that names the chapter which makes it."""
         import pandas as pd
 
         return pd.read_parquet(needed(self.table(name)))

@@ -43,26 +43,19 @@ import numpy as np
 import pandas as pd
 from IPython.display import Markdown
 
-from featlib import FeatlibError
-from featlib.chapter import start_chapter
-from featlib.describe import (
-    chat,
-)
-from featlib.describe import (
-    chat_protocol as chat_explanations,
-)
-from featlib.describe import (
-    cues as explanations,
-)
-from featlib.describe import (
-    scores as explanation_scores,
-)
+from featlib.chapter import prose, start_chapter
+from featlib.describe import cues, scores
+from featlib.describe.atlas import extreme_tokens, token_effects
+from featlib.describe.chat import Budget, Chat, endpoint_from_environment
+from featlib.describe.chat_protocol import explain_by_chat, planned
+from featlib.describe.windows import choose_features, split_windows
 from featlib.dictionaries import features
 from featlib.dictionaries.sae import load_autoencoder
-from featlib.family import DOMAINS, MODELS, PRINT_NAMES
+from featlib.estimate import Estimate
+from featlib.family import DOMAINS, MERGE_OF, MERGED, MODELS, PRINT_NAMES
 from featlib.models import mistral as lm
 from featlib.params import derive_seed
-from featlib.run import atomic_path, needed
+from featlib.run import needed
 from featlib.show import charts, explanation_charts
 from featlib.text import tokens
 from featlib.text.archives import cache_folder
@@ -95,14 +88,12 @@ words = tokens.token_strings(tokenizer, range(len(tokenizer)))
 needed(run_folder.folder / "features" / "stream.ids.npy")
 stream = tokens.load_blocks(run_folder.folder / "features", "stream")
 kinds, labels = mark_stream(tokenizer, parts, texts, stream, derive_seed(p.seed, "stream"))
-text = explanations.read_text(stream.ids, stream.documents, words, kinds, labels)
-windows = explanation_scores.split_windows(
+text = cues.read_text(stream.ids, stream.documents, words, kinds, labels)
+windows = split_windows(
     stream.documents, p.explain_window, kinds=kinds, seed=derive_seed(p.seed, "halves")
 )
 acts = {m: features.load_features(run_folder.features(m, 0)).matrix for m in MODELS}
-usable = {
-    m: explanation_scores.choose_features(acts[m], windows, p.explain_windows) for m in MODELS
-}
+usable = {m: choose_features(acts[m], windows, p.explain_windows) for m in MODELS}
 
 # %% [markdown]
 # ## A sentence, and a reader who knows nothing else
@@ -119,40 +110,34 @@ usable = {
 
 
 # %%
-matches = pd.read_parquet(needed(run_folder.table("matches")))
-into_merge = matches[
-    (matches["parent"] == "lua") & (matches["child"] == "merged") & (matches["side"] == "parent")
-]
-persisting = into_merge.loc[into_merge["fate"] == "persists", "feature"].to_numpy()
+PARENT = MERGE_OF[0]  # Lua, as in the paper: what of it persists into the merge is all explained
+into = run_folder.read_table("matches").set_index(["parent", "child", "side"]).sort_index()
+into = into.loc[(PARENT, MERGED, "parent")]
+persisting = into.loc[into["fate"] == "persists", "feature"].to_numpy()
 
 tables = []
 for name in MODELS:
     rng = np.random.default_rng(derive_seed(p.seed, "explained features", name))
     sample = rng.permutation(usable[name])[: p.explain_features]
-    chosen = sample  # of Lua's, those that persist into the merge are all explained
-    if name == "lua":
+    chosen = sample
+    if name == PARENT:
         chosen = np.union1d(sample, np.intersect1d(persisting, usable[name]))
     model = lm.load_checkpoint(needed(run_folder.model(name)))
     sae = load_autoencoder(needed(run_folder.autoencoder(name, 0)))
-    promoted = explanations.promoted_tokens(model, sae.W_dec, chosen)
-    scored = explanation_scores.explain_and_score(
+    promoted, _ = extreme_tokens(token_effects(model, sae)[chosen], 3)
+    scored = scores.explain_and_score(
         acts[name],
         chosen,
         text,
         windows,
         n_windows=p.explain_windows,
         max_cues=p.explain_cues,
-        promoted=[[text.vocabulary[i] for i in row] for row in promoted],
+        promoted=[[text.vocabulary[i] for i, _ in row] for row in promoted],
         seed=derive_seed(p.seed, "scoring", name),
     )
-    tables.append(
-        scored.assign(
-            model=name,
-            explainer="offline",
-            sampled=np.isin(scored["feature"], sample),
-            persists=np.isin(scored["feature"], persisting) & (name == "lua"),
-        )
-    )
+    scored["sampled"] = np.isin(scored["feature"], sample)
+    scored["persists"] = np.isin(scored["feature"], persisting) & (name == PARENT)
+    tables.append(scored.assign(model=name, explainer="offline"))
 found = pd.concat(tables, ignore_index=True)
 charts.table(
     pd.DataFrame(
@@ -173,7 +158,8 @@ charts.table(
 # another feature drawn at random. Every dot is a feature of Lua.
 
 # %% tags=["hide-input"]
-lua = found[(found["model"] == "lua") & found["sampled"]]
+sampled = found[found["sampled"]]
+lua = sampled[sampled["model"] == PARENT]
 share_other = (found["correlation"] > found["other_correlation"]).mean()
 share_frequency = (found["correlation"] > found["frequency_correlation"]).mean()
 chapter.figure(
@@ -190,29 +176,24 @@ chapter.figure(
 
 # %% tags=["hide-input"]
 rng = np.random.default_rng(derive_seed(p.seed, "medians"))
-
-
-def middle(values: pd.Series) -> str:
-    median, low, high = explanation_scores.median_interval(values.to_numpy(), rng)
-    return f"{median:.2f} ({low:.2f} to {high:.2f})".replace("-", "−")
-
-
-sampled = found[found["sampled"]]
-rows = []
-for name in MODELS:
-    own = sampled[sampled["model"] == name]
-    rows.append(
-        {
-            "model": PRINT_NAMES[name],
-            "correlation": middle(own["correlation"]),
-            "another feature's": middle(own["other_correlation"]),
-            "frequency": middle(own["frequency_correlation"]),
-            "table of all tokens": middle(own["lookup_correlation"]),
-            "detection": middle(own["detection"]),
-            "detection, another's": middle(own["other_detection"]),
+columns = {
+    "correlation": "correlation",
+    "another feature's": "other_correlation",
+    "frequency": "frequency_correlation",
+    "table of all tokens": "lookup_correlation",
+    "detection": "detection",
+    "detection, another's": "other_detection",
+}
+charts.table(
+    pd.DataFrame(
+        {"model": PRINT_NAMES[name]}
+        | {
+            title: f"{scores.median_estimate(own[column], rng):.2f}".replace("-", "−")
+            for title, column in columns.items()
         }
+        for name, own in sampled.groupby("model", sort=False)
     )
-charts.table(pd.DataFrame(rows))
+)
 
 # %% [markdown]
 # Medians over features, with 95% intervals from resampling the features. The *table of all
@@ -229,23 +210,8 @@ charts.table(pd.DataFrame(rows))
 # persist, one for each that does, alike in the number of firings.
 
 # %% tags=["hide-input"]
-stays = found[found["persists"]]
-goes = lua[~lua["persists"]]
-alike = goes.iloc[explanation_scores.alike_in_firings(stays["firings"], goes["firings"])]
-groups = {
-    "Lua": lua,
-    "LuaStories": sampled[sampled["model"] == "merged"],
-    "Lua, persisting": stays,
-    "Lua, equally common": alike,
-}
-groups = {group: table for group, table in groups.items() if len(table)}
-medians = pd.DataFrame(
-    [
-        (group, len(table), *explanation_scores.median_interval(table["correlation"], rng))
-        for group, table in groups.items()
-    ],
-    columns=["group", "features", "median", "low", "high"],
-)
+groups = scores.group_features(found, PARENT, MERGED)
+medians = scores.group_medians(groups, rng)
 grouped = pd.concat(table.assign(group=group) for group, table in groups.items())
 chapter.figure(
     explanation_charts.score_histograms(grouped, medians),
@@ -266,44 +232,37 @@ chapter.figure(
 
 
 # %% tags=["hide-input"]
-def show(row: pd.Series, place: str) -> str:
+def show(row: pd.Series) -> str:
     column = acts[row["model"]][:, [int(row["feature"])]]
     truth = column[windows.score.reshape(-1)].toarray().reshape(windows.score.shape)
     here = windows.score[truth.max(axis=1).argmax()]
-    rule = explanations.read_sentence(row["explanation"], text)
+    rule = cues.read_sentence(row["explanation"], text)
     return explanation_charts.explained_feature(
-        f"{PRINT_NAMES[row['model']]} {row['feature']}, {place}",
+        f"{PRINT_NAMES[row['model']]} {row['feature']}, {row['place']}",
         row["explanation"],
         [words[i] for i in stream.ids.reshape(-1)[here]],
         {
             "activation": column[here].toarray()[:, 0],
-            "predicted": explanations.simulate([rule], text, here)[:, 0],
+            "predicted": cues.simulate([rule], text, here)[:, 0],
         },
         {"correlation": row["correlation"], "detection": row["detection"]},
-        peaks={"predicted": explanations.STRONGEST},
+        peaks={"predicted": cues.STRONGEST},
         link=f"../book/atlas.html#{row['model']}/{row['feature']}",
     )
 
 
 ranked = lua.sort_values("correlation", ascending=False, ignore_index=True)
-half = len(ranked) // 2
-places = {
-    "best": range(min(3, len(ranked))),
-    "median": range(max(half - 2, 0), min(half + 2, len(ranked))),
-    "worst": range(max(len(ranked) - 3, 0), len(ranked)),
-}
-shown = [show(ranked.iloc[i], place) for place, span in places.items() for i in span]
+half = max(len(ranked) // 2, 2)
+places = {"best": ranked[:3], "median": ranked[half - 2 : half + 2], "worst": ranked[-3:]}
+ten = pd.concat(rows.assign(place=place) for place, rows in places.items())
 chapter.figure(
-    charts.Markup("".join(shown)),
+    charts.Markup("".join(show(row) for _, row in ten.iterrows())),
     name="ten-explanations",
     caption="Explanations of ten features of Lua and their tokens: the darker, the stronger. Each "
     "strip is shaded up to its own strongest token, predictions up to 9.",
     alt=f"The best of these explanations predicts its feature with correlation "
     f"{ranked['correlation'].max():.2f}, the worst with {ranked['correlation'].min():.2f}.",
-    data=ranked.loc[
-        [i for span in places.values() for i in span],
-        ["feature", "firings", "correlation", "detection", "explanation"],
-    ],
+    data=ten[["feature", "firings", "correlation", "detection", "explanation"]],
 )
 
 # %% [markdown]
@@ -317,51 +276,32 @@ chapter.figure(
 # nothing is paid twice.
 
 # %% tags=["hide-input"]
-asked: dict[str, tuple[str, np.ndarray]] = {
-    group: (table["model"].iloc[0], table["feature"].to_numpy()[: p.chat_features])
-    for group, table in groups.items()
-    if p.chat_features
-}
-by_chat, page, trouble = [], None, ""
-if asked:
-    endpoint = chat.endpoint_from_environment()
-    if endpoint is None:
-        raise FeatlibError(
-            f"chat_features is {p.chat_features}, but no chat model is named: set "
-            f"{' and '.join(chat.VARIABLES[:2])}, or chat_features to 0"
-        )
-    budget = chat.Budget(p.chat_requests, p.chat_tokens)
-    client = chat.Chat(endpoint, budget, cache_folder() / "chat")
-    n_asked = sum(len(own) for _, own in asked.values())
-    print(chat_explanations.plan_cost(n_asked, p.explain_windows, p.explain_window))
-    print(f"The cap: {budget.requests:,} requests and {budget.tokens:,} tokens.")
-    said = [words[i] for i in stream.ids.reshape(-1)]
-    for group, (name, own) in asked.items():
-        table, trouble = chat_explanations.explain_by_chat(
-            client,
-            acts[name],
-            own,
-            said,
-            windows,
-            n_windows=p.explain_windows,
-            seed=derive_seed(p.seed, "scoring", name),
-        )
-        by_chat.append(table.assign(model=name, group=group, explainer="chat"))
-        if trouble:
-            break
-chat_table = pd.concat(by_chat, ignore_index=True) if by_chat else pd.DataFrame()
+page, trouble, chat_table = None, "", pd.DataFrame()
+if p.chat_features:
+    budget = Budget(p.chat_requests, p.chat_tokens)
+    client = Chat(endpoint_from_environment(), budget, cache_folder() / "chat")
+    asked = grouped.groupby("group", sort=False).head(p.chat_features)
+    requests, cost = planned(len(asked), p.explain_windows, p.explain_window)
+    print(
+        f"{len(asked):,} features for a chat model: about {requests:,} requests and at most "
+        f"{cost:,} tokens, less what is known from earlier runs. The cap: "
+        f"{budget.requests:,} requests and {budget.tokens:,} tokens."
+    )
+    chat_table, trouble = explain_by_chat(
+        client,
+        asked[["group", "model", "feature"]],
+        acts,
+        [words[i] for i in stream.ids.reshape(-1)],
+        windows,
+        n_windows=p.explain_windows,
+        seeds={m: derive_seed(p.seed, "scoring", m) for m in MODELS},
+    )
 if len(chat_table):
     offline = found.set_index(["model", "feature"])["correlation"].rename("offline")
     chat_table = chat_table.join(offline, on=["model", "feature"])
-    chat_medians = pd.DataFrame(
-        [
-            (group, len(own), *explanation_scores.median_interval(own["correlation"], rng))
-            for group, own in chat_table.groupby("group", sort=False)
-        ],
-        columns=["group", "features", "median", "low", "high"],
-    )
+    by_group = dict(iter(chat_table.groupby("group", sort=False)))
     page = chapter.figure(
-        explanation_charts.score_histograms(chat_table, chat_medians),
+        explanation_charts.score_histograms(chat_table, scores.group_medians(by_group, rng)),
         name="chat-scores",
         caption="How well a chat model's explanations let it predict activations, on the windows "
         "of the figure above.",
@@ -382,53 +322,59 @@ Markdown(
 )
 
 # %%
-columns = [c for c in found.columns if c not in ("model", "feature", "explainer", "explanation")]
-kept = ["model", "feature", "explainer", "explanation", *columns]
 of_chat = chat_table.drop(columns=["group", "offline"], errors="ignore")
-of_chat = of_chat.drop_duplicates(["model", "feature"]) if len(of_chat) else of_chat
-with atomic_path(run_folder.table("explanations")) as path:
-    pd.concat([found[kept], of_chat], ignore_index=True).to_parquet(path)
+if len(of_chat):
+    of_chat = of_chat.drop_duplicates(["model", "feature"]).assign(explainer="chat")
+run_folder.save_table("explanations", pd.concat([found, of_chat], ignore_index=True))
 
 # %% [markdown]
 # ## What was found, and what could be wrong
 
 # %% tags=["remove-input"]
-by_group = medians.set_index("group")
-of_table = (lua["correlation"].median() / lua["lookup_correlation"].median()) if len(lua) else 0
-compared = ""
-if "Lua, persisting" in by_group.index:
-    ours, rest = by_group.loc["Lua, persisting"], by_group.loc["Lua"]
-    apart = ours["low"] > rest["high"] or ours["high"] < rest["low"]
-    compared = f"""
-The {int(ours["features"])} features that persist into LuaStories have a median of
-{ours["median"]:.2f} ({ours["low"]:.2f} to {ours["high"]:.2f}), against {rest["median"]:.2f} for Lua
-as a whole: {"a difference larger" if apart else "no difference larger"} than chance among features
-would make. """
-    if "Lua, equally common" in by_group.index:
-        same = by_group.loc["Lua, equally common"]
-        compared += f"""Features that do not persist but fire as often reach {same["median"]:.2f}
-({same["low"]:.2f} to {same["high"]:.2f}), so how common a feature is does
-{"not account" if same["high"] < ours["low"] else "account"} for it. What a table of all tokens
-reaches is {stays["lookup_correlation"].median():.2f} for the persisting and
-{alike["lookup_correlation"].median():.2f} for the others: that far, a feature follows the present
-token and nothing else. """
-Markdown(
-    f"""\
-A sentence of at most {p.explain_cues} cues predicts a Lua feature with a median correlation of
-{by_group.loc["Lua", "median"]:.2f} on text that it was not written from. Another feature's
-sentence gives {lua["other_correlation"].median():.2f}. Per feature, over all four models, the own
-sentence wins in {share_other:.1%} of the cases, and against token frequency in
-{share_frequency:.1%}. The sentence has {of_table:.0%} of what a table of all tokens has.
-{compared}
+name = PRINT_NAMES[PARENT]
+middle = {r.group: Estimate(r.median, r.low, r.high) for r in medians.itertuples()}
+lookup = {group: own["lookup_correlation"].median() for group, own in groups.items()}
+prose(
+    """\
+A sentence of at most {{ cues }} cues predicts a Lua feature with a median correlation of
+{{ whole.value|num }} on text that it was not written from. Another feature's sentence gives
+{{ other|num }}. Per feature, over all models, the own sentence wins in {{ over_other|pct(1) }} of
+the cases, and against token frequency in {{ over_frequency|pct(1) }}. The sentence has
+{{ (whole.value / lookup[name])|pct }} of what a table of all tokens has.
 
-Detection is harder: {lua["detection"].median():.2f} in the median where guessing gives 0.5. A cue
-tells where a feature fires strongly; weak firings are spread over many tokens, and in a window they
-count as much.
+{% if stays %}
+The {{ n_stays }} features that persist into LuaStories have a median of {{ stays|num }}, against
+{{ whole.value|num }} for Lua as a whole: {{ "a" if apart else "no" }} difference larger than chance
+among features would make.
+{% if common %}
+Features that do not persist but fire as often reach {{ common|num }}, so how common a feature is
+does {{ "not account" if common.high < stays.low else "account" }} for it. What a table of all
+tokens reaches is {{ lookup[name ~ ", persisting"]|num }} for the persisting and
+{{ lookup[name ~ ", equally common"]|num }} for the others: that far, a feature follows the present
+token and nothing else.
+{% endif %}
+{% endif %}
+
+Detection is harder: {{ detection|num }} in the median where guessing gives 0.5. A cue tells where a
+feature fires strongly; weak firings are spread over many tokens, and in a window they count as
+much.
 
 What could be wrong: the reader sees a token, its two neighbours and the kind of text, so a
 feature that follows anything further away is explained badly here however simple its meaning. And
 a list of cues is not an idea: where the cues have something in common, it is left to you to see
-it. Intervals count the drawing of features, not that of text."""
+it. Intervals count the drawing of features, not that of text.""",
+    name=name,
+    cues=p.explain_cues,
+    whole=(whole := middle[name]),
+    other=lua["other_correlation"].median(),
+    over_other=share_other,
+    over_frequency=share_frequency,
+    lookup=lookup,
+    stays=(stays := middle.get(f"{name}, persisting")),
+    n_stays=int(found["persists"].sum()),
+    apart=stays is not None and (stays.low > whole.high or stays.high < whole.low),
+    common=middle.get(f"{name}, equally common"),
+    detection=lua["detection"].median(),
 )
 
 # %% tags=["remove-input"]

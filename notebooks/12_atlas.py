@@ -32,6 +32,8 @@ atlas_top: int = 8  # strongest examples shown of a feature
 atlas_per_quantile: int = 2  # random examples shown from each quarter of its firings
 
 # %%
+from itertools import combinations
+
 import numpy as np
 import pandas as pd
 from IPython.display import Markdown
@@ -102,7 +104,7 @@ for m in MODELS:
     model = lm.load_checkpoint(run_folder.model(m))
     sae = load_autoencoder(needed(run_folder.autoencoder(m, 0)))
     effects[m] = atlas.token_effects(model, sae)[:, : len(tokenizer)]
-    fits[m] = atlas_labels.best_fits(acts[m][0], masks)
+    fits[m] = atlas.best_fits(acts[m][0], masks)
 
 # %% [markdown]
 # ## Relatives
@@ -123,12 +125,11 @@ for parent, child in PAIRS:
     fates[parent][f"{parent}>{child}"] = chosen.loc[(parent, child)].sort_values("feature")
     fates[child][f"{parent}>{child}"] = found.children
 twins = {m: pearson(acts[m][0].matrix, acts[m][1].matrix).max(axis=1) for m in MODELS}
-matches: dict[str, dict[str, tuple]] = {m: {} for m in MODELS}
-for i, a in enumerate(MODELS):
-    for b in MODELS[i + 1 :]:
-        r = pearson(acts[a][0].matrix, acts[b][0].matrix)
-        matches[a][b], matches[b][a] = atlas.nearest(r), atlas.nearest(r.T)
-matches = {m: {b: matches[m][b] for b in MODELS if b != m} for m in MODELS}
+near: dict[tuple[str, str], tuple] = {}
+for a, b in combinations(MODELS, 2):
+    r = pearson(acts[a][0].matrix, acts[b][0].matrix)
+    near[a, b], near[b, a] = (atlas.nearest(one_way, atlas.MATCHES) for one_way in (r, r.T))
+matches = {m: {b: near[m, b] for b in MODELS if b != m} for m in MODELS}
 
 # %% [markdown]
 # ## The atlas

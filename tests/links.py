@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from functools import cache
 from pathlib import Path
@@ -27,7 +28,8 @@ ADDRESSES = {
 def broken_links(html: Path) -> list[str]:
     """Faults of all pages below `html`: internal addresses and #anchors that lead nowhere.
 
-    A page that makes its anchors itself says so with `data-deep-links`, a regular expression.
+    A page that makes its anchors itself, one for each feature, names in `data-deep-links` the index
+    of the atlas, which says what features there are.
     """
     html = html.resolve()
 
@@ -41,8 +43,18 @@ def broken_links(html: Path) -> list[str]:
         return frozenset(named | {tag["name"] for tag in page(path).select("a[name]")})
 
     @cache
-    def patterns(path: Path) -> tuple[str, ...]:
-        return tuple(t["data-deep-links"] for t in page(path).select("[data-deep-links]"))
+    def features(path: Path) -> dict[str, int]:
+        """How many features each model has whose pages this page makes."""
+        found = {}
+        for tag in page(path).select("[data-deep-links]"):
+            index = (path.parent / tag["data-deep-links"]).read_text(encoding="ascii")
+            known = json.loads(index[index.index("{") : index.rindex("}") + 1])
+            found |= {model["name"]: model["features"] for model in known["models"]}
+        return found
+
+    def is_feature(path: Path, anchor: str) -> bool:
+        model, _, number = anchor.partition("?")[0].partition("/")
+        return number.isdigit() and int(number) < features(path).get(model, 0)
 
     faults = []
     for path in sorted(p for p in html.rglob("*.html") if "_static" not in p.parts):
@@ -58,8 +70,7 @@ def broken_links(html: Path) -> list[str]:
                 faults.append(f"{where} is no file")
             elif parts.fragment and target.suffix == ".html":
                 anchor = unquote(parts.fragment)
-                known = anchor in anchors(target)
-                if not known and not any(re.search(p, anchor) for p in patterns(target)):
+                if anchor not in anchors(target) and not is_feature(target, anchor):
                     faults.append(f"{where} has no such anchor")
     for path in sorted(html.rglob("*.css")):
         for address in re.findall(r"url\(\s*['\"]?([^'\")]+)", path.read_text(encoding="utf-8")):

@@ -17,7 +17,9 @@
   let index = null; // models, vocabulary, domains, labels
   let ids = null; // the common stream
   const lists = {}; // by model, what the list needs
-  const print = (model) => index.models.find((m) => m.name === model).print;
+  const modelNamed = (name) => index.models.find((m) => m.name === name);
+  const print = (model) => modelNamed(model).print;
+  const colored = (model) => ({ "data-model": model, "--at-model": modelNamed(model)?.color }); // none of "all"
   const places = { q: "query", in: "model", fate: "fate", label: "label", density: "density", sort: "sort" };
   const address = (model, feature, wanted = state) => {
     const set = Object.entries(places).filter(([, key]) => wanted[key]).map(([short, key]) => [short, wanted[key]]);
@@ -134,7 +136,7 @@
     const tokens = list.on[hit.feature].slice(0, 3).flatMap((id) => [inline(id), " "]);
     const link = make(
       "a.at-row",
-      { href: address(hit.model, hit.feature), tabindex: -1, "data-model": hit.model, "aria-current": isCurrent(hit) && "true" },
+      { href: address(hit.model, hit.feature), tabindex: -1, ...colored(hit.model), "aria-current": isCurrent(hit) && "true" },
       make("span.at-of", null, print(hit.model)), " ",
       make("span.at-number", null, String(hit.feature)),
       make("span.at-tokens", null, tokens.length ? tokens : "silent"),
@@ -364,7 +366,7 @@
       const same = r >= 1000 * index.threshold;
       return make(
         "section.at-relative",
-        { "data-model": other },
+        colored(other),
         make("h4", null, link(other, best[0]), make("span.at-r", { "data-same": same }, `r ${corr(r)}`)),
         make("p.at-note", null, same ? "counts as the same feature" : `below ${index.threshold}: does not count as the same`, `; fires on ${percent(theirs.firings / index.tokens)}`),
         make("h5", null, "The same text"),
@@ -411,7 +413,7 @@
     const slot = make("div.at-relatives", null, make("p.at-note", null, "Loading …"));
     const body = make(
       "article",
-      { "data-model": model, "aria-labelledby": "at-name" },
+      { ...colored(model), "aria-labelledby": "at-name" },
       make("h2", { id: "at-name", tabindex: -1 }, name),
       make("p.at-facts", null, fires, where.length ? ` Where: ${where.map(([d, s]) => `${d} ${Math.round(100 * s)}\u00a0%`).join(", ")}.` : ""),
       chips.length ? make("p.at-chips", null, chips) : null,
@@ -521,7 +523,7 @@
   }
 
   function readAddress() {
-    const [, model, number, filters] = location.hash.match(/^#(?:([a-z]+)\/(\d+))?(?:\?(.*))?$/) ?? [];
+    const [, model, number, filters] = location.hash.match(/^#(?:([^/?]+)\/(\d+))?(?:\?(.*))?$/) ?? [];
     const given = new URLSearchParams(filters ?? "");
     const wanted = Object.fromEntries(Object.entries(places).map(([short, key]) => [key, given.get(short) ?? ""]));
     wanted.fate = wanted.fate.replace("-", ">"); // base-lua/p in an address is base>lua/p here
@@ -575,7 +577,7 @@
   function frame() {
     parts.query = make("input", { id: "at-query", type: "search", autocomplete: "off", spellcheck: "false", placeholder: "token, label, words or number" });
     const choices = [{ name: "", print: "All models" }, ...index.models];
-    parts.models = make("div.at-models", { role: "group", "aria-label": "Model" }, choices.map((m) => make("button", { type: "button", value: m.name, "data-model": m.name, "aria-pressed": "false" }, m.print)));
+    parts.models = make("div.at-models", { role: "group", "aria-label": "Model" }, choices.map((m) => make("button", { type: "button", value: m.name, ...colored(m.name), "aria-pressed": "false" }, m.print)));
     const [density, densityBox] = select("Density", "at-density", [["", "any"], ...Object.entries(densities).map(([k, v]) => [k, v[0]])]);
     const [fate, fateBox] = select("Fate", "at-fate", [["", "any"]]);
     const [label, labelBox] = select("Label", "at-label", [["", "any"]]);

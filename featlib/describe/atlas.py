@@ -9,14 +9,16 @@ tokens stand before and after it, and the tokens that fire, counted from the win
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+import scipy.sparse as sp
 import torch
 
-from featlib import FeatlibError
+from featlib.describe.scores import agreement
 from featlib.dictionaries.features import (
     FeatureActivations,
     activation_histograms,
@@ -35,7 +37,8 @@ PER_DOCUMENT = 2  # examples from one document among the strongest, for variety
 TOKENS_SHOWN = 10  # promoted and suppressed tokens, and tokens that it fires on
 COMPARED = 3  # strongest examples that are shown under the matches too
 MATCHES = 3  # candidates in each other model
-Windows = tuple[np.ndarray, np.ndarray, np.ndarray]  # token, start, stop: int64 [n] each
+CUTS = (0.0, 0.25, 0.5)  # a feature says yes above these shares of its largest activation
+FITS, LEAST_F1 = 3, 0.2  # labels that are told of a feature
 
 
 @torch.no_grad()
@@ -49,10 +52,19 @@ def token_effects(model: PreTrainedModel, sae: SparseAutoencoder) -> np.ndarray:
     in standard deviations over the vocabulary, for the features of different models differ in unit.
     """
     direction = sae.W_dec.float()  # [d_sae, d_mlp]
-    out = direction @ model.model.layers[0].mlp.down_proj.weight.float().T  # [d_sae, d_model]
+    out = direction @ model.model.layers[-1].mlp.down_proj.weight.float().T  # [d_sae, d_model]
     logits = (out * model.model.norm.weight.float()) @ model.lm_head.weight.float().T
     centred = logits - logits.mean(dim=1, keepdim=True)
     return (centred / centred.std(dim=1, keepdim=True).clamp_min(1e-12)).cpu().numpy()
+
+
+def nearest(r: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """The n columns of largest correlation in each row of r: indices and values, best first."""
+    n = min(n, r.shape[1])
+    some = np.argpartition(-r, n - 1, axis=1)[:, :n]
+    rows = np.arange(len(r))[:, None]
+    some = some[rows, np.argsort(-r[rows, some], axis=1, kind="stable")]
+    return some, r[rows, some]
 
 
 def extreme_tokens(effects: np.ndarray, n: int = TOKENS_SHOWN) -> tuple[list, list]:
@@ -62,24 +74,20 @@ def extreme_tokens(effects: np.ndarray, n: int = TOKENS_SHOWN) -> tuple[list, li
     deviation], ...], largest effect first.
     """
 
-    def largest(x: np.ndarray) -> list:
-        rows = np.arange(len(x))[:, None]
-        some = np.argpartition(-x, n - 1, axis=1)[:, :n] if n < x.shape[1] else np.argsort(-x)
-        order = some[rows, np.argsort(-x[rows, some], axis=1, kind="stable")]
-        return np.stack([order, np.rint(10 * effects[rows, order]).astype(int)], axis=2).tolist()
+    def told(sign: int) -> list:
+        order, values = nearest(sign * effects, n)
+        return np.stack([order, np.rint(10 * sign * values).astype(int)], axis=2).tolist()
 
-    return largest(effects), largest(-effects)
+    return told(1), told(-1)
 
 
 class Levels:
     """Looks up the levels of features within windows of the stream, many at a time."""
 
     def __init__(self, f: FeatureActivations) -> None:
-        c = f.columns
+        c, peak = f.columns, activation_histograms(f)[1]
         feature = np.repeat(np.arange(f.d_sae, dtype=np.int64), np.diff(c.indptr))
-        peak = np.zeros(f.d_sae, dtype=np.float32)
-        np.maximum.at(peak, feature, c.data)
-        self.n_tokens, self.peak = f.n_tokens, peak
+        self.n_tokens = f.n_tokens
         self.keys = feature * f.n_tokens + c.indices  # ascending
         self.levels = np.maximum(np.rint(LEVELS * (c.data / peak[feature])), 1).astype(np.int64)
 
@@ -108,41 +116,56 @@ def choose_examples(
     """The strongest examples of every feature, and random ones from each quarter of its firings.
 
     Columns feature, quantile (-1 among the strongest; 0 weakest quarter to 3), token, start, stop.
-    As `features.top_examples` and `features.quantile_examples` choose them, for all at once.
     """
     flat = np.asarray(documents).reshape(-1)
-    rows: list[tuple[int, int, np.ndarray]] = []
+    rows: list[tuple[int, int, int]] = []
     for feature in range(f.d_sae):
         tokens, values = f.of(feature)
         order = np.lexsort((tokens, -values))
-        if not len(order):
-            continue
-        seen: dict[int, int] = {}
+        seen: Counter[int] = Counter()
         strongest: list[int] = []
-        for index in order:
-            home = int(flat[tokens[index]])
-            seen[home] = seen.get(home, 0) + 1
-            if seen[home] <= PER_DOCUMENT:
-                strongest.append(int(tokens[index]))
+        for token in tokens[order]:
+            seen[flat[token]] += 1
+            if seen[flat[token]] <= PER_DOCUMENT:
+                strongest.append(token)
             if len(strongest) == top:
                 break
-        rows.append((feature, -1, np.array(strongest, dtype=np.int64)))
+        rows += [(feature, -1, token) for token in strongest]
         for quantile, part in enumerate(np.array_split(order[::-1], QUANTILES)):
             some = rng.choice(part, size=min(per_quantile, len(part)), replace=False, shuffle=False)
             some = some[np.lexsort((tokens[some], -values[some]))]
-            rows.append((feature, quantile, tokens[some].astype(np.int64)))
-    token = np.concatenate([r[2] for r in rows]) if rows else np.empty(0, np.int64)
-    lengths = [len(r[2]) for r in rows]
-    start, stop = token_windows(documents, token, BEFORE, AFTER)
-    return pd.DataFrame(
-        {
-            "feature": np.repeat([r[0] for r in rows], lengths).astype(np.int64),
-            "quantile": np.repeat([r[1] for r in rows], lengths).astype(np.int64),
-            "token": token,
-            "start": start,
-            "stop": stop,
-        }
-    )
+            rows += [(feature, quantile, token) for token in tokens[some]]
+    chosen = pd.DataFrame(rows, columns=["feature", "quantile", "token"], dtype=np.int64)
+    start, stop = token_windows(documents, chosen["token"].to_numpy(), BEFORE, AFTER)
+    return chosen.assign(start=start, stop=stop)
+
+
+def best_fits(f: FeatureActivations, masks: Mapping[str, np.ndarray]) -> list[list[list[int]]]:
+    """Labels that each feature fits: [[label, precision, recall, F1, cut], ...], best F1 first.
+
+    `masks` bool over the stream, by label. A feature says yes on a token where it exceeds `cut`, a
+    share of its largest activation, the best of `CUTS` for the label; numbers are per cent, `label`
+    counts in the order of `masks`. At most `FITS`, none with F1 under `LEAST_F1`. Chosen and
+    measured on the same tokens, so a little flattering; chapters 08 and 09 measure on others.
+    """
+    truth = np.stack([mask.reshape(-1) for mask in masks.values()], axis=1)
+    m, peak = f.matrix, activation_histograms(f)[1]
+    best = np.zeros((f.d_sae, len(masks), 4))  # precision, recall, F1, cut
+    for cut in CUTS:
+        says = (m.data > cut * peak[m.indices]).astype(np.float32)
+        found = agreement(sp.csr_array((says, m.indices, m.indptr), shape=m.shape), truth)
+        values = np.stack([*found, np.full_like(found[2], cut)], axis=2)
+        better = values[:, :, 2] > best[:, :, 2]
+        best[better] = values[better]
+    order = np.argsort(-best[:, :, 2], axis=1, kind="stable")[:, :FITS]
+    return [
+        [
+            [int(label), *np.rint(100 * best[feature, label]).astype(int).tolist()]
+            for label in order[feature]
+            if best[feature, label, 2] >= LEAST_F1
+        ]
+        for feature in range(f.d_sae)
+    ]
 
 
 def thousandths(r: float) -> int:
@@ -151,15 +174,6 @@ def thousandths(r: float) -> int:
     A millionth is forgiven, which float32 may take from a number like 0.7.
     """
     return math.floor(1000 * float(r) + 1e-3)
-
-
-def nearest(r: np.ndarray, n: int = MATCHES) -> tuple[np.ndarray, np.ndarray]:
-    """The n columns of largest correlation in each row of r: indices and values, best first."""
-    n = min(n, r.shape[1])
-    some = np.argpartition(-r, n - 1, axis=1)[:, :n]
-    rows = np.arange(len(r))[:, None]
-    some = some[rows, np.argsort(-r[rows, some], axis=1, kind="stable")]
-    return some, r[rows, some]
 
 
 def describe_features(
@@ -180,15 +194,12 @@ def describe_features(
 
     `ids`, `documents` and `domains` (small integers) [blocks, context]; `effects` from
     `token_effects`; `matches` by model from `nearest`; `others` are the levels of those models;
-    `fits` from `atlas_labels.best_fits`. Keys: firings, peak, hist (20 bins between 0 and peak),
+    `fits` from `best_fits`. Keys: firings, peak, hist (20 bins between 0 and peak),
     on, up, down, mix (firings by domain), labels, top and quantiles (windows), matches (by model
     [[feature, thousandths of r], ...]) and compared (by model, the first windows of `top` under
     the best match there, [offset, level, ...] each).
     """
-    if effects.shape[0] != f.d_sae or len(fits) != f.d_sae:
-        raise FeatlibError(
-            f"{f.d_sae} features, but effects of {effects.shape[0]} and labels of {len(fits)}"
-        )
+    assert effects.shape[0] == len(fits) == f.d_sae, "effects or fits of another dictionary"
     levels = Levels(f)
     counts, peaks = activation_histograms(f)
     up, down = extreme_tokens(effects)

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from featlib.describe.atlas import thousandths
-from featlib.family import PRINT_NAMES
+from featlib.family import MODEL_COLORS, PRINT_NAMES
 from featlib.run import atomic_path
 
 SHARD = 64  # features in one file: about 90 kB
@@ -54,7 +54,12 @@ def write_atlas(
             **about,
             "shard": SHARD,
             "models": [
-                {"name": m, "print": PRINT_NAMES[m], "features": len(told)}
+                {
+                    "name": m,
+                    "print": PRINT_NAMES[m],
+                    "color": MODEL_COLORS[m],
+                    "features": len(told),
+                }
                 for m, told in models.items()
             ],
         }

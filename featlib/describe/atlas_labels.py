@@ -9,11 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-import scipy.sparse as sp
 from transformers import PreTrainedTokenizerFast
 
 from featlib import FeatlibError
-from featlib.dictionaries.features import FeatureActivations
 from featlib.family import DOMAIN_NAMES, DOMAINS
 from featlib.text.labels import LABELS, classify_text, label_tokens
 from featlib.text.tokens import TokenBlocks, mix_blocks, token_offsets
@@ -21,7 +19,6 @@ from featlib.text.tokens import TokenBlocks, mix_blocks, token_offsets
 CLASSES = (
     *("punctuation", "keyword", "identifier", "number", "string", "comment", "word"),
 )  # of `featlib.labels.TOKEN_CLASSES`, those that are read from the source
-CUTS = (0.0, 0.25, 0.5)  # a feature says yes above these shares of its largest activation
 
 
 def trace_stream(
@@ -95,48 +92,3 @@ def _label_texts(
     if total < needed:
         raise FeatlibError(f"the test documents of {domain} have {total} tokens, not {needed}")
     return {name: np.concatenate(parts) for name, parts in masks.items()}
-
-
-def best_fits(
-    f: FeatureActivations, masks: Mapping[str, np.ndarray], *, n: int = 3, floor: float = 0.2
-) -> list[list[list[int]]]:
-    """Labels that each feature fits: [[label, precision, recall, F1, cut], ...], best F1 first.
-
-    A feature says yes on a token where it exceeds `cut`, a share of its largest activation, the
-    best of `CUTS` for the label; numbers are per cent, `label` counts in the order of `masks`. At
-    most `n`, none with F1 under `floor`. Chosen and measured on the same tokens, so a little
-    flattering; chapters 08 and 09 measure on others.
-    """
-    names = list(masks)
-    dense = np.stack([np.asarray(masks[name]).reshape(-1) for name in names], axis=1)
-    if len(dense) != f.n_tokens:
-        raise FeatlibError(f"labels for {len(dense)} tokens, activations for {f.n_tokens}")
-    wanted, total = dense.astype(np.float32), dense.sum(0)
-    peak = np.zeros(f.d_sae, dtype=np.float32)
-    np.maximum.at(peak, f.matrix.indices, f.matrix.data)
-    best = np.zeros((f.d_sae, len(names), 4))  # precision, recall, F1, cut
-    for cut in CUTS:
-        says = f.matrix.data > cut * peak[f.matrix.indices]
-        yes = sp.csr_array(
-            (says.astype(np.float32), f.matrix.indices, f.matrix.indptr), shape=f.matrix.shape
-        )
-        hits = yes.T @ wanted  # [d_sae, labels]
-        said = np.bincount(f.matrix.indices, weights=says, minlength=f.d_sae)[:, None]
-        f1 = 2 * hits / np.maximum(said + total, 1)
-        better = f1 > best[:, :, 2]
-        values = (
-            hits / np.maximum(said, 1),
-            hits / np.maximum(total, 1),
-            f1,
-            np.full_like(f1, cut),
-        )
-        best[better] = np.stack(values, axis=2)[better]
-    order = np.argsort(-best[:, :, 2], axis=1, kind="stable")[:, :n]
-    return [
-        [
-            [int(label), *np.rint(100 * best[feature, label]).astype(int).tolist()]
-            for label in order[feature]
-            if best[feature, label, 2] >= floor
-        ]
-        for feature in range(f.d_sae)
-    ]

@@ -4,36 +4,41 @@ The endpoint is named by three environment variables: FEATLIB_CHAT_URL (such as
 https://host/v1), FEATLIB_CHAT_MODEL, and FEATLIB_CHAT_KEY where it wants one. The key goes into
 one header of a request and nowhere else: not into transcripts, errors or notebooks.
 
-`Chat.ask` waits and asks again where that can help (too many requests, server errors, a connection
-that is cut, an answer that is no answer), up to a limit. Every answer is kept on disk under a hash
-of the question, so a run that is repeated or resumed pays for new questions only. `Budget` is an
-upper bound, checked before each request is sent; a request that fails counts as well.
+The `openai` package sends a question, and again where that can help (too many requests, server
+errors, a connection that is cut). Here is what it leaves open: every answer is kept on disk under a
+hash of the question, so a run that is repeated or resumed pays for new questions only; `Budget` is
+an upper bound, checked before each request is sent, a failing one included; no redirect is
+followed, no answer may be longer or take longer than the limits below.
 """
 
 from __future__ import annotations
 
 import contextlib
-import email.utils
 import hashlib
 import json
 import os
-import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Any
-
-import httpx
+from typing import Any, TypeVar
 
 from featlib import FeatlibError
-from featlib.run import atomic_path
+from featlib.run import write_json
 
 VARIABLES = ("FEATLIB_CHAT_URL", "FEATLIB_CHAT_MODEL", "FEATLIB_CHAT_KEY")
-PASSING = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})  # asking again may help
+ATTEMPTS = 5  # to get an answer at all, and to get one that is of use
+TIMEOUT = 60.0  # seconds for a whole answer, not for one packet of it
 LARGEST_ANSWER = 1_000_000  # bytes; a longer one is broken, or means harm
 CHARACTERS_PER_TOKEN = 2  # a low guess, so that estimates of cost are high ones
-_OVERHEAD = 16  # tokens a message costs beside its text
+OVERHEAD = 16  # tokens a message costs beside its text
+HEADERS = frozenset(  # that leave this machine; openai would also tell what the machine is
+    {"host", "connection", "accept", "accept-encoding", "content-type", "content-length"}
+    | {"user-agent", "authorization"}
+)
+Message = dict[str, str]
+Parsed = TypeVar("Parsed")
 
 
 class BudgetSpent(FeatlibError):
@@ -53,11 +58,9 @@ class Endpoint:
     key: str = field(default="", repr=False)
 
     def __post_init__(self) -> None:
-        try:
-            parts = httpx.URL(self.url)
-        except (httpx.InvalidURL, TypeError):
-            parts = httpx.URL("")
-        if parts.scheme not in ("http", "https") or not parts.host or parts.userinfo:
+        scheme, _, rest = self.url.partition("://")
+        host = rest.partition("/")[0]
+        if scheme not in ("http", "https") or not host or "@" in host:
             raise FeatlibError(
                 "the chat model's address (FEATLIB_CHAT_URL) must look like https://host/v1, with "
                 "no user or password in it; a key belongs in FEATLIB_CHAT_KEY"
@@ -68,43 +71,37 @@ class Endpoint:
             raise FeatlibError("FEATLIB_CHAT_KEY holds blanks or characters no header can carry")
 
 
-def endpoint_from_environment(environment: dict[str, str] | None = None) -> Endpoint | None:
-    """The endpoint that FEATLIB_CHAT_URL, _MODEL and _KEY name; None where no address is set."""
-    values = os.environ if environment is None else environment
-    url, model, key = (values.get(name, "") for name in VARIABLES)
-    return Endpoint(url, model, key) if url else None
+def endpoint_from_environment() -> Endpoint:
+    """The endpoint that FEATLIB_CHAT_URL, _MODEL and _KEY name."""
+    url, model, key = (os.environ.get(name, "") for name in VARIABLES)
+    if not url:
+        raise FeatlibError(
+            f"chat_features asks for a chat model, but none is named: set "
+            f"{' and '.join(VARIABLES[:2])}, or chat_features to 0"
+        )
+    return Endpoint(url, model, key)
 
 
 @dataclass
 class Budget:
-    """What may be spent, and what has been. Safe to share between threads."""
+    """What may be spent, and what has been."""
 
     requests: int
     tokens: int
     spent_requests: int = 0
     spent_tokens: int = 0
-    _lock: Any = field(default_factory=threading.Lock, repr=False)
 
     def reserve(self, tokens: int) -> None:
         """Take one request of at most `tokens`, or raise `BudgetSpent` and take nothing."""
-        with self._lock:
-            if self.spent_requests + 1 > self.requests or self.spent_tokens + tokens > self.tokens:
-                raise BudgetSpent(
-                    f"the chat budget is spent: {self.spent_requests:,} of {self.requests:,} "
-                    f"requests and {self.spent_tokens:,} of {self.tokens:,} tokens are used, the "
-                    f"next request may take {tokens:,}. Answers so far are kept; raise "
-                    "chat_requests or chat_tokens to go on from here."
-                )
-            self.spent_requests += 1
-            self.spent_tokens += tokens
-
-    def settle(self, reserved: int, used: int) -> None:
-        """Replace what was reserved for an answered request by what it did cost."""
-        with self._lock:
-            self.spent_tokens += used - reserved
-
-
-Message = dict[str, str]
+        if self.spent_requests + 1 > self.requests or self.spent_tokens + tokens > self.tokens:
+            raise BudgetSpent(
+                f"the chat budget is spent: {self.spent_requests:,} of {self.requests:,} "
+                f"requests and {self.spent_tokens:,} of {self.tokens:,} tokens are used, the "
+                f"next request may take {tokens:,}. Answers so far are kept; raise "
+                "chat_requests or chat_tokens to go on from here."
+            )
+        self.spent_requests += 1
+        self.spent_tokens += tokens
 
 
 @dataclass
@@ -114,24 +111,17 @@ class Chat:
     endpoint: Endpoint
     budget: Budget
     cache: Path
-    timeout: float = 60.0  # seconds for a whole answer, not for one packet of it
-    attempts: int = 5
-    longest_wait: float = 60.0  # seconds between two attempts
-    sleep: Callable[[float], None] = time.sleep
     hits: int = 0  # questions answered from the cache
+    _reserved: int = 0  # tokens that each request of the present question may cost
 
     def ask(
-        self,
-        messages: Sequence[Message],
-        *,
-        max_tokens: int = 400,
-        accept: Callable[[str], Any] | None = None,
-    ) -> str:
-        """The model's answer to `messages`.
+        self, messages: Sequence[Message], parse: Callable[[str], Parsed], *, max_tokens: int
+    ) -> Parsed:
+        """What `parse` makes of the model's answer to `messages`.
 
-        `accept` raises ValueError for an answer that is of no use (such as one in the wrong form);
-        it counts as a failed attempt, and is not kept. Raises `BudgetSpent` before a request that
-        could cost too much, and `ChatError` where no attempt succeeded.
+        `parse` raises ValueError for an answer that is of no use (such as one in the wrong form),
+        which is asked for again, and not kept. Raises `BudgetSpent` before a request that could
+        cost too much, and `ChatError` where no attempt succeeded.
         """
         body = {
             "model": self.endpoint.model,
@@ -140,139 +130,99 @@ class Chat:
             "max_tokens": max_tokens,
         }
         place = self.cache / f"{question_hash(body)}.json"
-        kept = _read_transcript(place, body)
-        if kept is not None and _usable(kept, accept):
-            self.hits += 1
-            return kept
-        reserved = estimate_tokens(messages) + max_tokens
-        trouble, wait = "", 0.0
-        for attempt in range(self.attempts):
-            if attempt:
-                self.sleep(min(max(wait, 2.0 ** (attempt - 1)), self.longest_wait))
-            self.budget.reserve(reserved)
+        unreadable = (OSError, ValueError, LookupError, TypeError, RecursionError)
+        with contextlib.suppress(*unreadable):  # a damaged one is asked for again
+            record = json.loads(place.read_text(encoding="utf-8"))
+            if record["question"] == body:
+                known = parse(record["answer"])
+                self.hits += 1
+                return known
+        self._reserved = estimate_tokens(messages) + max_tokens
+        for _ in range(ATTEMPTS):
             try:
                 answer, used = self._send(body)
-                if used is not None:
-                    self.budget.settle(reserved, used)
-                if accept is not None:
-                    accept(answer)
-            except _Passing as error:
-                if error.free:
-                    self.budget.settle(reserved, 0)
-                trouble, wait = str(error), error.wait
-                continue
+                parsed = parse(answer)
             except FeatlibError:
                 raise
             except ValueError as error:
-                trouble, wait = f"the answer is of no use: {str(error)[:200]}", 0.0
+                trouble = self._without_key(str(error))[:200]
                 continue
-            record = {"question": body, "answer": self._without_key(answer), "tokens": used}
-            with atomic_path(place) as tmp:
-                tmp.write_text(json.dumps(record, ensure_ascii=False, indent=1), encoding="utf-8")
-            return record["answer"]
-        raise ChatError(
-            f"the chat model gave no usable answer in {self.attempts} attempts; the last: "
-            f"{self._without_key(trouble)}"
-        )
+            write_json(place, {"question": body, "answer": answer, "tokens": used})
+            return parsed
+        raise ChatError(f"no answer in {ATTEMPTS} attempts was of any use; the last: {trouble}")
 
     def _send(self, body: dict[str, Any]) -> tuple[str, int | None]:
-        """One request. Returns the answer and the tokens that the server says it used."""
-        headers = {"Authorization": f"Bearer {self.endpoint.key}"} if self.endpoint.key else {}
-        address = self.endpoint.url.rstrip("/") + "/chat/completions"
-        ends = time.monotonic() + self.timeout
-        content = bytearray()
+        """The answer, and the tokens that the server says it used. ValueError: it is no answer."""
+        import openai
+
         try:
-            # A redirect is not followed: it would carry the key elsewhere.
-            with (
-                httpx.Client(timeout=self.timeout, follow_redirects=False) as client,
-                client.stream("POST", address, json=body, headers=headers) as response,
-            ):
-                for part in response.iter_bytes():
-                    content += part
-                    if len(content) > LARGEST_ANSWER:
-                        raise _Passing(f"an answer of more than {LARGEST_ANSWER:,} bytes")
-                    if time.monotonic() > ends:  # a server that drips never times out by itself
-                        raise _Passing(f"no whole answer within {self.timeout:g} s")
-        except httpx.TimeoutException:
-            raise _Passing(f"no answer within {self.timeout:g} s") from None
-        except httpx.HTTPError as error:
-            raise _Passing(f"connection failed ({type(error).__name__})") from None
-        if response.status_code in PASSING:
-            status = response.status_code
-            raise _Passing(f"status {status}", _retry_after(response.headers), free=status == 429)
-        text = bytes(content).decode(errors="replace")
-        if response.status_code != 200:
+            reply = self._client.chat.completions.create(**body)
+            answer = reply.choices[0].message.content
+        except openai.APIStatusError as error:
             raise ChatError(
-                f"the chat endpoint refuses with status {response.status_code}: "
-                f"{self._without_key(text)[:300]!r}. Check {', '.join(VARIABLES)}."
-            )
-        try:
-            reply = json.loads(text)
-            answer = reply["choices"][0]["message"]["content"]
-        except (ValueError, LookupError, TypeError, RecursionError):
-            raise _Passing("an answer that is no chat completion") from None
+                f"the chat endpoint answers with status {error.status_code}: "
+                f"{self._without_key(error.response.text)[:300]!r}. Check {', '.join(VARIABLES)}."
+            ) from None
+        except openai.APIConnectionError as error:
+            why = self._without_key(f"{type(error.__cause__).__name__}: {error.__cause__}")[:200]
+            raise ChatError(f"the chat endpoint does not answer ({why})") from None
+        except (AttributeError, LookupError, TypeError, RecursionError):
+            raise ValueError("not a chat completion") from None
         if not isinstance(answer, str):
-            raise _Passing("an answer without text")
-        return answer, _tokens_used(reply)
+            raise ValueError("an answer without text")
+        used = getattr(reply.usage, "total_tokens", None)
+        if isinstance(used, int) and 0 < used < 10**7:  # a server cannot give tokens back
+            self.budget.spent_tokens += used - self._reserved
+        return self._without_key(answer), used
+
+    @cached_property
+    def _client(self) -> Any:
+        import httpx2
+        import openai
+
+        def before(request: httpx2.Request) -> None:
+            self.budget.reserve(self._reserved)
+            for name in set(request.headers) - HEADERS:
+                del request.headers[name]
+
+        def after(response: httpx2.Response) -> None:
+            if response.status_code == 429:  # turned away before any work: costs no tokens
+                self.budget.spent_tokens -= self._reserved
+            if "content-encoding" in response.headers:
+                raise httpx2.ReadError("compressed, though asked not to be")
+            body, ends = bytearray(), time.monotonic() + TIMEOUT
+            with contextlib.closing(response.stream) as stream:
+                for part in stream:
+                    body += part
+                    if len(body) > LARGEST_ANSWER:
+                        raise httpx2.ReadError(f"more than {LARGEST_ANSWER:,} bytes")
+                    if time.monotonic() > ends:  # a server that drips never times out by itself
+                        raise httpx2.ReadTimeout(f"no whole answer within {TIMEOUT:g} s")
+            response.stream = httpx2.ByteStream(bytes(body))
+
+        line = httpx2.Client(
+            timeout=TIMEOUT,
+            follow_redirects=False,  # a redirect would carry the key elsewhere
+            headers={"Accept-Encoding": "identity"},
+            event_hooks={"request": [before], "response": [after]},
+        )
+        return openai.OpenAI(
+            base_url=self.endpoint.url,
+            api_key=self.endpoint.key or "none",
+            max_retries=ATTEMPTS - 1,
+            timeout=TIMEOUT,
+            http_client=line,
+        )
 
     def _without_key(self, text: str) -> str:
         return text.replace(self.endpoint.key, "[key]") if self.endpoint.key else text
 
 
-class _Passing(Exception):
-    """An attempt failed in a way that may pass; `wait`: what the server asked for, seconds.
-
-    `free`: the server turned the request away before any work, so it costs no tokens.
-    """
-
-    def __init__(self, what: str, wait: float = 0.0, *, free: bool = False) -> None:
-        super().__init__(what)
-        self.wait, self.free = wait, free
-
-
 def estimate_tokens(messages: Sequence[Message]) -> int:
     """Tokens that `messages` cost at most, roughly: no tokenizer is at hand, so a high guess."""
-    return sum(_OVERHEAD + len(m["content"]) // CHARACTERS_PER_TOKEN + 1 for m in messages)
+    return sum(OVERHEAD + len(m["content"]) // CHARACTERS_PER_TOKEN + 1 for m in messages)
 
 
 def question_hash(body: dict[str, Any]) -> str:
     """Names a question by all that decides its answer; the endpoint's address and key do not."""
     return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
-
-
-def _read_transcript(path: Path, body: dict[str, Any]) -> str | None:
-    """The kept answer, None where there is none that can be read: it is then asked for again."""
-    with contextlib.suppress(OSError, ValueError, LookupError, TypeError, RecursionError):
-        record = json.loads(path.read_text(encoding="utf-8"))
-        if record["question"] == body and isinstance(record["answer"], str):
-            return str(record["answer"])
-    return None
-
-
-def _usable(answer: str, accept: Callable[[str], Any] | None) -> bool:
-    if accept is not None:
-        try:
-            accept(answer)
-        except ValueError:
-            return False
-    return True
-
-
-def _tokens_used(reply: dict[str, Any]) -> int | None:
-    """What the server counts, where that is a sensible number."""
-    with contextlib.suppress(LookupError, TypeError, AttributeError):
-        used = reply["usage"]["total_tokens"]
-        if isinstance(used, int) and not isinstance(used, bool) and 0 < used < 10**7:
-            return used
-    return None
-
-
-def _retry_after(headers: httpx.Headers) -> float:
-    """Seconds that Retry-After asks for, as a number or a date; 0 where that is unclear."""
-    value = headers.get("retry-after", "").strip()
-    with contextlib.suppress(ValueError):
-        seconds = float(value)
-        return seconds if 0 <= seconds < 1e6 else 0.0
-    with contextlib.suppress(ValueError, TypeError):
-        return max(email.utils.parsedate_to_datetime(value).timestamp() - time.time(), 0.0)
-    return 0.0

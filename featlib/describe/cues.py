@@ -23,18 +23,21 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
 
 import numpy as np
 import scipy.sparse as sp
-import torch
 
 from featlib import FeatlibError
+from featlib.chapter import listed
 from featlib.family import DOMAIN_NAMES, DOMAINS
 from featlib.text.labels import TOKEN_CLASSES, token_class
 from featlib.text.tokens import visible
 
 STRONGEST = 9  # strengths are whole numbers from 0 to 9, as in the paper's scheme
+MIN_COUNT = 5  # times that a cue must occur
+MIN_SHARE = 0.002  # of the feature's sum of squares, which a cue must remove
+SHRINK = 5.0  # the ridge: so many silent sightings count against every cue; see `explain`
 FAMILIES = ("on", "pair", "after", "before", "class", "kind", "label")
 _FAMILY = 2**50  # a cue is one number: family * _FAMILY + what it is about
 _FEATURES_AT_ONCE = 256  # bounds the memory of the search
@@ -55,6 +58,24 @@ class Text:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    @cached_property
+    def names(self) -> dict[str, Sequence[str]]:
+        """By family of cues, what each cue of it is about, in words."""
+        labels = [name.replace("_", " ") for name in self.label_names]
+        return dict.fromkeys(FAMILIES, self.vocabulary) | {
+            "class": TOKEN_CLASSES,
+            "kind": [DOMAIN_NAMES[d] for d in DOMAINS],
+            "label": [f"a{'n' if name[0] in 'aeiou' else ''} {name}" for name in labels],
+        }
+
+    @cached_property
+    def numbers(self) -> dict[str, dict[str, int]]:
+        """By family, from words to numbers; of those that look alike, the first."""
+        return {
+            family: {name: i for i, name in reversed(list(enumerate(names)))}
+            for family, names in self.names.items()
+        }
 
 
 @dataclass(frozen=True)
@@ -103,26 +124,18 @@ def read_text(
 
 
 def explain(
-    activations: sp.sparray,
-    text: Text,
-    rows: np.ndarray,
-    *,
-    max_cues: int = 10,
-    min_count: int = 5,
-    min_share: float = 0.002,
-    shrink: float = 5.0,
+    activations: sp.sparray, text: Text, rows: np.ndarray, *, max_cues: int = 10
 ) -> list[Rules]:
     """The cues that best explain each feature on the tokens `rows`: one `Rules` a feature.
 
     `activations` [tokens, features] over all of `text`, of which only `rows` are looked at. Cues
     are chosen one by one, each the one that removes most of the squared error that is left
-    (matching pursuit), then weighed together by ridge regression and rounded to 0..9. `shrink` is
-    the ridge: so many silent sightings count against every cue, which keeps rare coincidences out.
-    A cue must occur `min_count` times, and remove `min_share` of the feature's sum of squares.
+    (matching pursuit), then weighed together by ridge regression and rounded to 0..9. The ridge
+    keeps rare coincidences out.
     """
     codes = _codes(text, rows)
     found, counts = np.unique(codes[codes >= 0], return_counts=True)
-    cues = found[counts >= min_count]
+    cues = found[counts >= MIN_COUNT]
     held = _incidence(codes, cues)
     n = np.asarray(held.sum(axis=0)).reshape(-1)[:, None]  # [cues, 1]
     gram = (held.T @ held).tocsc()
@@ -131,29 +144,29 @@ def explain(
     for start in range(0, chosen.shape[1], _FEATURES_AT_ONCE):
         part = chosen[:, start : start + _FEATURES_AT_ONCE]
         moments = (held.T @ part).toarray()  # [cues, features]
-        picked, gains = _pursue(moments, gram, n, min(max_cues, len(cues)), shrink)
+        picked, gains = _pursue(moments, gram, n, min(max_cues, len(cues)))
         squares = np.asarray(part.multiply(part).sum(axis=0)).reshape(-1)
-        kept = np.maximum(min_share * squares[:, None], 1e-9) <= gains.T
+        kept = np.maximum(MIN_SHARE * squares[:, None], 1e-9) <= gains.T
         for j, (columns, worth) in enumerate(zip(picked.T, kept, strict=True)):
             columns = columns[worth]
-            g = gram[columns][:, columns].toarray() + shrink * np.eye(len(columns))
+            g = gram[columns][:, columns].toarray() + SHRINK * np.eye(len(columns))
             out.append(_rounded(cues[columns], np.linalg.solve(g, moments[columns, j])))
     return out
 
 
 def _pursue(
-    moments: np.ndarray, gram: sp.csc_array, n: np.ndarray, steps: int, shrink: float
+    moments: np.ndarray, gram: sp.csc_array, n: np.ndarray, steps: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """[steps, features] columns of `gram` in the order of choice, and the squares each removes."""
     left, each = moments.copy(), np.arange(moments.shape[1])
     picked = np.zeros((steps, len(each)), dtype=np.int64)
     gains = np.zeros((steps, len(each)))
     for k in range(steps):
-        gain = left**2 / (n + shrink)
+        gain = left**2 / (n + SHRINK)
         np.put_along_axis(gain, picked[:k], -1.0, axis=0)
         picked[k] = gain.argmax(axis=0)
         gains[k] = gain[picked[k], each]
-        effect = left[picked[k], each] / (n[picked[k], 0] + shrink)
+        effect = left[picked[k], each] / (n[picked[k], 0] + SHRINK)
         left -= (gram[:, picked[k]] * effect[None, :]).toarray()
     return picked, gains
 
@@ -178,17 +191,10 @@ def simulate(rules: Sequence[Rules], text: Text, rows: np.ndarray) -> np.ndarray
     cues = np.unique(np.array([cue for r in rules for cue in r.cues], dtype=np.int64))
     if not len(cues):
         return np.zeros((len(rows), len(rules)), dtype=np.float32)
-    entries = [
-        (float(strength), int(np.searchsorted(cues, cue)), j)
-        for j, r in enumerate(rules)
-        for cue, strength in r.cues.items()
-    ]
-    values, cue, feature = zip(*entries, strict=True)
-    weights = sp.csr_array(
-        (np.array(values, np.float32), (cue, feature)), shape=(len(cues), len(rules))
-    )
-    total = (_incidence(_codes(text, rows), cues) @ weights).toarray()
-    return np.clip(total, 0, STRONGEST, out=total)
+    weights = np.zeros((len(cues), len(rules)), dtype=np.float32)
+    for j, r in enumerate(rules):
+        weights[np.searchsorted(cues, list(r.cues)), j] = list(r.cues.values())
+    return (_incidence(_codes(text, rows), cues) @ weights).clip(0, STRONGEST)
 
 
 def _codes(text: Text, rows: np.ndarray) -> np.ndarray:
@@ -202,9 +208,8 @@ def _codes(text: Text, rows: np.ndarray) -> np.ndarray:
         _code("before", following),
         _code("class", text.classes[ids]),
         _code("kind", text.kinds[rows]),
+        *(_code("label", np.where(has, i, -1)) for i, has in enumerate(text.labels[rows].T)),
     ]
-    for i in range(text.labels.shape[1]):
-        columns.append(_code("label", np.where(text.labels[rows, i], i, -1)))
     return np.stack(columns, axis=1)
 
 
@@ -224,12 +229,21 @@ def _incidence(codes: np.ndarray, cues: np.ndarray) -> sp.csr_array:
 
 # --- words ------------------------------------------------------------------------------------
 
-_TOKEN = "“([^”]+)”"
-_CUE = re.compile(
-    rf"{_TOKEN} after {_TOKEN} \((\d)\)|{_TOKEN} \((\d)\)|anything after {_TOKEN} \((\d)\)"
-    rf"|anything before {_TOKEN} \((\d)\)|any (\w+) token \((\d)\)|all (\w+) text \((\d)\)"
-    r"|what is an? ([\w ]+?) \((\d)\)"
-)
+_PHRASES = {
+    "on": "“{}”",
+    "pair": "“{}” after “{}”",
+    "after": "anything after “{}”",
+    "before": "anything before “{}”",
+    "class": "any {} token",
+    "kind": "all {} text",
+    "label": "what is {}",
+}
+_PATTERNS = {
+    family: re.compile(
+        phrase.replace("“{}”", "“([^”]+)”").replace("{}", r"([\w ]+?)") + r" \((\d)\)"
+    )
+    for family, phrase in _PHRASES.items()
+}
 _JOINTS = (", and less on ", "; less on ", ", ", " and ")
 
 
@@ -241,12 +255,12 @@ def write_sentence(
     less = [_name(c, text) + f" ({-s})" for c, s in rules.cues.items() if s < 0]
     if not more:
         return "Fires on nothing that could be told."
-    sentence = "Fires on " + _listed(more) + (f"; less on {_listed(less)}" if less else "")
+    sentence = "Fires on " + listed(more) + (f"; less on {listed(less)}" if less else "")
     sentence += f". Read {rules.cut} and more as firing."
     for label, f1 in (fits or {}).items():
         sentence += f" Fits the label {label.replace('_', ' ')} with F1 {f1:.2f}."
     if promoted:
-        sentence += " Makes " + _listed([f"“{t}”" for t in promoted]) + " likelier next."
+        sentence += " Makes " + listed([f"“{t}”" for t in promoted]) + " likelier next."
     return sentence
 
 
@@ -259,92 +273,36 @@ def read_sentence(sentence: str, text: Text) -> Rules:
         return Rules({})
     at, sign = len("Fires on "), 1
     cues: dict[int, int] = {}
-    ids = {shown: i for i, shown in reversed(list(enumerate(text.vocabulary)))}
-    while sentence.startswith("Fires on ") and (match := _CUE.match(sentence, at)):
-        cue, strength = _cue_of(match, text, ids)
-        cues[cue], at = sign * strength, match.end()
+    while sentence.startswith("Fires on ") and (read := _read_cue(sentence, at, text)):
+        cue, strength, at = read
+        cues[cue] = sign * strength
         joint = next((j for j in _JOINTS if sentence.startswith(j, at)), None)
         if joint is None:
             break
         sign, at = (-1 if "less" in joint else sign), at + len(joint)
     ending = re.compile(r"\. Read (\d) and more as firing\.").match(sentence, at)
     if not cues or ending is None:
-        raise FeatlibError(
-            f"not an explanation of this kind, from {sentence[at : at + 40]!r} on; it must read "
-            "'Fires on “token” (9), ...; less on ... . Read 4 and more as firing.'"
-        )
+        raise FeatlibError(f"no explanation in cues, from {sentence[at : at + 40]!r} on")
     return Rules(cues, int(ending[1]))
-
-
-def _cue_of(match: re.Match[str], text: Text, ids: dict[str, int]) -> tuple[int, int]:
-    parts = [part for part in match.groups() if part is not None]
-    name, strength = parts[0], int(parts[-1])
-    start = match[0]
-    try:
-        if start.startswith("any "):
-            cue = _code("class", TOKEN_CLASSES.index(name))
-        elif start.startswith("all "):
-            cue = _code("kind", [DOMAIN_NAMES[d] for d in DOMAINS].index(name))
-        elif start.startswith("what is"):
-            cue = _code("label", text.label_names.index(name.replace(" ", "_")))
-        elif start.startswith("anything"):
-            cue = _code("after" if "after" in start[:15] else "before", ids[name])
-        elif len(parts) == 3:
-            cue = _code("pair", ids[parts[1]] * len(text.vocabulary) + ids[name])
-        else:
-            cue = _code("on", ids[name])
-    except (KeyError, ValueError):
-        raise FeatlibError(f"explanation names {name!r}, which this text does not know") from None
-    return int(cue), strength
 
 
 def _name(cue: int, text: Text) -> str:
     family, what = FAMILIES[cue // _FAMILY], cue % _FAMILY
-    if family == "class":
-        return f"any {TOKEN_CLASSES[what]} token"
-    if family == "kind":
-        return f"all {DOMAIN_NAMES[DOMAINS[what]]} text"
-    if family == "label":
-        label = text.label_names[what].replace("_", " ")
-        return f"what is a{'n' if label[0] in 'aeiou' else ''} {label}"
-    if family == "pair":
-        before, token = divmod(what, len(text.vocabulary))
-        return f"“{text.vocabulary[token]}” after “{text.vocabulary[before]}”"
-    quoted = f"“{text.vocabulary[what]}”"
-    return quoted if family == "on" else f"anything {family} {quoted}"
+    names = text.names[family]
+    about = reversed(divmod(what, len(names))) if family == "pair" else [what]
+    return _PHRASES[family].format(*(names[i] for i in about))
 
 
-def _listed(items: Sequence[str]) -> str:
-    return ", ".join(items[:-1]) + (" and " if len(items) > 1 else "") + items[-1]
-
-
-# --- for people -------------------------------------------------------------------------------
-
-
-@torch.no_grad()
-def promoted_tokens(
-    model: Any, decoder: torch.Tensor, features: np.ndarray, n: int = 3
-) -> np.ndarray:
-    """Ids [features, n] of the next tokens that each feature makes likelier, strongest first.
-
-    `decoder` [d_sae, d_in]. The direct path alone: through the MLP's output matrix, the final
-    norm's gain and the unembedding; a constant for all tokens is taken off.
-    """
-    down = model.model.layers[-1].mlp.down_proj.weight  # [d_model, d_in]
-    rows = torch.as_tensor(decoder)[torch.as_tensor(features)].to(down)
-    logits = (rows @ down.T * model.model.norm.weight) @ model.lm_head.weight.T
-    return logits.topk(n, dim=1).indices.cpu().numpy()
-
-
-def label_fits(
-    activations: sp.sparray, text: Text, rows: np.ndarray, *, at_least: float = 0.5
-) -> list[dict[str, float]]:
-    """For each feature the labels that its firing tells with this F1 or more."""
-    fires = (sp.csr_array(activations)[rows] > 0).astype(np.float32)
-    truth = text.labels[rows].astype(np.float32)  # [rows, labels]
-    both = fires.T @ truth
-    total = np.asarray(fires.sum(axis=0)).reshape(-1, 1) + truth.sum(axis=0)
-    f1 = np.divide(2 * both, total, out=np.zeros_like(total), where=total > 0)
-    return [
-        {text.label_names[i]: float(row[i]) for i in np.flatnonzero(row >= at_least)} for row in f1
-    ]
+def _read_cue(sentence: str, at: int, text: Text) -> tuple[int, int, int] | None:
+    """The cue that is named at this place, its strength, and where its name ends."""
+    for family, pattern in _PATTERNS.items():
+        if match := pattern.match(sentence, at):
+            *said, strength = match.groups()
+            known = text.numbers[family]
+            if not known.keys() >= set(said):
+                raise FeatlibError(f"an explanation of other text: it does not know {said}")
+            what = known[said[0]]
+            if family == "pair":
+                what += known[said[1]] * len(text.vocabulary)
+            return int(_code(family, what)), int(strength), match.end()
+    return None

@@ -1,8 +1,6 @@
 """How well explanations predict activations on text that they have not seen.
 
-The text is cut into short windows. Whole documents go to one of two halves: explanations are found
-in the first and scored in the second. Every feature is scored on the same number of windows: some
-in which it fires, as many from each quantile of its strength, and as many in which it is silent.
+Explanations are found in the first half of `featlib.describe.windows` and scored in the second.
 Two scores, both without a threshold chosen on the scoring half:
 
 - correlation (the paper's): Pearson between predicted and true activation over all tokens of those
@@ -13,127 +11,24 @@ Two scores, both without a threshold chosen on the scoring half:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 from scipy.optimize import linear_sum_assignment
 
-from featlib import FeatlibError
-from featlib.describe.cues import (
-    STRONGEST,
-    Rules,
-    Text,
-    explain,
-    label_fits,
-    read_sentence,
-    simulate,
-    write_sentence,
-)
+from featlib.describe import cues
+from featlib.describe.cues import STRONGEST, Rules, Text
+from featlib.describe.windows import Windows, choose_windows, window_peaks
+from featlib.estimate import Estimate, percentile_interval
+from featlib.family import PRINT_NAMES
 
 AT_ONCE = 64  # features whose dense predictions exist at one time
-
-
-@dataclass(frozen=True)
-class Windows:
-    """Token indices [windows, window] of both halves; no document lies in both."""
-
-    explain: np.ndarray
-    score: np.ndarray
-
-    @property
-    def size(self) -> int:
-        return self.explain.shape[1]
-
-
-def split_windows(
-    documents: np.ndarray, window: int, *, kinds: np.ndarray | None = None, seed: int
-) -> Windows:
-    """Cut `documents` [blocks, context] into windows, and documents into two halves.
-
-    Documents are dealt out in random order to the half that has fewer tokens so far, for each of
-    `kinds` (same shape; a number for each kind of text) apart, so that both halves hold each kind.
-    A window with documents of both halves belongs to none. Windows do not cross blocks.
-    """
-    blocks, context = documents.shape
-    if not 1 <= window <= context:
-        raise FeatlibError(f"window is {window} tokens; it must be 1 to {context}, one block")
-    flat = documents.reshape(-1)
-    known, first, place, size = np.unique(
-        flat, return_index=True, return_inverse=True, return_counts=True
-    )
-    kind = np.zeros(len(known), int) if kinds is None else np.asarray(kinds).reshape(-1)[first]
-    half = np.zeros(len(known), dtype=np.int8)
-    rng = np.random.default_rng(seed)
-    held = {int(k): [0, 0] for k in kind}
-    for d in rng.permutation(len(known)):
-        have = held[int(kind[d])]
-        half[d] = int(have[1] < have[0])
-        have[half[d]] += int(size[d])
-    per_block = context // window
-    index = np.arange(blocks * context).reshape(blocks, context)[:, : per_block * window]
-    index = index.reshape(-1, window)
-    side = half[place.reshape(-1)][index]
-    out = [index[(side == s).all(axis=1)] for s in (0, 1)]
-    if min(map(len, out)) == 0:
-        raise FeatlibError(
-            f"{len(known)} documents cannot be parted into one half to explain and one to score: "
-            "give more text (stream_tokens)"
-        )
-    return Windows(*out)
-
-
-def choose_windows(
-    peaks: np.ndarray, n: int, rng: np.random.Generator, quantiles: int = 4
-) -> np.ndarray:
-    """2n windows to score a feature on: n in which it fires, n in which it is silent.
-
-    `peaks` [windows]: the feature's largest activation in each. As many windows (to within one)
-    come from each quantile of the peaks above zero. Raises where there are too few of either.
-    """
-    fires, silent = np.flatnonzero(peaks > 0), np.flatnonzero(peaks <= 0)
-    if min(len(fires), len(silent)) < n:
-        raise FeatlibError(
-            f"a feature fires in {len(fires)} of {len(peaks)} windows; scoring takes {n} with and "
-            f"{n} without it: choose_features leaves such features out"
-        )
-    order = fires[np.argsort(peaks[fires], kind="stable")]
-    parts = np.array_split(order, quantiles)
-    wanted = [len(p) for p in np.array_split(np.arange(n), quantiles)]
-    drawn = [
-        rng.choice(p, min(k, len(p)), replace=False) for p, k in zip(parts, wanted, strict=True)
-    ]
-    drawn.append(rng.choice(silent, n, replace=False))
-    return np.concatenate(drawn)
-
-
-def window_peaks(activations: sp.sparray, windows: np.ndarray) -> sp.csc_array:
-    """[windows, features] each feature's largest activation in each of `windows`."""
-    part = sp.csr_array(activations)[windows.reshape(-1)].tocsc()
-    part.sort_indices()
-    row = part.indices // windows.shape[1]
-    col = np.repeat(np.arange(part.shape[1]), np.diff(part.indptr))
-    starts = np.ones(len(row), dtype=bool)
-    starts[1:] = (row[1:] != row[:-1]) | (col[1:] != col[:-1])
-    starts = np.flatnonzero(starts)
-    peaks = np.maximum.reduceat(part.data, starts) if len(starts) else part.data
-    shape = (len(windows), part.shape[1])
-    return sp.csc_array((peaks, (row[starts], col[starts])), shape=shape)
-
-
-def choose_features(activations: sp.sparray, windows: Windows, n_windows: int) -> np.ndarray:
-    """Features that can be explained and scored: in both halves they fire in at least `n_windows`
-    windows, and are silent in as many."""
-    ok = np.ones(activations.shape[1], dtype=bool)
-    for half in (windows.explain, windows.score):
-        firing = np.diff(window_peaks(activations, half).indptr)
-        ok &= (firing >= n_windows) & (len(half) - firing >= n_windows)
-    return np.flatnonzero(ok)
-
-
-# --- scores -----------------------------------------------------------------------------------
+LABEL_F1 = 0.5  # from here on a sentence says that a feature fits a label
+SHRINK = 2.0  # so many silent sightings count against every token of the table of all tokens
+N_BOOT = 1000
 
 
 def correlate(predicted: np.ndarray, true: np.ndarray) -> np.ndarray:
@@ -164,6 +59,18 @@ def best_cut(predicted: np.ndarray, fires: np.ndarray) -> np.ndarray:
     return np.argmax(scores, axis=0) + 1
 
 
+def agreement(says: sp.csr_array, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """How well saying yes tells each label: precision, recall and F1, [features, labels] each.
+
+    `says` [tokens, features] holds 1 where a feature says yes; `truth` bool [tokens, labels].
+    """
+    hits = says.T @ truth.astype(np.float32)
+    said = np.bincount(says.indices, weights=says.data, minlength=says.shape[1])[:, None]
+    true = truth.sum(axis=0)
+    f1 = 2 * hits / np.maximum(said + true, 1)
+    return hits / np.maximum(said, 1), hits / np.maximum(true, 1), f1
+
+
 def explain_and_score(
     activations: sp.sparray,
     features: np.ndarray,
@@ -181,30 +88,32 @@ def explain_and_score(
     likelier. One row a feature: feature, firings, explanation; correlation and detection; the same
     of two baselines on the same windows, `frequency_*` (strength by how common, or how rare, a
     token is; the better of the two on the first half) and `other_*` (the explanation of another
-    feature of the table, drawn at random); `lookup_correlation`, of the mean activation of every
-    single token, a table and no explanation; `correlation_everywhere`, over all scoring text.
+    feature of the table, drawn at random); and `lookup_correlation`, of the mean activation of
+    every single token, which is a table and no explanation.
     """
     activations = sp.csr_array(activations)[:, features]
     seen, unseen = windows.explain.reshape(-1), windows.score.reshape(-1)
-    rules = explain(activations, text, seen, max_cues=max_cues)
+    rules = cues.explain(activations, text, seen, max_cues=max_cues)
     rules = _with_cuts(rules, activations, text, windows)
-    fits = label_fits(activations, text, seen)
-    sentences = [
-        write_sentence(r, text, promoted[j] if promoted is not None else (), fits[j])
-        for j, r in enumerate(rules)
-    ]
+    _, _, f1 = agreement((activations[seen] > 0).astype(np.float32), text.labels[seen])
+    sentences = []
+    for j, r in enumerate(rules):
+        fits = {text.label_names[i]: f1[j, i] for i in np.flatnonzero(f1[j] >= LABEL_F1)}
+        sentences.append(cues.write_sentence(r, text, promoted[j] if promoted else (), fits))
     # From here on the sentences are all that is known.
-    rules = [read_sentence(sentence, text) for sentence in sentences]
-    partner = _partners(len(features), np.random.default_rng(seed))
+    rules = [cues.read_sentence(sentence, text) for sentence in sentences]
+    order = np.random.default_rng(seed).permutation(len(features))
+    partner = np.empty_like(order)  # another feature for each: a random cycle through all
+    partner[order] = np.roll(order, 1)
     rarity = _commonness(text, seen)
     parts = []
     for start in range(0, len(features), AT_ONCE):
         some = slice(start, min(start + AT_ONCE, len(features)))
         learned = activations[seen, some].toarray()
         truth = activations[unseen, some].toarray()
-        own = simulate(rules[some], text, unseen)
+        own = cues.simulate(rules[some], text, unseen)
         others = [rules[j] for j in partner[some]]
-        other = simulate(others, text, unseen)
+        other = cues.simulate(others, text, unseen)
         common, common_cut = _frequency_rule(rarity[text.ids[seen]], learned, windows.size)
         predictions: dict[str, tuple[np.ndarray, Sequence[int]]] = {
             "": (own, [r.cut for r in rules[some]]),
@@ -226,7 +135,6 @@ def explain_and_score(
                 row[f"{name}detection"] = detection_score(says, true.max(axis=1) > 0)
             looked_up = table[:, j].reshape(-1, windows.size)[drawn]
             row["lookup_correlation"] = float(correlate(looked_up.ravel(), true.ravel()))
-            row["correlation_everywhere"] = float(correlate(own[:, j], truth[:, j]))
             parts.append(row)
     return pd.DataFrame(parts).assign(explanation=sentences)
 
@@ -238,19 +146,11 @@ def _with_cuts(
     out = []
     for start in range(0, len(rules), AT_ONCE):
         some = rules[start : start + AT_ONCE]
-        guess = simulate(some, text, windows.explain.reshape(-1))
+        guess = cues.simulate(some, text, windows.explain.reshape(-1))
         peaks = guess.reshape(len(windows.explain), windows.size, len(some)).max(axis=1)
         cuts = best_cut(peaks, fires[:, start : start + AT_ONCE])
         out += [replace(r, cut=int(c)) for r, c in zip(some, cuts, strict=True)]
     return out
-
-
-def _partners(n: int, rng: np.random.Generator) -> np.ndarray:
-    """[n] another one for each: a random cycle through all."""
-    order = rng.permutation(n)
-    partner = np.empty(n, dtype=np.int64)
-    partner[order] = np.roll(order, 1)
-    return partner
 
 
 # --- baselines --------------------------------------------------------------------------------
@@ -278,26 +178,51 @@ def _frequency_rule(
     return common, best_cut(peaks, fires)
 
 
-def _table(ids: np.ndarray, true: np.ndarray, size: int, shrink: float = 2.0) -> np.ndarray:
+def _table(ids: np.ndarray, true: np.ndarray, size: int) -> np.ndarray:
     """[vocabulary, features] mean activation at each token; rarely seen ones are pulled to 0."""
     ones = np.ones(len(ids), dtype=np.float32)
     at = sp.csr_array((ones, (ids, np.arange(len(ids)))), shape=(size, len(ids)))
-    return (at @ true) / (np.asarray(at.sum(axis=1)).reshape(-1, 1) + shrink)
+    return (at @ true) / (np.asarray(at.sum(axis=1)).reshape(-1, 1) + SHRINK)
 
 
 # --- summaries --------------------------------------------------------------------------------
 
 
-def median_interval(
-    values: np.ndarray, rng: np.random.Generator, *, n_boot: int = 1000, level: float = 0.95
-) -> tuple[float, float, float]:
-    """Median and its interval from resampling the features: (median, low, high)."""
+def median_estimate(values: np.ndarray, rng: np.random.Generator) -> Estimate:
+    """Median and its interval from resampling the features."""
     values = np.asarray(values, dtype=np.float64)
-    if not len(values):
-        raise FeatlibError("a median needs at least one feature")
-    draws = np.median(rng.choice(values, (n_boot, len(values))), axis=1)
-    low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
-    return float(np.median(values)), float(low), float(high)
+    draws = np.median(rng.choice(values, (N_BOOT, len(values))), axis=1)
+    return Estimate(float(np.median(values)), *percentile_interval(draws))
+
+
+def group_features(found: pd.DataFrame, parent: str, child: str) -> dict[str, pd.DataFrame]:
+    """Explained features by group; a group without any is left out.
+
+    `found` as from `explain_and_score`, with columns model, sampled (drawn at random) and persists
+    (in the step from `parent` to `child`). The groups: what was drawn of either model, what
+    persists, and of what was drawn and does not persist as many that fire about as often.
+    """
+    sampled = found[found["sampled"]]
+    own = sampled[sampled["model"] == parent]
+    stays, goes = found[found["persists"]], own[~own["persists"]]
+    groups = {
+        PRINT_NAMES[parent]: own,
+        PRINT_NAMES[child]: sampled[sampled["model"] == child],
+        f"{PRINT_NAMES[parent]}, persisting": stays,
+        f"{PRINT_NAMES[parent]}, equally common": goes.iloc[
+            alike_in_firings(stays["firings"], goes["firings"])
+        ],
+    }
+    return {group: table for group, table in groups.items() if len(table)}
+
+
+def group_medians(groups: Mapping[str, pd.DataFrame], rng: np.random.Generator) -> pd.DataFrame:
+    """Columns group, features, median, low, high: of the correlations in each group."""
+    rows = []
+    for group, table in groups.items():
+        middle = median_estimate(table["correlation"].to_numpy(), rng)
+        rows.append((group, len(table), middle.value, middle.low, middle.high))
+    return pd.DataFrame(rows, columns=["group", "features", "median", "low", "high"])
 
 
 def alike_in_firings(firings: np.ndarray, among: np.ndarray) -> np.ndarray:

@@ -177,12 +177,3 @@ def plain(cue: str) -> str:
 
 def _all(text: ex.Text) -> np.ndarray:
     return np.arange(len(text))
-
-
-def test_label_fits_are_f1() -> None:
-    text = stream()
-    fires = sp.csr_array(np.where(text.ids == RAISE, 2.0, 0)[:, None])
-    n, both = (text.labels[:, 0]).sum(), (text.ids == RAISE).sum()
-    fit = ex.label_fits(fires, text, _all(text))[0]["exception_keyword"]
-    assert fit == pytest.approx(2 * both / (n + both))
-    assert ex.label_fits(fires, text, _all(text), at_least=0.99) == [{}]

@@ -5,15 +5,17 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import scipy.sparse as sp
+from sklearn.metrics import precision_recall_fscore_support
 
 from featlib import FeatlibError
 from featlib.describe import cues as ex
 from featlib.describe import scores as es
+from featlib.describe import windows as ew
 
 N_WORDS, BLOCKS, CONTEXT = 60, 240, 32
 
 
-def world(seed: int = 0) -> tuple[ex.Text, es.Windows, sp.csr_array]:
+def world(seed: int = 0) -> tuple[ex.Text, ew.Windows, sp.csr_array]:
     """A Zipf-like text, and features that fire on two tokens each; the last one is noise."""
     rng = np.random.default_rng(seed)
     p = 1 / np.arange(2, N_WORDS + 2)
@@ -27,7 +29,7 @@ def world(seed: int = 0) -> tuple[ex.Text, es.Windows, sp.csr_array]:
     columns = [c * rng.uniform(0.7, 1.3, len(flat)) for c in columns]
     columns.append(np.where(rng.random(len(flat)) < 0.03, rng.exponential(size=len(flat)), 0))
     matrix = sp.csr_array(np.stack(columns, 1).astype(np.float32))
-    return text, es.split_windows(documents, 8, seed=0), matrix
+    return text, ew.split_windows(documents, 8, seed=0), matrix
 
 
 def test_planted_features_beat_both_baselines_each_and_noise_does_not() -> None:
@@ -83,7 +85,7 @@ def test_halves_share_no_document_and_hold_each_kind() -> None:
     rng = np.random.default_rng(0)
     documents = np.sort(rng.integers(0, 40, 6400)).reshape(-1, 64)
     kinds = documents % 4
-    windows = es.split_windows(documents, 16, kinds=kinds, seed=1)
+    windows = ew.split_windows(documents, 16, kinds=kinds, seed=1)
     flat, kind = documents.reshape(-1), kinds.reshape(-1)
     first, second = (set(flat[half.reshape(-1)]) for half in (windows.explain, windows.score))
     assert first and second and not first & second
@@ -97,12 +99,12 @@ def test_halves_share_no_document_and_hold_each_kind() -> None:
 
 def test_a_single_document_cannot_be_parted() -> None:
     with pytest.raises(FeatlibError, match="more text"):
-        es.split_windows(np.zeros((4, 16), dtype=int), 8, seed=0)
+        ew.split_windows(np.zeros((4, 16), dtype=int), 8, seed=0)
 
 
 def test_windows_come_evenly_from_the_quarters_and_from_silence() -> None:
     peaks = np.concatenate([np.zeros(300), np.arange(1, 401)])
-    chosen = es.choose_windows(peaks, 20, np.random.default_rng(0))
+    chosen = ew.choose_windows(peaks, 20, np.random.default_rng(0))
     drawn = peaks[chosen]
     assert (drawn == 0).sum() == 20
     quarters = np.histogram(drawn[drawn > 0], [0.5, 100.5, 200.5, 300.5, 400.5])[0]
@@ -115,17 +117,17 @@ def test_window_peaks_are_maxima() -> None:
     dense = np.where(rng.random((80, 5)) < 0.2, rng.random((80, 5)), 0).astype(np.float32)
     windows = rng.permutation(80).reshape(10, 8)
     expected = dense[windows].max(axis=1)
-    np.testing.assert_array_equal(es.window_peaks(sp.csr_array(dense), windows).toarray(), expected)
+    np.testing.assert_array_equal(ew.window_peaks(sp.csr_array(dense), windows).toarray(), expected)
 
 
 def test_features_that_are_too_rare_or_too_common_are_left_out() -> None:
     documents = np.repeat(np.arange(40), 16).reshape(40, 16)
-    windows = es.split_windows(documents, 16, seed=0)
+    windows = ew.split_windows(documents, 16, seed=0)
     values = np.zeros((640, 3), dtype=np.float32)
     values[::16, 0] = 1  # in every window
     values[np.concatenate([windows.explain[:6, 0], windows.score[:6, 0]]), 1] = 1
     values[windows.explain[:6, 0], 2] = 1  # in one half alone
-    assert es.choose_features(sp.csr_array(values), windows, 5).tolist() == [1]
+    assert ew.choose_features(sp.csr_array(values), windows, 5).tolist() == [1]
 
 
 def test_correlation_is_numpys_and_zero_for_a_constant() -> None:
@@ -134,6 +136,17 @@ def test_correlation_is_numpys_and_zero_for_a_constant() -> None:
     expected = [np.corrcoef(a, b)[0, 1] for a, b in zip(x, y, strict=True)]
     np.testing.assert_allclose(es.correlate(x, y), expected)
     assert es.correlate(np.ones(5), np.arange(5)) == 0
+
+
+def test_agreement_with_labels_is_sklearns() -> None:
+    rng = np.random.default_rng(0)
+    says, truth = rng.random((200, 4)) < [0.5, 0.1, 0, 1], rng.random((200, 3)) < [0.3, 0.02, 0]
+    found = es.agreement(sp.csr_array(says.astype(np.float32)), truth)
+    for i, j in np.ndindex(4, 3):
+        wanted = precision_recall_fscore_support(
+            truth[:, j], says[:, i], average="binary", zero_division=0
+        )
+        np.testing.assert_allclose([m[i, j] for m in found], wanted[:3])
 
 
 def test_the_cut_is_the_best_of_all() -> None:
@@ -146,10 +159,8 @@ def test_the_cut_is_the_best_of_all() -> None:
 
 def test_the_interval_of_a_median_covers_it_about_as_often_as_it_says() -> None:
     rng = np.random.default_rng(0)
-    hits = 0
-    for _ in range(200):
-        _, low, high = es.median_interval(rng.exponential(size=60), rng, n_boot=200)
-        hits += low <= np.log(2) <= high
+    found = [es.median_estimate(rng.exponential(size=60), rng) for _ in range(200)]
+    hits = sum(e.low <= np.log(2) <= e.high for e in found)
     assert 180 <= hits <= 199
 
 

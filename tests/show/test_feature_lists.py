@@ -10,12 +10,13 @@ import pandas as pd
 import pytest
 import vl_convert
 from examples import flows
-from test_atlas import N_FEATURES, ROOT, Made, read
+from made_atlas import N_FEATURES, Made, read
 from test_figures import HOSTILE
 
 from featlib.show import charts
 from featlib.show.figure import chart_spec, figure, theme
 
+ROOT = Path(__file__).resolve().parents[2]
 STATIC = ("featlib.css", "featlib.js", "atlas-data.js", "feature-list.js")
 
 
