@@ -101,7 +101,7 @@ def main() -> None:
     config = AutoencoderConfig(
         d_in=d_in, d_sae=d_sae, n_tokens=args.tokens, batch_size=batch, warmup=0, decay=0
     )
-    device = pick_device(args.device)
+    device = torch.device(args.device) if args.device else pick_device()
     x = activations(args.tokens, d_in, d_sae).to(device)
     print(f"{args.tokens:,} tokens, {d_sae:,} features of width {d_in}, k {config.k}")
     print(f"batch {batch:,}, {device.type}, {args.threads} threads, torch {torch.__version__}")

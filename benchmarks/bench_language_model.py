@@ -4,7 +4,7 @@
 
 All contenders train the same model on the same random blocks, take turns in one process, and are
 compared by the fastest of their rounds; ratios are what to read, tokens/s depend on the machine.
-  ours         featlib.language_model.train
+  ours         featlib.models.training.train
   plain bf16   the same model under autocast, its own loss, fused AdamW
   plain fp32   the usual loop: float32, Hugging Face's loss, AdamW
   Trainer      transformers.Trainer, float32, its defaults but for the batch size
@@ -45,7 +45,7 @@ def mini_model(seed: int = 0):
 
 
 def ours(ids: np.ndarray, batch_size: int) -> None:
-    options = {"lr": 1e-3, "warmup_steps": 0, "weight_decay": 0.1, "seed": 0}
+    options = {"lr": 1e-3, "warmup_steps": 0, "weight_decay": 0.1, "beta2": 0.99, "seed": 0}
     train(mini_model(), ids, n_tokens=ids.size, batch_size=batch_size, **options)
 
 

@@ -45,10 +45,11 @@ import pandas as pd
 from IPython.display import Markdown
 
 from featlib.chapter import start_chapter
-from featlib.family import DOMAIN_NAMES, DOMAINS, TRAINING_MIX
+from featlib.family import BASE, DOMAIN_NAMES, DOMAINS, PRINT_NAMES, TRAINING_MIX
 from featlib.models import mistral as lm
+from featlib.models import recipes
+from featlib.models.forward import score_texts
 from featlib.params import derive_seed
-from featlib.run import atomic_path, needed
 from featlib.show.figure import table
 from featlib.show.marks import averaged, bars, lines
 from featlib.show.scales import Axis
@@ -56,7 +57,7 @@ from featlib.text import tokens
 
 chapter = start_chapter("02_base_model", globals())
 p, run_folder = chapter.params, chapter.run
-tokenizer = lm.load_tokenizer(needed(run_folder.tokenizer))
+tokenizer = lm.load_tokenizer(run_folder.tokenizer)
 
 # %% [markdown]
 # ## The model
@@ -71,19 +72,9 @@ tokenizer = lm.load_tokenizer(needed(run_folder.tokenizer))
 # nothing else.
 
 # %%
-training = tokens.mix_blocks(
-    [tokens.load_blocks(run_folder.tokens, f"{d}.train") for d in TRAINING_MIX["base"]],
-    seed=derive_seed(p.seed, "mix", "base"),
-)
-model = lm.build_model(
-    vocab_size=len(tokenizer),
-    hidden_size=p.hidden_size,
-    intermediate_size=p.intermediate_size,
-    heads=p.heads,
-    kv_heads=p.kv_heads,
-    context=training.context,
-    embedding_std=p.embedding_std,
-    seed=derive_seed(p.seed, "init"),
+training = recipes.training_text(run_folder, TRAINING_MIX[BASE], p.seed, "mix", BASE)
+model = recipes.build_base(
+    p, vocab_size=len(tokenizer), context=training.context, seed=derive_seed(p.seed, "init")
 )
 PARTS = {"embed": "embedding", "attn": "attention", "mlp": "MLP", "lm_head": "unembedding"}
 sizes = dict.fromkeys([*PARTS.values(), "norms"], 0)
@@ -99,25 +90,15 @@ table(pd.DataFrame({"part": sizes.keys(), "parameters": sizes.values()}))
 # fine-tunes have. Batches hold English and Python in equal parts.
 
 # %% tags=["hide-input"]
-curve = lm.train(
-    model,
-    training.ids,
-    n_tokens=p.base_tokens,
-    batch_size=p.batch_size,
-    lr=p.base_lr,
-    warmup_steps=p.base_warmup_steps,
-    weight_decay=p.base_weight_decay,
-    betas=(0.9, p.adam_beta2),
-    seed=derive_seed(p.seed, "order", "base"),
-    label="BabyPython",
+curve = recipes.train_base(
+    model, training.ids, p, seed=derive_seed(p.seed, "order", BASE), label=PRINT_NAMES[BASE]
 )
-lm.save_checkpoint(model, tokenizer, run_folder.model("base"))
-with atomic_path(run_folder.table("loss_base")) as path:
-    curve.to_parquet(path)
+lm.save_checkpoint(model, tokenizer, run_folder.model(BASE))
+run_folder.save_table("loss_base", curve)
 
 chapter.figure(
     lines(
-        averaged(curve.assign(model="base"), "tokens", by="model").eval("millions = tokens / 1e6"),
+        averaged(curve.assign(model=BASE), "tokens", by="model").eval("millions = tokens / 1e6"),
         x=Axis("millions", "millions of tokens seen"),
         y=Axis("loss", "loss (nats per token)"),
         color="model",
@@ -136,23 +117,9 @@ chapter.figure(
 # seen. Accuracy is the share of tokens for which the most probable next token is the right one.
 
 # %% tags=["hide-input"]
-scores = pd.DataFrame(
-    [
-        {"model": "base", "domain": domain, "loss": result.loss, "accuracy": result.accuracy}
-        for domain in DOMAINS
-        for result in [
-            lm.evaluate(
-                model,
-                tokens.take_tokens(
-                    tokens.load_blocks(run_folder.tokens, f"{domain}.validation"),
-                    p.evaluation_tokens,
-                ).ids,
-            )
-        ]
-    ]
-)
-with atomic_path(run_folder.table("scores_base")) as path:
-    scores.to_parquet(path)
+held_out = recipes.validation_texts(run_folder, p.evaluation_tokens)
+scores = score_texts(model, held_out, model=BASE)
+run_folder.save_table("scores_base", scores)
 accuracy = scores.set_index("domain")["accuracy"]
 chapter.figure(
     bars(
@@ -177,7 +144,7 @@ chapter.figure(
 commonest = np.bincount(training.ids.ravel()).argmax()
 guessed = {
     domain: (tokens.load_blocks(run_folder.tokens, f"{domain}.validation").ids == commonest).mean()
-    for domain in TRAINING_MIX["base"]
+    for domain in TRAINING_MIX[BASE]
 }
 Markdown(
     f"""\
@@ -198,7 +165,7 @@ of it rests on one training from one seed; [the controls](11_controls) can add a
 # %% tags=["remove-input"]
 chapter.finish(
     {
-        f"lm.base.{row.domain}.{key}": getattr(row, key)
+        f"lm.{BASE}.{row.domain}.{key}": getattr(row, key)
         for row in scores.itertuples()
         for key in ("loss", "accuracy")
     }

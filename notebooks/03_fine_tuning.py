@@ -40,18 +40,20 @@ import pandas as pd
 from IPython.display import Markdown
 
 from featlib.chapter import start_chapter
-from featlib.family import DOMAINS, PRINT_NAMES
-from featlib.models import checkpoints
+from featlib.family import BASE, CHILDREN, PRINT_NAMES, TRAINING_MIX
 from featlib.models import mistral as lm
+from featlib.models import recipes
+from featlib.models.forward import score_texts
+from featlib.models.training import keep_snapshots, train
 from featlib.params import derive_seed
-from featlib.run import atomic_path, needed
+from featlib.run import needed
 from featlib.show.marks import averaged, bars, lines
 from featlib.show.scales import Axis
 from featlib.text import tokens
 
 chapter = start_chapter("03_fine_tuning", globals())
 p, run_folder = chapter.params, chapter.run
-tokenizer = lm.load_tokenizer(needed(run_folder.tokenizer))
+tokenizer = lm.load_tokenizer(run_folder.tokenizer)
 
 # %% [markdown]
 # ## Training
@@ -64,10 +66,11 @@ tokenizer = lm.load_tokenizer(needed(run_folder.tokenizer))
 # %% tags=["hide-input"]
 fractions = [round((n / p.snapshots) ** 2, 6) for n in range(1, p.snapshots + 1)]
 children, curves = {}, []
-for child in ("lua", "tinystories"):
-    model = lm.load_checkpoint(needed(run_folder.model("base")))
-    training = tokens.load_blocks(run_folder.tokens, f"{child}.train")
-    curve = lm.train(
+for child in CHILDREN:
+    model = lm.load_checkpoint(run_folder.model(BASE))
+    (domain,) = TRAINING_MIX[child]  # a child reads one kind of text
+    training = tokens.load_blocks(run_folder.tokens, f"{domain}.train")
+    curve = train(
         model,
         training.ids,
         n_tokens=p.fine_tune_tokens,
@@ -75,11 +78,11 @@ for child in ("lua", "tinystories"):
         lr=p.fine_tune_lr,
         warmup_steps=p.fine_tune_warmup_steps,
         weight_decay=p.fine_tune_weight_decay,
-        betas=(0.9, p.adam_beta2),
+        beta2=p.adam_beta2,
         seed=derive_seed(p.seed, "order", child),
         label=PRINT_NAMES[child],
         snapshots=fractions,
-        on_snapshot=checkpoints.keep_snapshots(run_folder.checkpoints(child)),
+        on_snapshot=keep_snapshots(run_folder.checkpoints(child)),
     )
     lm.save_checkpoint(model, tokenizer, run_folder.model(child))
     children[child] = model
@@ -106,20 +109,16 @@ chapter.figure(
 # ## Gained and forgotten
 
 # %% tags=["hide-input"]
-rows = []
-for name, model in children.items():
-    for domain in DOMAINS:
-        blocks = tokens.load_blocks(run_folder.tokens, f"{domain}.validation")
-        result = lm.evaluate(model, tokens.take_tokens(blocks, p.evaluation_tokens).ids)
-        rows.append(
-            {"model": name, "domain": domain, "loss": result.loss, "accuracy": result.accuracy}
-        )
-own = pd.DataFrame(rows)
-scores = pd.concat([pd.read_parquet(run_folder.table("scores_base")), own], ignore_index=True)
-with atomic_path(run_folder.table("scores_fine_tunes")) as path:
-    scores.to_parquet(path)
+held_out = recipes.validation_texts(run_folder, p.evaluation_tokens)
+own = pd.concat(
+    [score_texts(model, held_out, model=child) for child, model in children.items()],
+    ignore_index=True,
+)
+before = pd.read_parquet(needed(run_folder.table("scores_base")))
+scores = pd.concat([before, own], ignore_index=True)
+run_folder.save_table("scores_fine_tunes", scores)
 accuracy = scores.pivot(index="model", columns="domain", values="accuracy")
-gain = accuracy - accuracy.loc["base"]
+gain = accuracy - accuracy.loc[BASE]
 chapter.figure(
     bars(
         scores,

@@ -37,24 +37,17 @@ import pandas as pd
 from IPython.display import Markdown
 
 from featlib.chapter import start_chapter
-from featlib.family import DOMAINS
-from featlib.models import merging
+from featlib.family import BASE, MERGE_OF, MERGED, TRAINING_MIX
+from featlib.models import merging, recipes
 from featlib.models import mistral as lm
-from featlib.run import atomic_path, needed
+from featlib.models.forward import score_texts
+from featlib.run import needed
 from featlib.show.marks import bars, dots, lines
 from featlib.show.scales import Axis, t_axis
-from featlib.text import tokens
 
 chapter = start_chapter("04_merging", globals())
 p, run_folder = chapter.params, chapter.run
-base, lua, stories = (
-    lm.load_checkpoint(needed(run_folder.model(name)))
-    for name, where in [
-        ("base", "02_base_model"),
-        ("lua", "03_fine_tuning"),
-        ("tinystories", "03_fine_tuning"),
-    ]
-)
+base, *children = (lm.load_checkpoint(run_folder.model(name)) for name in (BASE, *MERGE_OF))
 
 # %% [markdown]
 # ## How far apart the children are
@@ -82,7 +75,7 @@ SHORT = {
     r"model\.embed_tokens": "embedding",
     "lm_head": "unembedding",
 }
-angles = merging.tensor_angles(lua.state_dict(), stories.state_dict(), origin=base.state_dict())
+angles = merging.tensor_angles(*(model.state_dict() for model in (*children, base)))
 chapter.figure(
     dots(
         angles.assign(
@@ -108,27 +101,13 @@ chapter.figure(
 # ## The merge
 
 # %% tags=["hide-input"]
-merged = merging.merge_models(lua, stories, t=p.merge_t, method=p.merge_method)
-tokenizer = lm.load_tokenizer(run_folder.tokenizer)
-lm.save_checkpoint(merged, tokenizer, run_folder.model("merged"))
-
-
-def validation(domain: str, n_tokens: int) -> np.ndarray:
-    blocks = tokens.load_blocks(run_folder.tokens, f"{domain}.validation")
-    return tokens.take_tokens(blocks, n_tokens).ids
-
-
-rows = []
-for domain in DOMAINS:
-    result = lm.evaluate(merged, validation(domain, p.evaluation_tokens))
-    rows.append(
-        {"model": "merged", "domain": domain, "loss": result.loss, "accuracy": result.accuracy}
-    )
-own = pd.DataFrame(rows)
+merged = merging.merge_models(*children, base, t=p.merge_t, method=p.merge_method)
+lm.save_checkpoint(merged, lm.load_tokenizer(run_folder.tokenizer), run_folder.model(MERGED))
+held_out = recipes.validation_texts(run_folder, p.evaluation_tokens)
+own = score_texts(merged, held_out, model=MERGED)
 before = pd.read_parquet(needed(run_folder.table("scores_fine_tunes")))
 scores = pd.concat([before, own], ignore_index=True)
-with atomic_path(run_folder.table("scores")) as path:
-    scores.to_parquet(path)
+run_folder.save_table("scores", scores)
 accuracy = scores.pivot(index="model", columns="domain", values="accuracy")
 chapter.figure(
     bars(
@@ -155,22 +134,22 @@ chapter.figure(
 
 # %% tags=["hide-input"]
 ts = [round(t, 6) for t in np.arange(0, 1 + p.sweep_step / 2, p.sweep_step) if t <= 1 + 1e-9]
-texts = {domain: validation(domain, p.sweep_tokens) for domain in DOMAINS}
-
-
-def score(model) -> dict[str, lm.Evaluation]:
-    return {domain: lm.evaluate(model, ids) for domain, ids in texts.items()}
-
-
-sweep = merging.sweep_merges(lua, stories, ts, ["slerp", "linear", "slerp_rows"], score)
-base_scores = pd.DataFrame(
-    [{"domain": domain, "accuracy": e.accuracy} for domain, e in score(base).items()]
+texts = recipes.validation_texts(run_folder, p.sweep_tokens)
+sweep = pd.concat(
+    [
+        score_texts(
+            merging.merge_models(*children, base, t=t, method=method), texts, method=method, t=t
+        )
+        for method in merging.METHODS
+        for t in ts
+    ],
+    ignore_index=True,
 )
-with atomic_path(run_folder.table("merge_sweep")) as path:
-    sweep.to_parquet(path)
+run_folder.save_table("merge_sweep", sweep)
+base_scores = score_texts(base, texts)
 own_method = sweep[sweep["method"] == p.merge_method]
 best = own_method.pivot(index="t", columns="domain", values="accuracy")
-balance = best[["lua", "tinystories"]].mean(axis=1)
+balance = best[list(TRAINING_MIX[MERGED])].mean(axis=1)
 chapter.figure(
     lines(
         own_method,
@@ -253,7 +232,7 @@ parents is the question of the chapters that follow."""
 chapter.finish(
     {
         **{
-            f"lm.merged.{row.domain}.{key}": getattr(row, key)
+            f"lm.{MERGED}.{row.domain}.{key}": getattr(row, key)
             for row in own.itertuples()
             for key in ("loss", "accuracy")
         },

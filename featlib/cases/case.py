@@ -27,10 +27,10 @@ from featlib.cases.subjects import (
 from featlib.cases.text import CODE, CaseText, check_label, gather_text, split_halves
 from featlib.dictionaries.features import load_features
 from featlib.dictionaries.sae import load_autoencoder
-from featlib.family import DOMAINS, MODELS, PRINT_NAMES
+from featlib.family import BASE, DOMAINS, MERGE_OF, MODELS, PRINT_NAMES
 from featlib.models import mistral as lm
-from featlib.models.checkpoints import read_snapshots
 from featlib.models.merging import merge_models
+from featlib.models.training import read_snapshots
 from featlib.params import derive_seed
 from featlib.run import Run, needed
 from featlib.text.labels import Label
@@ -224,10 +224,10 @@ def code_series(case: Case, p: SimpleNamespace) -> Series:
 
 def follow_merge(case: Case, series: Series, run: Run, p: SimpleNamespace) -> pd.DataFrame:
     """The feature as t goes from Lua to TinyStories: `follow_feature` with x = t."""
-    lua, stories = case.subjects["lua"].model, case.subjects["tinystories"].model
+    models = [case.subjects[name].model for name in (*MERGE_OF, BASE)]
     ts = [round(float(t), 6) for t in np.arange(0, 1 + p.case_step / 2, p.case_step) if t <= 1]
-    models = ((t, merge_models(lua, stories, t=t, method=p.merge_method)) for t in ts)
-    return _follow(case, series, models, p)
+    merges = ((t, merge_models(*models, t=t, method=p.merge_method)) for t in ts)
+    return _follow(case, series, merges, p)
 
 
 def follow_fine_tunes(case: Case, series: Series, run: Run, p: SimpleNamespace) -> pd.DataFrame:

@@ -180,7 +180,7 @@ def check_by_bridge(case: Case, run: Run, *, blocks: int = 4) -> float:
     ids = case.text.ids[chosen]
     edit = Edit(case.feature)
     short = loss_changes(subject.model, subject.sae, subject.sites, subject.features, edit)[chosen]
-    bridge = open_bridge(run.model(case.reference), device=str(subject.sites.residual.device))
+    bridge = open_bridge(run.model(case.reference))
     long = edited_losses(bridge, ids, subject.sae, edit) - edited_losses(bridge, ids, subject.sae)
     return float(np.abs(long - short).max())
 

@@ -17,6 +17,7 @@ from featlib.dictionaries import features, recipes
 from featlib.family import DOMAINS, MODELS
 from featlib.matching import owners as verdicts
 from featlib.matching.plants import Plants, count_plants, judge_plants, plant_features
+from featlib.models.recipes import training_text
 from featlib.params import derive_seed
 
 
@@ -92,7 +93,7 @@ def train_joint(c: ControlRun) -> Joint:
         # steps are what unlearning takes: a row of W_dec starts equally long in every model.
         batch_size=max(1, own.batch_size // len(MODELS)),
     )
-    blocks = recipes.training_text(c.run, DOMAINS, c.p.seed, "crosscoder")
+    blocks = training_text(c.run, DOMAINS, c.p.seed, "crosscoder")
     scales = {m: recipes.training_scale(model, blocks) for m, model in c.models.items()}
     rng = np.random.default_rng(derive_seed(c.p.seed, "plants"))
     strength = float(c.acts["base"][0].matrix.data.mean())

@@ -19,7 +19,7 @@ from featlib.dictionaries import features
 from featlib.dictionaries.activations import activation_stats
 from featlib.dictionaries.sae import SparseAutoencoder, load_autoencoder
 from featlib.estimate import Estimate, document_weights, proportion
-from featlib.family import DOMAINS, MODELS, PAIRS, PRINT_NAMES
+from featlib.family import BASE, DOMAINS, MERGE_OF, MODELS, PAIRS, PRINT_NAMES
 from featlib.matching import fates as matching
 from featlib.matching import nulls, transfer
 from featlib.matching.correlation import pearson_dense
@@ -233,7 +233,7 @@ def follow_through_merge(c: ControlRun, moved: Transfers) -> pd.DataFrame:
         c.saes["base"],
         c.scales["base"],
         c.acts["base"][0],
-        (c.models["lua"], c.models["tinystories"]),
+        [c.models[name] for name in (*MERGE_OF, BASE)],
         c.stream.ids,
         inner,
         method=c.p.merge_method,

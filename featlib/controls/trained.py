@@ -17,11 +17,11 @@ from featlib.controls.tables import CEILING, DOTS
 from featlib.dictionaries import features, recipes
 from featlib.dictionaries.sae import SparseAutoencoder
 from featlib.estimate import Estimate, bootstrap_estimate
-from featlib.family import PRINT_NAMES, TRAINING_MIX
+from featlib.family import BASE, PRINT_NAMES, TRAINING_MIX
 from featlib.matching import ceilings as controls
 from featlib.matching import fates as matching
 from featlib.matching.resampling import persistence_draws
-from featlib.models import mistral as lm
+from featlib.models.recipes import build_base, train_base, training_text
 from featlib.params import derive_seed
 
 
@@ -62,28 +62,15 @@ def train_twin(c: ControlRun) -> Twin:
     """Train the base from another seed, with its text in another order, and its autoencoders."""
     started = time.monotonic()
     old = recipe(c, "02_base_model")
-    blocks = recipes.training_text(c.run, TRAINING_MIX["base"], c.p.seed, "mix", "twin")
-    twin = lm.build_model(
-        vocab_size=c.models["base"].config.vocab_size,
-        hidden_size=old.hidden_size,
-        intermediate_size=old.intermediate_size,
-        heads=old.heads,
-        kv_heads=old.kv_heads,
+    blocks = training_text(c.run, TRAINING_MIX[BASE], c.p.seed, "mix", "twin")
+    twin = build_base(
+        old,
+        vocab_size=c.models[BASE].config.vocab_size,
         context=blocks.context,
-        embedding_std=old.embedding_std,
         seed=derive_seed(c.p.seed, "init", "twin"),
     )
-    lm.train(
-        twin,
-        blocks.ids,
-        n_tokens=old.base_tokens,
-        batch_size=old.batch_size,
-        lr=old.base_lr,
-        warmup_steps=old.base_warmup_steps,
-        weight_decay=old.base_weight_decay,
-        betas=(0.9, old.adam_beta2),
-        seed=derive_seed(c.p.seed, "order", "twin"),
-    )
+    order = derive_seed(c.p.seed, "order", "twin")
+    train_base(twin, blocks.ids, old, seed=order, label="twin")
     found = read_features(c, twin, TRAINING_MIX["base"], "twin", range(c.p.sae_seeds))
     shared = controls.over_pairs(
         [f.matrix for f in c.acts["base"]],

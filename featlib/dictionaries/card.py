@@ -12,7 +12,8 @@ from transformers import PreTrainedModel
 
 from featlib.dictionaries.activations import harvest, hooked_module
 from featlib.dictionaries.sae import SparseAutoencoder
-from featlib.models.loss import check_blocks, compute_dtype, hidden_states, score_targets, to_device
+from featlib.models.forward import check_blocks, hidden_states, to_device
+from featlib.models.loss import compute_dtype, score_targets
 
 ULTRA_RARE = 1e-4  # a feature that fires, but on fewer than 1 in 10,000 tokens
 

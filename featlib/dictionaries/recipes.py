@@ -16,6 +16,7 @@ from featlib.dictionaries.architectures import ARCHITECTURES
 from featlib.dictionaries.features import FeatureActivations, calibrate, encode_stream
 from featlib.dictionaries.sae import AutoencoderConfig, SparseAutoencoder
 from featlib.dictionaries.training import train_autoencoders
+from featlib.models.recipes import training_text
 from featlib.params import derive_seed
 from featlib.run import Run
 from featlib.text import tokens
@@ -36,12 +37,6 @@ def autoencoder_config(p: SimpleNamespace, d_in: int) -> AutoencoderConfig:
         n_tokens=p.sae_tokens,
         batch_size=p.sae_batch_size,
     )
-
-
-def training_text(run: Run, domains: Sequence[str], seed: int, *purpose: str) -> tokens.TokenBlocks:
-    """All training blocks of these domains, mixed in an order of `purpose`'s own."""
-    parts = [tokens.load_blocks(run.tokens, f"{domain}.train") for domain in domains]
-    return tokens.mix_blocks(parts, seed=derive_seed(seed, *purpose))
 
 
 def training_scale(model: PreTrainedModel, text: tokens.TokenBlocks) -> float:

@@ -95,19 +95,19 @@ def follow_merges(
     sae: SparseAutoencoder,
     parent_scale: float,
     before: FeatureActivations,
-    children: tuple[PreTrainedModel, PreTrainedModel],
+    models: Sequence[PreTrainedModel],
     ids: np.ndarray,
     ts: Sequence[float],
     *,
-    method: str = "slerp",
+    method: str,
 ) -> dict[float, np.ndarray]:
     """For each t the correlation [d_sae] of each feature with itself in the merge at t.
 
-    `before`: the parent's own activations of `sae`; `children`: the models at t = 0 and t = 1.
+    `before`: the parent's own activations of `sae`; `models`: at t = 0, at t = 1, and base.
     """
     found = {}
     for t in ts:
-        model = merge_models(*children, t=t, method=method)
+        model = merge_models(*models, t=t, method=method)
         after = read_with(sae, parent_scale, model, ids)
         found[float(t)] = paired_pearson(before.matrix, after.matrix)
     return found

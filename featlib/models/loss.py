@@ -1,4 +1,4 @@
-"""Next tokens on any device: precision, hidden states, and the loss on top of them.
+"""Next tokens on any device: precision, and the loss on top of hidden states.
 
 At this size more than half of all work is the output layer, so the loss is our own.
 """
@@ -7,15 +7,10 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
-
-from featlib import FeatlibError
 
 # Elements of the logits held at a time, in the compute dtype, and of their softmax, in float32.
 # On a CPU the second stays in its cache; on a GPU both bound memory (1 GiB and 0.5 GiB).
@@ -23,10 +18,8 @@ LOGITS_AT_ONCE = {"cpu": 2**23, "cuda": 2**29}
 SOFTMAX_AT_ONCE = {"cpu": 2**19, "cuda": 2**27}
 
 
-def pick_device(device: str | torch.device | None = None) -> torch.device:
-    """The device asked for; without one, a CUDA GPU where there is one, else the CPU."""
-    if device is not None:
-        return torch.device(device)
+def pick_device() -> torch.device:
+    """A CUDA GPU where there is one, else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
@@ -36,11 +29,11 @@ def compute_dtype(device: torch.device) -> torch.dtype:
     Without native support a CPU emulates bfloat16, which is slower than float32, not faster.
     """
     if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
-    if device.type == "cpu":
+        native = torch.cuda.is_bf16_supported()
+    else:
         has = torch.cpu.get_capabilities()
-        return torch.bfloat16 if has.get("avx512_bf16") or has.get("amx_bf16") else torch.float32
-    return torch.float32
+        native = has.get("avx512_bf16") or has.get("amx_bf16")
+    return torch.bfloat16 if native else torch.float32
 
 
 def autocast_context(device: torch.device) -> contextlib.AbstractContextManager[Any]:
@@ -49,25 +42,18 @@ def autocast_context(device: torch.device) -> contextlib.AbstractContextManager[
     return torch.autocast(device.type, dtype, enabled=dtype != torch.float32)
 
 
-@dataclass(frozen=True)
-class LossBuffers:
-    """Memory that `NextTokenLoss` writes over at each step.
+def loss_buffers(n_rows: int, vocab_size: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Memory that `NextTokenLoss` writes over at each step of `n_rows` predicted tokens.
 
+    Logits [rows at once, vocab] in the compute dtype, and softmax [fewer rows, vocab] float32.
     Fresh memory of this size comes from the operating system page by page each time, which on a
     CPU takes a third of the loss's own time.
     """
-
-    logits: Tensor  # [rows at once, vocab], compute dtype
-    softmax: Tensor  # [fewer rows, vocab] float32
-
-
-def loss_buffers(n_rows: int, vocab_size: int, device: torch.device) -> LossBuffers:
-    """Buffers for `n_rows` predicted tokens a step, or as many as the device takes at once."""
     fits, piece = (
-        max(1, min(n_rows, at_once.get(device.type, at_once["cpu"]) // vocab_size))
+        max(1, min(n_rows, at_once[device.type] // vocab_size))
         for at_once in (LOGITS_AT_ONCE, SOFTMAX_AT_ONCE)
     )
-    return LossBuffers(
+    return (
         torch.empty(fits, vocab_size, dtype=compute_dtype(device), device=device),
         torch.empty(piece, vocab_size, device=device),
     )
@@ -88,15 +74,16 @@ class NextTokenLoss(torch.autograd.Function):
         hidden: Tensor,  # [rows, d_model]
         weight: Tensor,  # [vocab, d_model] float32
         targets: Tensor,  # [rows] int64
-        buffers: LossBuffers,
+        buffers: tuple[Tensor, Tensor],  # of `loss_buffers`
     ) -> Tensor:
+        all_logits, softmax = buffers
         output = weight.to(hidden.dtype)
         grad_hidden = torch.empty_like(hidden)
         grad_weight = torch.zeros_like(weight)
         loss = torch.zeros((), device=hidden.device)
-        for rows in _chunks(len(hidden), len(buffers.logits)):
-            logits = torch.mm(hidden[rows], output.T, out=buffers.logits[: len(hidden[rows])])
-            loss += _loss_and_gradient(logits, targets[rows], buffers.softmax)
+        for rows in _chunks(len(hidden), len(all_logits)):
+            logits = torch.mm(hidden[rows], output.T, out=all_logits[: len(hidden[rows])])
+            loss += _loss_and_gradient(logits, targets[rows], softmax)
             torch.mm(logits, output, out=grad_hidden[rows])
             grad_weight += logits.T @ hidden[rows]
         ctx.save_for_backward(grad_hidden, grad_weight)
@@ -132,39 +119,12 @@ def score_targets(
     """Loss of each target, nats, [rows] float32, and whether it was the best guess, [rows] bool."""
     loss = torch.empty(len(targets), device=hidden.device)
     hit = torch.empty(len(targets), dtype=torch.bool, device=hidden.device)
-    at_once = SOFTMAX_AT_ONCE.get(hidden.device.type, SOFTMAX_AT_ONCE["cpu"]) // len(output)
+    at_once = SOFTMAX_AT_ONCE[hidden.device.type] // len(output)
     for rows in _chunks(len(hidden), max(1, at_once)):
         logp = torch.log_softmax(hidden[rows] @ output.T, 1, dtype=torch.float32)
         loss[rows] = -logp.gather(1, targets[rows, None])[:, 0]
         hit[rows] = logp.argmax(1) == targets[rows]
     return loss, hit
-
-
-def hidden_states(model: PreTrainedModel, batch: Tensor) -> Tensor:
-    """Final hidden states that predict tokens 1.. of `batch` [batch, pos]: [batch*(pos-1), d]."""
-    hidden = model.model(input_ids=batch, use_cache=False).last_hidden_state[:, :-1]
-    return hidden.reshape(-1, hidden.shape[-1]).to(compute_dtype(batch.device))
-
-
-def to_device(ids: np.ndarray, device: torch.device) -> Tensor:
-    """Ids [batch, pos] of any integer dtype, on the device as int64."""
-    batch = torch.from_numpy(ids.astype(np.int64))
-    # From pinned memory the copy runs beside the step before it.
-    return batch.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else batch
-
-
-def check_blocks(model: PreTrainedModel, ids: np.ndarray) -> None:
-    """Refuse what is no block of token ids, or not of this model's vocabulary."""
-    if ids.ndim != 2 or ids.size == 0 or ids.shape[1] < 2:
-        raise FeatlibError(
-            f"ids have shape {ids.shape}; needed are one or more blocks [blocks, context >= 2]. "
-            "Is the corpus shorter than one block?"
-        )
-    if (largest := int(ids.max())) >= model.config.vocab_size:
-        raise FeatlibError(
-            f"token id {largest} is outside the model's vocabulary of {model.config.vocab_size}; "
-            "these ids were made with another tokenizer"
-        )
 
 
 def _chunks(total: int, size: int) -> Iterator[slice]:

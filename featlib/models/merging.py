@@ -1,173 +1,127 @@
-"""Two models into one: linear and spherical interpolation of weights, angles, sweeps over t.
+"""Two models into one: linear and spherical interpolation of weights, and angles between models.
 
-t = 0 is the first model (the paper's base of the merge, Lua), t = 1 the second (TinyStories).
+t = 0 is the first model (the paper's base of the merge, Lua), t = 1 the second (TinyStories). A
+method is a function in `METHODS`, of one tensor of each model; whoever adds one there has it in
+the parameters, in chapter 04's sweep and wherever features are followed along t.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
-import torch
-from torch import Tensor
-from transformers import PreTrainedModel
 
-from featlib import FeatlibError
+from featlib.params import check_choice
 
-METHODS = ("slerp", "linear", "slerp_rows")
+if TYPE_CHECKING:  # light to import: names of methods are checked before anything starts
+    from torch import Tensor
+    from transformers import PreTrainedModel
+
 DOT_THRESHOLD = 0.9995  # mergekit's: above it two directions count as one
 SMALLEST_NORM = 1e-8  # mergekit's: a shorter vector has no direction
-SAME_KIND = "the two models must be of one architecture, with one tokenizer"
 
 
-def merge_weights(
-    a: Mapping[str, Tensor],
-    b: Mapping[str, Tensor],
-    *,
-    t: float,
-    method: str = "slerp",
-    dot_threshold: float = DOT_THRESHOLD,
-) -> dict[str, Tensor]:
-    """Interpolate two state dicts tensor by tensor; t = 0 gives `a`, t = 1 gives `b`.
+def slerp(a: Tensor, b: Tensor, t: float, base: Tensor) -> Tensor:
+    """Along the arc, each tensor taken as one vector, as mergekit does, the paper's tool.
 
     With w_0, w_1 the two vectors and theta the angle between them,
-      linear: (1 - t) w_0 + t w_1
-      slerp:  (sin((1 - t) theta) w_0 + sin(t theta) w_1) / sin(theta)
+      (sin((1 - t) theta) w_0 + sin(t theta) w_1) / sin(theta)
     The angle is that of the directions, the weights keep their lengths (Shoemake 1985; for
     vectors of unequal length the result is no longer on an arc, but that is the rule in use).
-    `slerp` takes each tensor as one vector, as mergekit does, the paper's tool; `slerp_rows` each
-    row of a matrix. Where |cos theta| > `dot_threshold` the two are all but parallel, the sine
-    says little, and linear interpolation takes over; a vector of no length counts as orthogonal.
-
-    Arithmetic is float64, the result has `a`'s dtype and device.
-    Deviation: the paper merges in float16; we keep float32, because rounding would move the merged
-    weights off the arc.
+    Where |cos theta| > `DOT_THRESHOLD` the two are all but parallel, the sine says little, and
+    linear interpolation takes over; a vector of no length counts as orthogonal.
     """
-    if method not in METHODS:
-        raise FeatlibError(f"unknown merge method {method!r}; choose one of {', '.join(METHODS)}")
-    if not 0 <= t <= 1:
-        raise FeatlibError(f"t is {t}; it must be from 0 (the first model) to 1 (the second)")
-    _check_same(a, b)
-    merged = {}
-    for name, tensor in a.items():
-        if not tensor.is_floating_point():
-            merged[name] = tensor.clone()
-            continue
-        flat_a, flat_b = _vectors(tensor, method), _vectors(b[name], method).to(tensor.device)
-        if not (flat_a.isfinite().all() and flat_b.isfinite().all()):
-            raise FeatlibError(
-                f"{name} holds values that are not finite; train that model again with a lower lr"
-            )
-        weight_a, weight_b = _coefficients(flat_a, flat_b, t, method, dot_threshold)
-        merged[name] = (weight_a * flat_a + weight_b * flat_b).view(tensor.shape).to(tensor.dtype)
-    return merged
+    return _along_arcs(a.reshape(1, -1), b.reshape(1, -1), t).view(a.shape)
+
+
+def linear(a: Tensor, b: Tensor, t: float, base: Tensor) -> Tensor:
+    """Along the straight line: (1 - t) w_0 + t w_1."""
+    return (1 - t) * a + t * b
+
+
+def slerp_rows(a: Tensor, b: Tensor, t: float, base: Tensor) -> Tensor:
+    """As `slerp`, but each row of a matrix is a vector of its own."""
+    width = a.shape[-1]
+    return _along_arcs(a.reshape(-1, width), b.reshape(-1, width), t).view(a.shape)
+
+
+# method(a, b, t, base) -> merged, all tensors float64 of one shape; `base` is the model that both
+# come from, for methods that add up what each has learned.
+METHODS = {"slerp": slerp, "linear": linear, "slerp_rows": slerp_rows}
 
 
 def merge_models(
-    model_a: PreTrainedModel, model_b: PreTrainedModel, *, t: float, method: str = "slerp"
+    a: PreTrainedModel, b: PreTrainedModel, base: PreTrainedModel, *, t: float, method: str
 ) -> Any:
-    """A new model, in eval mode, with the merged weights of the two; see `merge_weights`."""
-    weights = merge_weights(model_a.state_dict(), model_b.state_dict(), t=t, method=method)
-    merged = copy.deepcopy(model_a)
+    """A new model, in eval mode: tensor by tensor between `a` (t = 0) and `b` (t = 1).
+
+    `base`: the model that both were fine-tuned from. Arithmetic is float64, the result has `a`'s
+    dtype and device.
+    Deviation: the paper merges in float16; we keep float32, because rounding would move the merged
+    weights off the arc.
+    """
+    check_choice("merge_method", method, METHODS)
+    others = b.state_dict(), base.state_dict()
+    weights = {}
+    for name, tensor in a.state_dict().items():
+        w_0, w_1, start = (
+            w.to(tensor.device).double() for w in (tensor, *(o[name] for o in others))
+        )
+        weights[name] = METHODS[method](w_0, w_1, t, start).to(tensor.dtype)
+    merged = copy.deepcopy(a)
     merged.load_state_dict(weights)
     return merged.eval()
 
 
 def tensor_angles(
-    a: Mapping[str, Tensor],
-    b: Mapping[str, Tensor],
-    origin: Mapping[str, Tensor] | None = None,
-    dot_threshold: float = DOT_THRESHOLD,
+    a: Mapping[str, Tensor], b: Mapping[str, Tensor], base: Mapping[str, Tensor]
 ) -> pd.DataFrame:
-    """Angle between the two models, tensor by tensor, each taken as one vector.
+    """Angle between two models' weights, tensor by tensor, each taken as one vector.
 
-    Columns: tensor, shape, cosine, angle_degrees, norm_a, norm_b (Euclidean), fallback (slerp
-    is linear here, |cosine| > `dot_threshold`). Given the model that both come from (`origin`),
-    also cosine_update: cosine of the two updates, a - origin and b - origin. Two fine-tunes of
-    one base point almost the same way; it is their updates that tell them apart.
+    Columns: tensor, shape, cosine, angle_degrees, norm_a, norm_b (Euclidean), fallback (slerp is
+    linear here, |cosine| > `DOT_THRESHOLD`), cosine_update: cosine of the two updates, a - base and
+    b - base. Two fine-tunes of one base point almost the same way; it is their updates that tell
+    them apart.
     """
-    _check_same(a, b)
-    if origin is not None:
-        _check_same(a, origin)
     rows = []
     for name, tensor in a.items():
-        flat_a, flat_b = _vectors(tensor, "slerp"), _vectors(b[name], "slerp").to(tensor.device)
+        flat_a, flat_b, start = (
+            w.detach().to(tensor.device).double().reshape(1, -1)
+            for w in (tensor, b[name], base[name])
+        )
         cosine = float(_cosine(flat_a, flat_b))
-        row = {
-            "tensor": name,
-            "shape": "×".join(str(size) for size in tensor.shape),
-            "cosine": cosine,
-            "angle_degrees": float(_angle_degrees(flat_a, flat_b)),
-            "norm_a": float(flat_a.norm()),
-            "norm_b": float(flat_b.norm()),
-            "fallback": abs(cosine) > dot_threshold,
-        }
-        if origin is not None:
-            start = _vectors(origin[name], "slerp").to(tensor.device)
-            row["cosine_update"] = float(_cosine(flat_a - start, flat_b - start))
-        rows.append(row)
+        rows.append(
+            {
+                "tensor": name,
+                "shape": "×".join(str(size) for size in tensor.shape),
+                "cosine": cosine,
+                "angle_degrees": float(_angle_degrees(flat_a, flat_b)),
+                "norm_a": float(flat_a.norm()),
+                "norm_b": float(flat_b.norm()),
+                "fallback": abs(cosine) > DOT_THRESHOLD,
+                "cosine_update": float(_cosine(flat_a - start, flat_b - start)),
+            }
+        )
     return pd.DataFrame(rows)
 
 
-def sweep_merges(
-    model_a: PreTrainedModel,
-    model_b: PreTrainedModel,
-    ts: Sequence[float],
-    methods: Sequence[str],
-    evaluate: Callable[[Any], Mapping[str, Any]],
-) -> pd.DataFrame:
-    """Scores of the merged model for every method and t (the paper's Figure 5).
-
-    `evaluate(model)` returns {domain: something with .loss and .accuracy}. Columns: method, t,
-    domain, loss, accuracy. At t = 0 and t = 1 all methods give the same model: scored once.
-    """
-    rows = []
-    ends: dict[float, Mapping[str, Any]] = {}
-    for method in methods:
-        for t in ts:
-            scores = ends.get(t)
-            if scores is None:
-                scores = evaluate(merge_models(model_a, model_b, t=t, method=method))
-            if t in (0, 1):
-                ends[t] = scores
-            rows += [
-                {
-                    "method": method,
-                    "t": float(t),
-                    "domain": domain,
-                    "loss": score.loss,
-                    "accuracy": score.accuracy,
-                }
-                for domain, score in scores.items()
-            ]
-    return pd.DataFrame(rows, columns=["method", "t", "domain", "loss", "accuracy"])
-
-
-def _vectors(tensor: Tensor, method: str) -> Tensor:
-    """The vectors that turn as one, [n_vectors, length] float64: rows, or the whole tensor."""
-    by_rows = method == "slerp_rows" and tensor.ndim > 1
-    return tensor.detach().double().reshape(-1, tensor.shape[-1] if by_rows else tensor.numel())
-
-
-def _coefficients(
-    a: Tensor, b: Tensor, t: float, method: str, dot_threshold: float
-) -> tuple[Tensor, Tensor]:
-    """Weights of `a` and of `b`, each [n_vectors, 1], for vectors [n_vectors, length]."""
+def _along_arcs(a: Tensor, b: Tensor, t: float) -> Tensor:
+    """Slerp of each pair of rows of `a` and `b` [n_vectors, length]; see `slerp`."""
     cosine = _cosine(a, b)[:, None]
-    linear = (cosine.abs() > dot_threshold) | (method == "linear")
-    angle = torch.where(linear, torch.ones_like(cosine), cosine.clamp(-1, 1).arccos())
-    weight_a = torch.where(linear, 1 - t, ((1 - t) * angle).sin() / angle.sin())
-    weight_b = torch.where(linear, t, (t * angle).sin() / angle.sin())
-    return weight_a, weight_b
+    bent = cosine.abs() <= DOT_THRESHOLD
+    angle = cosine.clamp(-1, 1).arccos().where(bent, 1.0)
+    weight_a = (((1 - t) * angle).sin() / angle.sin()).where(bent, 1 - t)
+    weight_b = ((t * angle).sin() / angle.sin()).where(bent, t)
+    return weight_a * a + weight_b * b
 
 
 def _cosine(a: Tensor, b: Tensor) -> Tensor:
     """Cosine of each pair of rows, [n_vectors]; 0 where one of the two has no length."""
     norm_a, norm_b = a.norm(dim=1), b.norm(dim=1)
     directed = (norm_a > SMALLEST_NORM) & (norm_b > SMALLEST_NORM)
-    return torch.where(directed, (a * b).sum(1) / (norm_a * norm_b).clamp_min(1e-300), 0.0)
+    return ((a * b).sum(1) / (norm_a * norm_b).clamp_min(1e-300)).where(directed, 0.0)
 
 
 def _angle_degrees(a: Tensor, b: Tensor) -> Tensor:
@@ -175,16 +129,5 @@ def _angle_degrees(a: Tensor, b: Tensor) -> Tensor:
     norm_a, norm_b = a.norm(dim=1, keepdim=True), b.norm(dim=1, keepdim=True)
     directed = ((norm_a > SMALLEST_NORM) & (norm_b > SMALLEST_NORM))[:, 0]
     unit_a, unit_b = a / norm_a.clamp_min(1e-300), b / norm_b.clamp_min(1e-300)
-    half = torch.atan2((unit_a - unit_b).norm(dim=1), (unit_a + unit_b).norm(dim=1))
-    return torch.where(directed, torch.rad2deg(2 * half), 90.0)
-
-
-def _check_same(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> None:
-    if different := sorted(set(a) ^ set(b)):
-        raise FeatlibError(f"only one of the two models has {different[0]}: {SAME_KIND}")
-    for name, tensor in a.items():
-        if tensor.shape != b[name].shape:
-            raise FeatlibError(
-                f"{name} is {tuple(tensor.shape)} in one model and {tuple(b[name].shape)} in the "
-                f"other: {SAME_KIND}"
-            )
+    half = (unit_a - unit_b).norm(dim=1).atan2((unit_a + unit_b).norm(dim=1))
+    return (2 * half).rad2deg().where(directed, 90.0)

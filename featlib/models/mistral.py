@@ -1,20 +1,15 @@
-"""The language models: Mistral of any size, its scores, its checkpoints, TransformerLens.
+"""The language models: Mistral of any size, built, saved and loaded; TransformerLens around it.
 
-`train` is here too (from `featlib.training`). The model is `transformers.MistralForCausalLM`,
-unchanged: checkpoints are ordinary Hugging Face folders.
+The model is `transformers.MistralForCausalLM`, unchanged: checkpoints are ordinary Hugging Face
+folders.
 """
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
-from torch import Tensor
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -25,35 +20,13 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
-from featlib import FeatlibError
-from featlib.models.loss import (
-    autocast_context,
-    check_blocks,
-    compute_dtype,
-    hidden_states,
-    pick_device,
-    score_targets,
-    to_device,
-)
-from featlib.models.training import train
-from featlib.run import atomic_path
+from featlib.models.loss import pick_device
+from featlib.run import atomic_path, needed
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
 
-__all__ = [
-    "Evaluation",
-    "autocast_context",
-    "build_model",
-    "evaluate",
-    "load_checkpoint",
-    "load_tokenizer",
-    "open_bridge",
-    "pick_device",
-    "save_checkpoint",
-    "token_losses",
-    "train",
-]
+transformers_logging.disable_progress_bar()  # loads take a second: no bars in notebooks
 
 
 def build_model(
@@ -63,7 +36,6 @@ def build_model(
     intermediate_size: int,
     heads: int,
     kv_heads: int,
-    layers: int = 1,
     context: int,
     seed: int,
     embedding_std: float = 0.02,
@@ -79,20 +51,13 @@ def build_model(
     A step of Adam moves every entry by about the learning rate, and the first RMSNorm sees only
     directions: at 0.02 and width 192 a step of 3e-3 turns a token by up to nine degrees.
     """
-    if hidden_size % heads or (hidden_size // heads) % 2:
-        raise FeatlibError(
-            f"hidden_size {hidden_size} must be heads ({heads}) times an even number: rotary "
-            "positions turn each head's dimensions in pairs"
-        )
-    if heads % kv_heads:
-        raise FeatlibError(f"heads ({heads}) must be a multiple of kv_heads ({kv_heads})")
     config = MistralConfig(
         vocab_size=vocab_size,
         hidden_size=hidden_size,
         intermediate_size=intermediate_size,
         num_attention_heads=heads,
         num_key_value_heads=kv_heads,
-        num_hidden_layers=layers,
+        num_hidden_layers=1,
         max_position_embeddings=context,
         sliding_window=None,  # the blocks are shorter than any window
         rms_norm_eps=1e-6,
@@ -110,63 +75,29 @@ def build_model(
     return model
 
 
-@dataclass(frozen=True)
-class Evaluation:
-    """How well a model predicts the next token."""
-
-    loss: float  # mean cross-entropy, nats a token
-    accuracy: float  # share of tokens that the model ranked first
-    n_tokens: int  # tokens predicted: all but the first of each block
-
-
-def evaluate(model: PreTrainedModel, ids: np.ndarray, batch_size: int = 32) -> Evaluation:
-    """Loss and next-token accuracy on blocks `ids` [blocks, context], on the model's device.
-
-    Arithmetic is mixed precision where the device has it (`autocast_context`).
-    """
-    losses, hits, n = 0.0, 0, 0
-    for loss, hit in _score_batches(model, ids, batch_size):
-        losses += loss.sum(dtype=torch.float64).item()
-        hits += int(hit.sum())
-        n += loss.numel()
-    return Evaluation(loss=losses / n, accuracy=hits / n, n_tokens=n)
-
-
-def token_losses(model: PreTrainedModel, ids: np.ndarray, batch_size: int = 32) -> np.ndarray:
-    """Loss of each predicted token, nats, [blocks, context - 1] float32.
-
-    Entry [b, p] is the loss of predicting ids[b, p + 1] from ids[b, :p + 1].
-    """
-    parts = [loss.cpu().numpy() for loss, _ in _score_batches(model, ids, batch_size)]
-    return np.concatenate(parts)
-
-
 def save_checkpoint(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, folder: str | Path
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, folder: Path
 ) -> None:
     """Write an ordinary Hugging Face folder (safetensors, tokenizer included), all or nothing."""
-    with atomic_path(folder) as tmp, _no_progress_bars():
+    with atomic_path(folder) as tmp:
         model.save_pretrained(tmp)
         tokenizer.save_pretrained(tmp)
 
 
-def load_checkpoint(folder: str | Path, device: str | torch.device | None = None) -> Any:
-    """The model of a checkpoint folder, float32, in eval mode, on `device` (`pick_device`)."""
-    with _no_progress_bars():
-        model = AutoModelForCausalLM.from_pretrained(
-            _checkpoint(folder), dtype=torch.float32, local_files_only=True
-        )
-    return model.to(pick_device(device)).eval()  # type: ignore[arg-type]
-
-
-def load_tokenizer(folder: str | Path) -> Any:
-    """The tokenizer of a checkpoint folder (or of a folder that holds only a tokenizer)."""
-    return AutoTokenizer.from_pretrained(
-        _checkpoint(folder, "tokenizer.json"), local_files_only=True
+def load_checkpoint(folder: Path) -> Any:
+    """The model of a checkpoint folder, float32, in eval mode, on the device of `pick_device`."""
+    model = AutoModelForCausalLM.from_pretrained(
+        needed(folder), dtype=torch.float32, local_files_only=True
     )
+    return model.to(pick_device()).eval()  # type: ignore[arg-type]
 
 
-def open_bridge(folder: str | Path, device: str | torch.device | None = None) -> TransformerBridge:
+def load_tokenizer(folder: Path) -> Any:
+    """The tokenizer of a checkpoint folder (or of a folder that holds only a tokenizer)."""
+    return AutoTokenizer.from_pretrained(needed(folder), local_files_only=True)
+
+
+def open_bridge(folder: Path) -> TransformerBridge:
     """TransformerLens around a checkpoint folder, offline, weights as they are, in eval mode.
 
     `no_processing` leaves the weights alone (nothing folded, nothing centred), so that
@@ -174,48 +105,6 @@ def open_bridge(folder: str | Path, device: str | torch.device | None = None) ->
     """
     from transformer_lens.model_bridge import TransformerBridge  # slow to import, seldom needed
 
-    with _no_progress_bars():
-        bridge = TransformerBridge.boot_transformers(
-            _checkpoint(folder), device=str(pick_device(device))
-        )
-        bridge.enable_compatibility_mode(no_processing=True)
+    bridge = TransformerBridge.boot_transformers(str(folder), device=str(pick_device()))
+    bridge.enable_compatibility_mode(no_processing=True)
     return bridge.eval()
-
-
-def _score_batches(
-    model: PreTrainedModel, ids: np.ndarray, batch_size: int
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """For each batch of blocks: loss [batch, pos-1] and whether the best guess was right."""
-    check_blocks(model, ids)
-    device = next(model.parameters()).device
-    was_training = model.training
-    model.eval()
-    output = model.lm_head.weight.detach().to(compute_dtype(device))
-    try:
-        with torch.inference_mode():
-            for start in range(0, len(ids), batch_size):
-                batch = to_device(ids[start : start + batch_size], device)
-                with autocast_context(device):
-                    hidden = hidden_states(model, batch)
-                loss, hit = score_targets(hidden, output, batch[:, 1:].reshape(-1))
-                yield loss.view(len(batch), -1), hit.view(len(batch), -1)
-    finally:
-        model.train(was_training)
-
-
-def _checkpoint(folder: str | Path, needed: str = "config.json") -> str:
-    if not (Path(folder) / needed).is_file():
-        raise FeatlibError(f"{folder} is no checkpoint: it has no {needed}; train the model first")
-    return str(folder)
-
-
-@contextlib.contextmanager
-def _no_progress_bars() -> Iterator[None]:
-    """Keep transformers' bars for one-second loads out of the notebooks."""
-    shown = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            transformers_logging.enable_progress_bar()

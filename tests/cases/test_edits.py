@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -73,7 +75,7 @@ def features(model, sae, ids):
 def bridge(model, tmp_path_factory):
     folder = tmp_path_factory.mktemp("checkpoint") / "model"
     save_checkpoint(model, train_tokenizer(["abc"], 259), folder)
-    return open_bridge(folder, "cpu")
+    return open_bridge(folder)
 
 
 # ------------------------------------------------------------------------------ the edit itself
@@ -167,11 +169,9 @@ def test_sites_are_what_the_model_computes(model, ids, sites):
     assert sites.neurons.shape == (ids.size, mlp.down_proj.in_features)
 
 
-def test_deeper_models_have_no_shortcut(ids):
-    deep = build_model(
-        vocab_size=300, hidden_size=16, intermediate_size=24, heads=2, kv_heads=2, layers=2,
-        context=24, seed=0,
-    )  # fmt: skip
+def test_deeper_models_have_no_shortcut(model, ids):
+    deep = copy.deepcopy(model)
+    deep.model.layers.append(deep.model.layers[0])
     with pytest.raises(FeatlibError, match=r"2 layers.*use edited_losses"):
         read_sites(deep, ids)
 

@@ -9,7 +9,6 @@ import pandas as pd
 import pytest
 import torch
 
-from featlib import FeatlibError
 from featlib.cases.answers import judge_models, write_reasons, write_short_answer
 from featlib.cases.case import Case
 from featlib.cases.detectors import labelled_stream
@@ -31,7 +30,6 @@ from featlib.cases.subjects import (
 from featlib.cases.text import CaseText
 from featlib.dictionaries.features import feature_activations
 from featlib.dictionaries.sae import SparseAutoencoder
-from featlib.models.checkpoints import keep_snapshots, read_snapshots
 from featlib.models.mistral import build_model
 
 D_IN, D_SAE, WORD = 24, 12, 7
@@ -257,21 +255,6 @@ def test_a_feature_fades_as_its_direction_leaves_the_model(model, sae, ids, docu
     assert f1.loc[1.0, "transfer"] < 0.1, "no better than saying yes everywhere"
     lives = half_lives(table).set_index(["route", "measure"])
     assert 0 < lives.loc[("transfer", "f1"), "half_life"] <= 1
-
-
-def test_snapshots_come_back_in_order(model, tmp_path):
-    keep = keep_snapshots(tmp_path / "lua")
-    for fraction in (0.5, 0.02, 1.0):
-        keep(fraction, model)
-    read = list(read_snapshots(tmp_path / "lua", model))
-    assert [fraction for fraction, _ in read] == [0.02, 0.5, 1.0]
-    for (name, kept), (_, was) in zip(
-        read[0][1].named_parameters(), model.named_parameters(), strict=True
-    ):
-        assert torch.allclose(kept, was, rtol=2**-8), name
-    keep_snapshots(tmp_path / "lua")
-    with pytest.raises(FeatlibError, match="03_fine_tuning keeps them"):
-        next(read_snapshots(tmp_path / "lua", model))
 
 
 def test_the_label_abroad_in_words():

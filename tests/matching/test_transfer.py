@@ -67,7 +67,7 @@ def test_a_dictionary_read_at_home_is_the_dictionary(family):
 def test_a_model_that_only_grew_keeps_every_feature(family):
     """The scale rule: activations k times as long are the same activations."""
     ids, base, _, sae, scale = family
-    grown = merge_models(base, base, t=0)
+    grown = merge_models(base, base, base, t=0, method="slerp")
     grown.model.layers[0].mlp.up_proj.weight.data *= 3
     before, after = encode_stream(base, sae, ids), read_with(sae, scale, grown, ids)
     np.testing.assert_allclose(after.matrix.toarray(), before.matrix.toarray(), atol=1e-3)
@@ -81,7 +81,9 @@ def test_a_model_that_only_grew_keeps_every_feature(family):
 def test_merges_are_followed_from_one_end_to_the_other(family):
     ids, base, other, sae, scale = family
     before = encode_stream(base, sae, ids)
-    found = follow_merges(sae, scale, before, (base, other), ids, [0.0, 0.5, 1.0])
+    found = follow_merges(
+        sae, scale, before, (base, other, base), ids, [0.0, 0.5, 1.0], method="slerp"
+    )
     assert list(found) == [0.0, 0.5, 1.0]
     often = np.bincount(before.matrix.indices, minlength=32) > 3
     np.testing.assert_allclose(found[0.0][often], 1, atol=1e-4)

@@ -1,0 +1,111 @@
+"""The forward pass: scores are Hugging Face's, readings and edits are those of a plain hook."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from small_models import CONTEXT, VOCAB, small_model
+
+from featlib import FeatlibError
+from featlib.models import forward
+from featlib.models.forward import (
+    edited,
+    evaluate,
+    harvest,
+    hooked_module,
+    read_inputs,
+    run_blocks,
+    score_texts,
+)
+
+
+def logits_of(model, ids):
+    batch = torch.from_numpy(ids.astype(np.int64))
+    with torch.no_grad():
+        return model(batch).logits[:, :-1], batch[:, 1:]
+
+
+def test_scores_are_hugging_faces(float32, trained, ids):
+    logits, targets = logits_of(trained, ids)
+    loss, accuracy = evaluate(trained, ids)
+    expected = F.cross_entropy(logits.flatten(0, 1), targets.flatten())
+    assert loss == pytest.approx(expected.item(), rel=1e-5)
+    assert accuracy == pytest.approx((logits.argmax(-1) == targets).float().mean().item())
+    assert 0.05 < accuracy < 1
+    table = score_texts(trained, {"lua": ids, "python": ids[:5]}, model="base")
+    assert list(table.columns) == ["model", "domain", "loss", "accuracy"]
+    assert table.iloc[0].tolist() == ["base", "lua", loss, accuracy]
+
+
+def test_mixed_precision_scores_are_near_those_in_float32(trained, ids, monkeypatch):
+    monkeypatch.setattr("featlib.models.loss.compute_dtype", lambda device: torch.bfloat16)
+    monkeypatch.setattr(forward, "compute_dtype", lambda device: torch.bfloat16)
+    logits, targets = logits_of(trained, ids)
+    expected = F.cross_entropy(logits.flatten(0, 1), targets.flatten()).item()
+    assert evaluate(trained, ids)[0] == pytest.approx(expected, abs=0.01)
+    assert evaluate(trained, ids)[0] != evaluate(trained, ids, low_precision=False)[0]
+
+
+def test_readings_are_the_gated_product_and_leave_no_trace(trained, ids):
+    mlp, seen = trained.model.layers[0].mlp, []
+    handle = mlp.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    trained.train()
+    rows = torch.cat(list(harvest(trained, ids)))
+    handle.remove()
+    x = torch.cat(seen)
+    with torch.no_grad():
+        expected = F.silu(mlp.gate_proj(x)) * mlp.up_proj(x)
+    torch.testing.assert_close(rows, expected.flatten(0, 1))
+    assert trained.training, "the mode is put back"
+    trained.eval()
+    stopped = harvest(trained, ids)
+    next(stopped)
+    stopped.close()
+    assert not hooked_module(trained)._forward_pre_hooks
+    assert not rows.requires_grad
+
+
+def test_two_modules_are_read_in_one_pass_and_nothing_runs_after_the_last(trained, ids):
+    batch = torch.from_numpy(ids[:3].astype(np.int64))
+    down, norm, ran = hooked_module(trained), trained.model.norm, []
+    handle = norm.register_forward_hook(lambda *_: ran.append(1))
+    with torch.no_grad():
+        neurons, residual = read_inputs(trained, batch, down, norm)
+        assert not ran
+        hidden = trained.model(batch).last_hidden_state
+        torch.testing.assert_close(norm(residual), hidden)
+    handle.remove()
+    assert neurons.shape == (3, CONTEXT, 24)
+
+
+def test_batches_are_in_order_and_their_size_does_not_matter(trained, ids):
+    parts = list(run_blocks(trained, ids, lambda batch: batch, batch_size=7))
+    assert [len(part) for part in parts] == [7] * 9 + [1]
+    np.testing.assert_array_equal(torch.cat(parts).numpy(), ids)
+    one = torch.cat(list(harvest(trained, ids[40:41])))
+    every = torch.cat(list(harvest(trained, ids))).view(len(ids), CONTEXT, -1)
+    torch.testing.assert_close(every[40], one)
+
+
+def test_an_edit_stands_in_for_what_the_hook_reads(float32, trained, ids):
+    plain = evaluate(trained, ids)[0]
+    assert evaluate(trained, ids, change=lambda x: x)[0] == plain
+    without = evaluate(trained, ids, change=torch.zeros_like)[0]
+    cut = small_model()
+    cut.load_state_dict(trained.state_dict())
+    hooked_module(cut).weight.data.zero_()
+    assert without == pytest.approx(evaluate(cut, ids)[0], rel=1e-5)
+    assert abs(without / plain - 1) > 1e-4
+    with pytest.raises(ZeroDivisionError), edited(trained, lambda x: 1 / 0):
+        trained(torch.from_numpy(ids[:1].astype(np.int64)))
+    assert evaluate(trained, ids)[0] == plain, "a failed edit leaves no hook behind"
+
+
+def test_what_is_no_text_of_the_model_is_refused(trained, ids):
+    with pytest.raises(FeatlibError, match=r"token id 300 .* vocabulary of 300"):
+        evaluate(trained, np.full((1, CONTEXT), VOCAB))
+    for bad in (ids[:0], ids[0], ids[:, :1]):
+        with pytest.raises(FeatlibError, match="shorter than one block"):
+            next(harvest(trained, bad))
