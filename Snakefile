@@ -16,7 +16,8 @@ from pathlib import Path
 from featlib import FeatlibError
 from featlib.chapter import declared_parameters
 from featlib.family import DOMAINS
-from featlib.params import check_params
+from featlib.models.merging import METHODS
+from featlib.params import check_choice, check_params
 from featlib.run import AFTER, MAKES, Run, prepare_run
 from featlib.text.corpora import check_corpus
 from featlib.text.files import find_domain
@@ -37,6 +38,7 @@ TRAINING = ("02_base_model", "03_fine_tuning")
 
 try:
     PARAMS = check_params(config, where="parameters of this run")
+    check_choice("merge_method", PARAMS.merge_method, METHODS)
     RUN = Run(PARAMS.run_name)
     prepare_run(RUN, PARAMS)
     for domain in DOMAINS:

@@ -59,8 +59,6 @@ def test_the_curve_is_a_table_and_the_loss_falls(ids):
     assert curve["tokens"].iloc[-1] == 60 * 4 * CONTEXT
     assert curve["loss"].iloc[0] == pytest.approx(math.log(VOCAB), rel=0.05)
     assert curve["loss"].iloc[-1] < 0.75 * curve["loss"].iloc[0]
-    assert curve["lr"].max() == pytest.approx(1e-2)
-    assert curve["lr"].iloc[-1] < 1e-4
     assert not model.training
     assert model.config._attn_implementation == small_model().config._attn_implementation
 
@@ -89,26 +87,21 @@ def test_every_block_is_seen_once_an_epoch(ids):
 def test_snapshots_come_at_their_fractions(ids):
     model = small_model()
     start, seen = weights_of(model), []
-
-    def remember(fraction, snapped):
-        seen.append((fraction, weights_of(snapped)))
-
     train(
         model,
         ids,
         n_tokens=20 * 4 * CONTEXT,
         snapshots=(1, 0, 0.5),
-        on_snapshot=remember,
+        on_snapshot=lambda fraction, snapped: seen.append((fraction, weights_of(snapped))),
         **TRAINING,
     )
-    assert [fraction for fraction, _ in seen] == [0, 0.5, 1]
-    assert all(torch.equal(seen[0][1][name], start[name]) for name in start)
-    assert all(torch.equal(seen[2][1][name], model.get_parameter(name)) for name in start)
-    moved = [(seen[1][1]["lm_head.weight"] - w["lm_head.weight"]).norm() for _, w in seen[::2]]
-    assert min(moved) > 0
-    plain = small_model()
-    train(plain, ids, n_tokens=20 * 4 * CONTEXT, **TRAINING)
-    assert torch.equal(plain.lm_head.weight, model.lm_head.weight)  # looking changes nothing
+    fractions, (first, middle, last) = zip(*seen, strict=True)
+    assert fractions == (0, 0.5, 1)
+    for name, weight in weights_of(model).items():
+        assert torch.equal(first[name], start[name])
+        assert torch.equal(last[name], weight)
+    assert not torch.equal(middle["lm_head.weight"], first["lm_head.weight"])
+    assert not torch.equal(middle["lm_head.weight"], last["lm_head.weight"])
 
 
 def test_kept_snapshots_come_back_in_order_and_replace_those_before(trained, tmp_path):
