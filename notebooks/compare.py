@@ -11,14 +11,14 @@ runs: str = "mini again"  # names of finished runs, the first is what the others
 import re
 
 import pandas as pd
-from featlib.show.marks import dots
-from featlib.show.scales import Axis
 from IPython.display import display
 
 from featlib import FeatlibError
 from featlib.family import DOMAIN_NAMES, PRINT_NAMES
 from featlib.run import Run
 from featlib.show.figure import Markup, figure, fold, table
+from featlib.show.marks import dots
+from featlib.show.scales import Axis
 
 opened = [Run(name) for name in runs.split()]
 names = [run.name for run in opened]
