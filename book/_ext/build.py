@@ -117,7 +117,7 @@ def compare(names: Sequence[str]) -> Path:
         (made / "notebooks").mkdir(parents=True)
         page = made / "notebooks" / "compare.ipynb"
         jupytext.write(jupytext.read(ROOT / "notebooks" / "compare.py"), page)
-        quiet = {"kernel_name": "python3", "progress_bar": False, "cwd": str(ROOT)}
+        quiet = {"kernel_name": "python3", "language": "python", "progress_bar": False}
         try:
             papermill.execute_notebook(page, page, {"runs": " ".join(names)}, **quiet)
         except papermill.PapermillExecutionError as error:
