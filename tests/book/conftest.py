@@ -1,4 +1,4 @@
-"""A book as small as can be, built once for all tests of the book."""
+"""Two books, each built once: one as small as can be, and that of a real run at toy size."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from typing import Any
 import nbformat
 import pytest
 from build import build
+from driver import ROOT, SMOKE, call, said
 from examples import every_chart
 from test_figures import HOSTILE
 
+from featlib.run import Run
 from featlib.show.figure import figure
 from featlib.show.strips import token_strip
 
-ROOT = Path(__file__).resolve().parents[2]
 PAGES = {
     "index": """# Do features survive?
 
@@ -125,3 +126,15 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def html(project: Path) -> Path:
     return build(project / "runs" / "tiny", project).parent
+
+
+@pytest.fixture(scope="session")
+def runs(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture(scope="session")
+def smoke(runs) -> Run:
+    done = call("snakemake", *SMOKE, runs=runs)
+    assert done.returncode == 0, said(done)[-5000:]
+    return Run("smoke", runs)

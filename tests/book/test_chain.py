@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -21,49 +20,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from bs4 import BeautifulSoup
+from driver import CHAPTERS, ROOT, SMOKE, call, jobs, said
 
 from featlib.family import DOMAINS, MODELS, PAIRS
 from featlib.params import check_params
 from featlib.run import Run
-
-ROOT = Path(__file__).resolve().parents[2]
-CHAPTERS = [path.stem for path in sorted((ROOT / "notebooks").glob("[0-9]*.py"))]
-SMOKE = ["--cores", "2", "--configfile", str(ROOT / "params/smoke.yaml")]
-
-
-@pytest.fixture(scope="session")
-def runs(tmp_path_factory) -> Path:
-    return tmp_path_factory.mktemp("runs")
-
-
-def call(program: str, *words: str, runs: Path, **more) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", program, *words]
-    environment = {**os.environ, "FEATLIB_RUNS": str(runs)}
-    return subprocess.run(
-        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, **more
-    )
-
-
-def said(done: subprocess.CompletedProcess) -> str:
-    return done.stdout + done.stderr
-
-
-def jobs(*words: str, runs: Path) -> set[str]:
-    """Names of the rules that Snakemake would run."""
-    done = call("snakemake", *SMOKE, "--dry-run", "--quiet", "host", *words, runs=runs)
-    assert done.returncode == 0, said(done)
-    lines = said(done).splitlines()
-    return {
-        line.split()[1].rstrip(":") for line in lines if line.startswith(("rule ", "localrule "))
-    } - {"all"}
-
-
-@pytest.fixture(scope="session")
-def smoke(runs) -> Run:
-    done = call("snakemake", *SMOKE, runs=runs)
-    assert done.returncode == 0, said(done)[-5000:]
-    return Run("smoke", runs)
 
 
 def test_every_number_of_the_contract_is_there(smoke):
@@ -131,92 +92,6 @@ def test_executed_notebooks_hold_no_error_and_stay_small(smoke):
         outputs = [o for c in notebook.cells if c.cell_type == "code" for o in c.outputs]
         assert outputs and all(o.output_type != "error" for o in outputs)
         assert path.stat().st_size < 1_000_000, f"{chapter} is too large to commit"
-
-
-def test_no_page_of_the_real_book_has_a_fault(smoke, browser):
-    """Each page, in light and on a narrow dark screen, network cut: nothing missing, no error."""
-    from browser import NARROW, WIDE, check_page
-
-    html = smoke.folder / "book/html"
-    pages = sorted([*html.glob("book/*.html"), *html.glob("notebooks/*.html")])
-    assert len(pages) >= len(CHAPTERS) + 4
-    faults = [
-        fault
-        for page in pages
-        for mode, size in (("light", WIDE), ("dark", NARROW))
-        for fault in check_page(browser, page, size=size, mode=mode)
-    ]
-    # what a notebook shows as nothing must not become a line of Python
-    faults += [
-        f"{page.name} prints an object" for page in pages if "IPython.core" in page.read_text()
-    ]
-    assert not faults, "\n".join(faults)
-
-
-def test_every_link_of_the_real_book_leads_somewhere(smoke):
-    from links import broken_links
-
-    assert broken_links(smoke.folder / "book/html") == []
-
-
-def test_every_figure_of_the_real_book_has_its_finding_and_its_table(smoke):
-    from tables import figure_faults
-
-    assert figure_faults(smoke.folder / "book/html") == []
-
-
-def test_no_page_of_the_real_book_shuts_anyone_out_and_each_prints(smoke, browser):
-    """axe-core finds nothing serious, in light and in dark; paper has every figure."""
-    from axe import check_axe
-    from browser import draw_charts, print_faults, switch_mode, visit
-
-    html = smoke.folder / "book/html"
-    pages = sorted([*html.glob("book/*.html"), *html.glob("notebooks/*.html")])
-    faults, charts = [], 0
-    for page in pages:
-        with visit(browser, page, mode="light") as seen:
-            charts += draw_charts(seen.page, "light")
-            faults += [f"{page.name} (light): {fault}" for fault in check_axe(seen.page)]
-            switch_mode(seen.page, "dark")
-            faults += [f"{page.name} (dark): {fault}" for fault in check_axe(seen.page)]
-            faults += [f"{page.name} (printed): {fault}" for fault in print_faults(seen.page)]
-    assert charts > len(CHAPTERS) and not faults, "\n".join(faults)
-
-
-def test_every_page_of_the_real_book_says_what_made_it_and_the_front_page_has_its_parts(smoke):
-    html = smoke.folder / "book/html"
-    for path in [*html.glob("book/*.html"), *html.glob("notebooks/*.html")]:
-        page = BeautifulSoup(path.read_text(encoding="utf-8"), "html.parser")
-        made = page.select(".fl-provenance")
-        assert len(made) == 1, path
-        words = {term.text for term in made[0].select("dt")}
-        assert words == {"Run", "Commit", "Time", "Hardware", "Versions"}, path
-        command = made[0].select_one("pre").text
-        repeats = (f"make book RUN={smoke.name}", f"papermill notebooks/{path.stem}.ipynb")
-        assert command.startswith(repeats), path
-        if path.stem != "parameters":  # that page lists them
-            assert made[0].select("details table") or made[0].select('a[href="parameters.html"]')
-    front = BeautifulSoup((html / "book/index.html").read_text(encoding="utf-8"), "html.parser")
-    doors = [link["href"] for link in front.select(".fl-doors a")]
-    assert doors == ["experiment.html", "atlas.html", "run-it-yourself.html"]
-    assert front.select("blockquote") and front.select("figure.fl-figure")
-    answer = front.select_one(".fl-answer p").text
-    assert len(re.findall(r"\.(?=\s|$)", answer)) == 2, f"not two sentences: {answer}"
-
-
-def test_the_real_book_searches(smoke, browser):
-    from browser import check_search
-
-    html = smoke.folder / "book/html"
-    titles, faults = check_search(browser, html, "slerp")
-    assert any("LuaStories" in title for title in titles) and not faults
-
-
-def test_the_real_book_is_light_and_names_nothing_of_this_machine(smoke):
-    html = smoke.folder / "book/html"
-    for page in html.rglob("*.html"):
-        assert page.stat().st_size < 1_500_000, page
-        assert str(ROOT) not in page.read_text(encoding="utf-8"), page
 
 
 def test_nothing_is_left_to_do(smoke, runs):
