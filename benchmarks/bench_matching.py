@@ -22,6 +22,7 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 
+from featlib.dictionaries.features import count_firings
 from featlib.estimate import document_weights
 from featlib.matching.correlation import pearson
 from featlib.matching.fates import assign_fates, one_to_one
@@ -128,7 +129,7 @@ def main() -> None:
     if not args.skip_numpy:
         report("numpy.corrcoef", by_numpy, few, short)
 
-    firings = [np.bincount(m.indices, minlength=d) for m in (a, b)]
+    firings = [count_firings(m) for m in (a, b)]
     took, fates = seconds(lambda: assign_fates(r, *firings), 1, None)
     print(f"{'fates':28} {took:9.2f} s, {fates.persist:.3f} persist (planted: 0.500)")
     took, _ = seconds(lambda: one_to_one(r, 0.5), 1, None)

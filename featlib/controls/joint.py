@@ -103,7 +103,7 @@ def train_joint(c: ControlRun) -> Joint:
     crosscoder = cross.train_crosscoder(plants.add_to(batches, rng), scales, config, seed=0)
     ids = recipes.calibration_ids(c.stream, c.p.seed)
     rows = cross.side_by_side(crosscoder, c.models, ids)
-    features.calibrate_on(crosscoder.sae, rows, config.k)
+    features.calibrate(crosscoder.sae, rows, config.k)
     read, fvu = read_common(c, crosscoder)
     cross.save_crosscoder(crosscoder, c.run.crosscoder, {"training": asdict(config)})
     features.save_features(read, c.run.crosscoder_features)

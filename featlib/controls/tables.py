@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 
 from featlib.claims import StepShares
 from featlib.controls.run import RANDOM, SHUFFLES, ControlRun, Nulls, Transfers, named
+from featlib.dictionaries.features import tokens_fired_on
 from featlib.estimate import Estimate
 from featlib.family import MODELS, PAIRS, PRINT_NAMES
 from featlib.matching import ceilings as controls
-from featlib.matching import transfer
 from featlib.matching.fates import Fates
+from featlib.text.tokens import visible
 
 CEILING = "ceiling: other seed"
 DOTS = ["label", "way", "share", "low", "high"]  # what `control_charts.share_dots` draws
@@ -170,14 +171,18 @@ def recovered_examples(c: ControlRun, followed: pd.DataFrame, each: int = 6) -> 
     return pd.DataFrame(
         {
             "feature": clear["feature"],
-            "fires on": transfer.top_tokens(
-                c.acts["base"][0], c.stream.ids, clear["feature"], c.texts
-            ),
+            "fires on": top_tokens(c, clear["feature"], 5),
             "firings": clear["firings"],
             **{f"r in {PRINT_NAMES[m]}": clear[f"r_{m}"] for m in MODELS[1:]},
             "kept by": clear["kept_by"].map(list_models),
         }
     )
+
+
+def top_tokens(c: ControlRun, chosen: Iterable[int], n: int) -> list[str]:
+    """For each of the `chosen` features of the base the `n` tokens that it fires on most."""
+    told = tokens_fired_on(c.acts["base"][0], c.stream.ids, n)
+    return [" ".join(visible(c.texts[token]) for token, _ in told[i]) for i in chosen]
 
 
 def by_threshold(curves: Mapping[tuple[str, str], Fates]) -> pd.DataFrame:
@@ -212,7 +217,7 @@ def by_group(
 
 def common_token(c: ControlRun, chosen: np.ndarray) -> str:
     """The token on which most of the `chosen` features [d_sae] of the base fire, quoted."""
-    best = transfer.top_tokens(c.acts["base"][0], c.stream.ids, np.flatnonzero(chosen), c.texts, 1)
+    best = top_tokens(c, np.flatnonzero(chosen), 1)
     count = pd.Series(best).value_counts()
     return f"`{count.index[0]}` ({count.iloc[0]:,} of {len(best):,})" if len(count) else ""
 

@@ -60,11 +60,7 @@ class FeatureActivations:
 
     def of(self, feature: int) -> tuple[np.ndarray, np.ndarray]:
         """Tokens [n] int (ascending) at which `feature` fires, and its activations [n] there."""
-        if not 0 <= feature < self.d_sae:
-            raise FeatlibError(
-                f"feature {feature} does not exist: this autoencoder has {self.d_sae} features, "
-                f"0 to {self.d_sae - 1}"
-            )
+        assert 0 <= feature < self.d_sae, (feature, self.d_sae)
         start, stop = self.columns.indptr[feature : feature + 2]
         return self.columns.indices[start:stop], self.columns.data[start:stop]
 
@@ -81,10 +77,13 @@ def feature_activations(matrix: sp.sparray | np.ndarray) -> FeatureActivations:
     m.eliminate_zeros()
     if m.nnz and not (np.isfinite(m.data).all() and m.data.min() > 0):
         raise FeatlibError(
-            "feature activations must be finite and at least 0; "
-            "encode with a ReLU, JumpReLU or TopK autoencoder"
+            "feature activations are not all finite and at least 0: the autoencoder's training "
+            "may have diverged; lower sae_lr"
         )
-    return FeatureActivations(_with_small_indices(m))
+    if m.nnz < 2**31:
+        m.indices = m.indices.astype(np.int32, copy=False)
+        m.indptr = m.indptr.astype(np.int32, copy=False)
+    return FeatureActivations(m)
 
 
 def encode_stream(
@@ -100,28 +99,22 @@ def encode_batches(batches: Iterable[torch.Tensor], sae: SparseAutoencoder) -> F
     return feature_activations(sp.vstack(parts, format="csr"))
 
 
-def calibrate(model: PreTrainedModel, sae: SparseAutoencoder, ids: np.ndarray, l0: float) -> None:
-    """Set thresholds at which `sae` has `l0` active features per token on blocks `ids` of `model`.
+@torch.no_grad()
+def calibrate(sae: SparseAutoencoder, batches: Iterable[torch.Tensor], l0: float) -> None:
+    """Set thresholds at which `sae` has `l0` active features per token of `batches`.
 
     An autoencoder's own threshold fits the text that it was trained on. On text that its model was
     not adapted to more features pass it, and lists of different length match less. With this
     threshold all autoencoders are equally sparse on one common text, which is what BatchTopK does
-    within a batch. Never below 0, so a ReLU stays a ReLU. Where features have thresholds of their
-    own, all are moved by one number. Pre-activations are held for all of `ids` [blocks, context] at
-    once: give some ten thousand tokens.
+    within a batch. Where features have thresholds of their own, all are moved by one number. Never
+    below 0, so a ReLU stays a ReLU. `batches` [tokens, d_in] are of scaled activations; the largest
+    pre-activations of all of them are held at once: give some ten thousand tokens.
 
     Deviation: the paper compares autoencoders of different sparsity; we set their thresholds so
     that all use the same number of features per token of the common text, because a longer list of
     active features matches a shorter one less well.
     """
-    calibrate_on(sae, (raw * sae.scale for raw in harvest(model, ids)), l0)
-
-
-@torch.no_grad()
-def calibrate_on(sae: SparseAutoencoder, batches: Iterable[torch.Tensor], l0: float) -> None:
-    """`calibrate` over batches [tokens, d_in] of activations that are scaled already."""
-    largest = []
-    total = 0
+    largest, total = [], 0
     above = sae.threshold - sae.threshold.min()  # the lowest: 0 for all where there is one
     for x in batches:
         pre = ((x - sae.b_dec) @ sae.W_enc + (sae.b_enc - above)).flatten()
@@ -216,10 +209,3 @@ def token_windows(
     start = np.maximum(edges[run - 1], np.asarray(tokens) - before)
     stop = np.minimum(edges[run], np.asarray(tokens) + after + 1)
     return start, stop
-
-
-def _with_small_indices(m: sp.csr_array) -> sp.csr_array:
-    if m.nnz < 2**31:
-        m.indices = m.indices.astype(np.int32, copy=False)
-        m.indptr = m.indptr.astype(np.int32, copy=False)
-    return m

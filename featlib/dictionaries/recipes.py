@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import numpy as np
 from transformers import PreTrainedModel
 
-from featlib.dictionaries.activations import activation_stats, shuffled_batches
+from featlib.dictionaries.activations import activation_stats, harvest, shuffled_batches
 from featlib.dictionaries.architectures import ARCHITECTURES
 from featlib.dictionaries.features import FeatureActivations, calibrate, encode_stream
 from featlib.dictionaries.sae import AutoencoderConfig, SparseAutoencoder
@@ -88,7 +88,8 @@ def read_common_text(
     seed: int,
 ) -> list[FeatureActivations]:
     """What `saes` find in `model` on the common text, after their thresholds are set on it."""
+    ids = calibration_ids(stream, seed)
     for sae in saes:
         if ARCHITECTURES[sae.architecture].calibrated:
-            calibrate(model, sae, calibration_ids(stream, seed), k)
+            calibrate(sae, (raw * sae.scale for raw in harvest(model, ids)), k)
     return [encode_stream(model, sae, stream.ids) for sae in saes]

@@ -167,8 +167,7 @@ class SparseAutoencoder(nn.Module):
         floor = -margin
         if rule.ranks_tokens:
             floor = (rule.limit(pre, self.k, None).float() - 2 * margin).clamp_min(-margin)
-        mask = pre > floor.to(rule_out)
-        some = codes.pattern_at(np.flatnonzero(mask.numpy()), len(x), self.d_sae)
+        some = codes.pattern_at(codes.positions_above(pre, floor), len(x), self.d_sae)
         values = codes.sampled_product(some, xc, W) + self.b_enc.detach().numpy()[some.cols]
         some = replace(some, values=values)
         active = values > self.threshold.numpy()[some.cols]

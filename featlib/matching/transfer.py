@@ -25,7 +25,6 @@ from featlib.matching.correlation import paired_pearson
 from featlib.matching.fates import RULE, Fates, Rule, fate_table
 from featlib.matching.resampling import persistence_draws
 from featlib.models.merging import merge_models
-from featlib.text.tokens import visible
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -156,24 +155,3 @@ def recovered_features(
     table["in_merged"] = kept[MERGED]
     table["recovered"] = kept[MERGED] & ~np.logical_and.reduce([kept[name] for name in children])
     return table[table["firings"] >= rule.min_firings].reset_index(drop=True)
-
-
-def top_tokens(
-    f: FeatureActivations,
-    ids: np.ndarray,
-    features: Sequence[int],
-    texts: Sequence[str],
-    n: int = 5,
-) -> list[str]:
-    """For each of `features`, its `n` tokens of the largest summed activation, "·a b ·c".
-
-    `texts`: the text of every id (`tokens.token_strings`).
-    """
-    flat = np.asarray(ids).reshape(-1)
-    said = []
-    for feature in features:
-        where, value = f.of(int(feature))
-        mass = np.bincount(flat[where], weights=value)
-        best = np.argsort(-mass, kind="stable")[:n]
-        said.append(" ".join(visible(texts[i]) for i in best if mass[i] > 0))
-    return said

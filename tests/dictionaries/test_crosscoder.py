@@ -20,7 +20,7 @@ from featlib.dictionaries.crosscoder import (
     side_by_side,
     train_crosscoder,
 )
-from featlib.dictionaries.features import calibrate_on
+from featlib.dictionaries.features import calibrate
 from featlib.dictionaries.sae import AutoencoderConfig
 from featlib.matching.correlation import pearson_dense
 from featlib.matching.owners import classify, relative_norm, spread_over_models
@@ -187,7 +187,7 @@ def test_the_stream_is_read_in_order_and_back_from_a_folder_bit_for_bit(pair, tm
     np.testing.assert_allclose(found.matrix.toarray(), expected, atol=1e-4)
     assert list(fvu) == ["base", "lua"]
     for l0 in (1, 3):
-        calibrate_on(crosscoder.sae, side_by_side(crosscoder, models, ids), l0)
+        calibrate(crosscoder.sae, side_by_side(crosscoder, models, ids), l0)
         assert read(crosscoder)[0].l0 == pytest.approx(l0, abs=0.05)
 
     save_crosscoder(crosscoder, tmp_path / "cc", {"seed": 0})

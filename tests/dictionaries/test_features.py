@@ -76,7 +76,7 @@ def test_thresholds_make_any_autoencoder_as_sparse_as_asked(read, l0, own):
     sae = random_autoencoder(24, threshold=threshold, scale=300.0)
     before = sae.threshold
     assert abs(encode_stream(read[0], sae, read[1]).l0 - l0) > 1
-    calibrate(read[0], sae, read[1], l0)
+    calibrate(sae, (x * sae.scale for x in harvest(*read)), l0)
     assert encode_stream(read[0], sae, read[1]).l0 == pytest.approx(l0, abs=0.05)
     moved = sae.threshold - before
     torch.testing.assert_close(moved, moved[:1].expand(80))  # all by one number
@@ -84,7 +84,7 @@ def test_thresholds_make_any_autoencoder_as_sparse_as_asked(read, l0, own):
 
 def test_a_threshold_never_lets_negative_activations_through(read):
     sae = random_autoencoder(24, threshold=0.5, scale=300.0)
-    calibrate(read[0], sae, read[1], sae.d_sae)
+    calibrate(sae, (x * sae.scale for x in harvest(*read)), sae.d_sae)
     assert sae.threshold.tolist() == [0.0] * sae.d_sae
 
 
@@ -175,11 +175,6 @@ def test_tokens_are_told_by_summed_activation():
     ids = np.array([[7, 1, 7, 2, 0]])
     assert tokens_fired_on(f, ids, 1) == [[[2, 571]], [[1, 833]]]
     assert tokens_fired_on(f, ids, 9) == [[[2, 571], [7, 429]], [[1, 833], [0, 167]]]
-
-
-def test_a_feature_that_does_not_exist_is_named():
-    with pytest.raises(FeatlibError, match=r"feature 11 does not exist.*0 to 10"):
-        feature_activations(sparse_stream(4, 11, 0.3, 6)).of(11)
 
 
 # --- windows --------------------------------------------------------------------------------------
