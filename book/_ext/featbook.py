@@ -25,6 +25,7 @@ import yaml
 from deviations import tabulate_deviations
 from docutils import nodes
 from math_core import LatexError, LatexToMathML
+from sphinx import addnodes
 from sphinx.application import Sphinx
 from sphinx.config import Config
 from sphinx.util import logging
@@ -154,6 +155,21 @@ def configure(app: Sphinx, config: Config) -> None:
     config.html_static_path = [*config.html_static_path, str(STATIC)]
 
 
+def define_terms(app: Sphinx, doctree: nodes.document, docname: str) -> None:
+    """A link to a term of the glossary says the definition when it is pointed at."""
+    said = {}
+    if "book/glossary" in app.env.found_docs:
+        for item in app.env.get_doctree("book/glossary").findall(nodes.definition_list_item):
+            body = item[-1].deepcopy()
+            for citation in list(body.findall(addnodes.pending_xref)):
+                citation.parent.remove(citation)
+            text = re.sub(r"\s+([.,;)])", r"\1", " ".join(body.astext().split()))
+            said |= {term["ids"][0]: text for term in item.findall(nodes.term) if term["ids"]}
+    for link in doctree.findall(nodes.reference):
+        if definition := said.get(link.get("refuri", "").rpartition("#")[2]):
+            link["reftitle"] = definition
+
+
 def plain_citations(
     app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: Any
 ) -> None:
@@ -246,6 +262,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     # Jupyter Book sets this whether or not its comments extension, which we leave out, is loaded.
     app.add_config_value("comments_config", {}, "", [dict])
     app.connect("config-inited", configure, priority=400)
+    app.connect("doctree-resolved", define_terms)
     app.connect("html-page-context", plain_citations)
     app.connect("html-page-context", say_provenance)
     app.add_html_math_renderer(

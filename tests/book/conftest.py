@@ -45,7 +45,7 @@ Shown by {cite:t}`horn2025tracking`.
 """,
     "words": """# Words
 
-A {term}`seed ceiling`, and {term}`features <feature>` in a table:
+A {term}`seed ceiling`, {term}`features <feature>`, {term}`BatchTopK`, and a table:
 
 | feature | L0 |
 |---|---|

@@ -21,6 +21,15 @@ def test_numbers_of_the_run_stand_in_the_prose(html: Path) -> None:
     assert 'id="fig-flow"' in text, "the chapter's figure stands on the front page too"
 
 
+def test_a_term_of_the_glossary_says_its_definition(html: Path) -> None:
+    page = BeautifulSoup((html / "book" / "words.html").read_text(), "html.parser")
+    links = page.select("article a:has(.std-term)")
+    terms = ("seed-ceiling", "feature", "BatchTopK")
+    assert [link["href"] for link in links] == [f"glossary.html#term-{term}" for term in terms]
+    assert len({link["title"] for link in links}) == 3
+    assert links[2]["title"].endswith("not a by-product."), "no citation in a tooltip"
+
+
 def test_a_page_of_prose_says_how_it_was_made(html: Path) -> None:
     page = BeautifulSoup((html / "book" / "words.html").read_text(), "html.parser")
     (said,) = page.select("article > .fl-made, article section ~ .fl-made")
