@@ -44,7 +44,7 @@ from featlib.dictionaries import features
 from featlib.dictionaries.recipes import read_common_text
 from featlib.dictionaries.sae import load_autoencoder
 from featlib.estimate import document_weights
-from featlib.family import DOMAINS, MODELS, PAIRS, PRINT_NAMES, SKIPPED, step_name
+from featlib.family import MODELS, PAIRS, PRINT_NAMES, SKIPPED, step_name
 from featlib.matching import ceilings, nulls
 from featlib.matching.correlation import pearson
 from featlib.matching.fates import Rule, one_to_one
@@ -52,7 +52,7 @@ from featlib.models import mistral as lm
 from featlib.params import derive_seed
 from featlib.run import needed, write_json
 from featlib.show import charts
-from featlib.text import tokens
+from featlib.text.stream import make_stream, save_stream
 
 chapter = start_chapter("06_matching", globals())
 p, run_folder = chapter.params, chapter.run
@@ -65,14 +65,13 @@ p, run_folder = chapter.params, chapter.run
 # model reads it; what is kept is which features fire on which token, and how strongly.
 
 # %%
-stream = tokens.mix_blocks(
-    [
-        tokens.take_tokens(tokens.load_blocks(run_folder.tokens, f"{d}.test"), p.stream_tokens)
-        for d in DOMAINS
-    ],
+stream = make_stream(
+    run_folder,
+    lm.load_tokenizer(run_folder.tokenizer),
+    p.stream_tokens,
     seed=derive_seed(p.seed, "stream"),
 )
-tokens.save_blocks(stream, run_folder.folder / "features", "stream")
+save_stream(stream, run_folder.folder / "features")
 acts: dict[str, list[features.FeatureActivations]] = {}
 thresholds: dict[str, list[list[float]]] = {}
 for name in MODELS:

@@ -30,7 +30,7 @@
 # %% tags=["parameters", "remove-cell"]
 run: str = "mini"  # the run's name: its files lie in runs/<run>
 seed: int = 0  # every random choice follows from it
-label: str = "exception_header"  # what the feature detects; a name in featlib.labels
+label: str = "exception_header"  # what the feature detects; a name in featlib.text.labels
 model: str = "base"  # the model in which the feature is found; the others are searched
 sae_seeds: int = 3  # autoencoders per model; the feature is looked for in all of them
 case_tokens: int = 80_000  # held-out tokens of code, and a tenth as many of each kind of English
@@ -71,10 +71,11 @@ from featlib.cases import (
 from featlib.cases import (
     tables as case_tables,
 )
-from featlib.cases.text import CODE, check_label, languages_of
+from featlib.cases.text import CODE, languages_of
 from featlib.chapter import prose, start_chapter
 from featlib.family import DOMAIN_NAMES, MODELS, PRINT_NAMES
 from featlib.models import mistral as lm
+from featlib.params import check_choice
 from featlib.run import needed
 from featlib.show import case_charts, charts
 from featlib.text import tokens as token_lib
@@ -95,20 +96,20 @@ token_texts = token_lib.token_strings(tokenizer, range(len(tokenizer)))
 
 # %%
 defined = dict(LABELS)  # a label of your own: defined["import"] = Label(..., {"python": find})
-check_label(p.label, defined)
-together = p.label.startswith("exception")  # the exception labels are fitted side by side
+check_choice("label", p.label, defined)
+group = defined[p.label].group  # labels of one group are fitted side by side
 labels = {
     name: what
     for name, what in defined.items()
-    if name == p.label or (together and name.startswith("exception"))
+    if name == p.label or (group and what.group == group)
 }
 charts.table(pd.DataFrame([{"label": n, "a token is": w.meaning} for n, w in labels.items()]))
 
 # %% [markdown]
-# To study something else, name another label of `featlib.labels` (`-p label assignment`), or write
-# one in the cell above: `Label("the word import", {"python": find_imports})`, where `find_imports`
-# takes a text and returns the spans `[(start, end), ...]`. And `-p model lua` finds the feature in
-# another model first.
+# To study something else, name another label of `featlib.text.labels` (`-p label assignment`), or
+# write one in the cell above: `Label("the word import", {"python": find_imports})`, where
+# `find_imports` takes a text and returns the spans `[(start, end), ...]`. And `-p model lua` finds
+# the feature in another model first.
 #
 # The text is held out: documents of the validation and test splits, which no model and no
 # autoencoder was trained on. A file that does not parse is left out and counted.
@@ -400,7 +401,7 @@ Markdown(case_dictionaries.say_dictionaries(compared, reference=case.reference))
 # their like.
 
 # %% tags=["hide-input"]
-vocabulary = case_study.related_vocabulary(p.label, token_texts, case.stream)
+vocabulary = case_study.related_vocabulary(defined[p.label], token_texts, case.stream)
 steered = case_study.steer_subjects(
     case.counterparts("transfer"),
     vocabulary,
@@ -544,10 +545,10 @@ may give the feature no place although the model has it. And thresholds are thre
 
 # %% tags=["remove-input"]
 metrics = {}
-if p.label.startswith("exception"):
+if group:
     for key in labels:
-        short = key.removeprefix("exception").strip("_") or "any"
-        metrics |= case_run.case_metrics(case, key, f"case.exception.{short}")
+        short = key.removeprefix(group).strip("_") or "any"
+        metrics |= case_run.case_metrics(case, key, f"case.{group}.{short}")
 else:
     metrics |= case_run.case_metrics(case, p.label, f"case.{p.label}")
 chapter.finish(metrics, verdicts={model: v.word for model, v in verdicts.items()})

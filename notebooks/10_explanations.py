@@ -29,7 +29,6 @@
 # %% tags=["parameters", "remove-cell"]
 run: str = "mini"  # the run's name: its files lie in runs/<run>
 seed: int = 0  # every random choice follows from it
-stream_tokens: int = 40_000  # test tokens per domain in the common stream
 explain_features: int = 500  # features of each model that are explained
 explain_cues: int = 10  # cues that an explanation may name at most
 explain_window: int = 16  # tokens in a window on which explanations are tested
@@ -52,14 +51,14 @@ from featlib.describe.windows import choose_features, split_windows
 from featlib.dictionaries import features
 from featlib.dictionaries.sae import load_autoencoder
 from featlib.estimate import Estimate
-from featlib.family import DOMAINS, MERGE_OF, MERGED, MODELS, PRINT_NAMES
+from featlib.family import MERGE_OF, MERGED, MODELS, PRINT_NAMES
 from featlib.models import mistral as lm
 from featlib.params import derive_seed
 from featlib.run import needed
 from featlib.show import charts, explanation_charts
 from featlib.text import tokens
 from featlib.text.archives import cache_folder
-from featlib.text.stream_marks import mark_stream
+from featlib.text.stream import load_stream
 
 chapter = start_chapter("10_explanations", globals())
 p, run_folder = chapter.params, chapter.run
@@ -75,22 +74,13 @@ p, run_folder = chapter.params, chapter.run
 # and counted.
 
 # %%
-parts = {
-    d: tokens.take_tokens(tokens.load_blocks(run_folder.tokens, f"{d}.test"), p.stream_tokens)
-    for d in DOMAINS
-}
-held_out = pd.read_parquet(needed(run_folder.tokens / "documents.parquet"))
-held_out = held_out[held_out["split"] == "test"].sort_values("document")
-texts = {d: held_out.loc[held_out["domain"] == d, "text"].tolist() for d in DOMAINS}
 tokenizer = lm.load_tokenizer(run_folder.tokenizer)
 words = tokens.token_strings(tokenizer, range(len(tokenizer)))
 
-needed(run_folder.folder / "features" / "stream.ids.npy")
-stream = tokens.load_blocks(run_folder.folder / "features", "stream")
-kinds, labels = mark_stream(tokenizer, parts, texts, stream, derive_seed(p.seed, "stream"))
-text = cues.read_text(stream.ids, stream.documents, words, kinds, labels)
+stream = load_stream(run_folder.folder / "features")
+text = cues.read_text(stream.ids, stream.documents, words, stream.kinds, stream.labels)
 windows = split_windows(
-    stream.documents, p.explain_window, kinds=kinds, seed=derive_seed(p.seed, "halves")
+    stream.documents, p.explain_window, kinds=stream.kinds, seed=derive_seed(p.seed, "halves")
 )
 acts = {m: features.load_features(run_folder.features(m, 0)).matrix for m in MODELS}
 usable = {m: choose_features(acts[m], windows, p.explain_windows) for m in MODELS}

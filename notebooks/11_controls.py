@@ -28,7 +28,6 @@
 run: str = "mini"  # the run's name: its files lie in runs/<run>
 seed: int = 0  # every random choice follows from it
 sae_seeds: int = 3  # autoencoders per model that differ in their seed only
-stream_tokens: int = 40_000  # test tokens per domain in the common stream
 threshold: float = 0.8  # correlation from which two features count as one
 min_firings: int = 30  # tokens a feature must fire on to be testable
 bootstrap: int = 200  # resamples of documents for an interval

@@ -25,7 +25,6 @@
 # %% tags=["parameters", "remove-cell"]
 run: str = "mini"  # the run's name: its files lie in runs/<run>
 seed: int = 0  # every random choice follows from it
-stream_tokens: int = 40_000  # test tokens per domain in the common stream
 threshold: float = 0.8  # correlation from which two features count as one
 min_firings: int = 30  # tokens a feature must fire on to be testable
 atlas_top: int = 8  # strongest examples shown of a feature
@@ -39,7 +38,7 @@ import pandas as pd
 from IPython.display import Markdown
 
 from featlib.chapter import start_chapter
-from featlib.describe import atlas, atlas_labels
+from featlib.describe import atlas
 from featlib.describe.atlas_files import BUDGET, write_atlas
 from featlib.dictionaries import features
 from featlib.dictionaries.sae import load_autoencoder
@@ -51,31 +50,24 @@ from featlib.params import derive_seed
 from featlib.run import needed
 from featlib.show import atlas_charts, charts
 from featlib.text import tokens
+from featlib.text.stream import load_stream
 
 chapter = start_chapter("12_atlas", globals())
 p, run_folder = chapter.params, chapter.run
 tokenizer = lm.load_tokenizer(run_folder.tokenizer)
 needed(run_folder.table("matches"))
-stream = tokens.load_blocks(run_folder.folder / "features", "stream")
+stream = load_stream(run_folder.folder / "features")
 acts = {m: [features.load_features(run_folder.features(m, n)) for n in (0, 1)] for m in MODELS}
 
 # %% [markdown]
 # ## What each token is
 #
 # The case studies decide from the source text which tokens belong to an exception or an assignment.
-# The same is done here for the common stream. Its tokens are first traced back to their documents:
-# the stream is shuffled again, with numbers in place of the text.
+# The same was done for the common stream when chapter 06 made it.
 
 # %%
-parts = [
-    tokens.take_tokens(tokens.load_blocks(run_folder.tokens, f"{d}.test"), p.stream_tokens)
-    for d in DOMAINS
-]
-origin = atlas_labels.trace_stream(parts, stream, seed=derive_seed(p.seed, "stream"))
-held_out = pd.read_parquet(run_folder.tokens / "documents.parquet")
-held_out = held_out[held_out["split"] == "test"].sort_values("document")
-texts = {d: held_out.loc[held_out["domain"] == d, "text"].tolist() for d in DOMAINS}
-masks = atlas_labels.label_stream(tokenizer, stream, origin, texts)
+kinds = {DOMAIN_NAMES[d]: stream.kinds == number for number, d in enumerate(DOMAINS)}
+masks = {**stream.labels, **stream.classes, **kinds}
 charts.table(
     pd.DataFrame(
         {
@@ -151,7 +143,7 @@ pages = {
         effects[m],
         matches=matches[m],
         others=levels,
-        domains=origin[0],
+        domains=stream.kinds,
         fits=fits[m],
         top=p.atlas_top,
         per_quantile=p.atlas_per_quantile,

@@ -24,7 +24,7 @@ from featlib.cases.subjects import (
     trace_feature,
     transfer_subject,
 )
-from featlib.cases.text import CODE, CaseText, check_label, gather_text, split_halves
+from featlib.cases.text import CODE, CaseText, gather_text, split_halves
 from featlib.dictionaries.features import load_features
 from featlib.dictionaries.sae import load_autoencoder
 from featlib.family import BASE, DOMAINS, MERGE_OF, MODELS, PRINT_NAMES
@@ -92,7 +92,6 @@ def study_label(
     `languages`: the kinds of code in the text. `p`: seed, sae_seeds, case_tokens, case_random,
     bootstrap.
     """
-    check_label(label, labels)
     seed = derive_seed(p.seed, "case", label)
     text = read_text(run, p, labels, languages)
     streams = split_halves(text, list(labels), seed=seed)

@@ -7,7 +7,6 @@ sought in another, and what ablating costs.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -15,7 +14,6 @@ import numpy as np
 import pandas as pd
 from transformers import MistralForCausalLM
 
-from featlib import FeatlibError
 from featlib.cases.baselines import similar_features
 from featlib.cases.detectors import LabelledStream, feature_scores, rank_features
 from featlib.cases.edits import Sites, read_sites
@@ -24,7 +22,7 @@ from featlib.cases.fit import LabelFit, evaluate_feature, fit_label
 from featlib.dictionaries.features import FeatureActivations, encode_batches
 from featlib.dictionaries.sae import SparseAutoencoder
 from featlib.matching.correlation import pearson
-from featlib.text.labels import EXCEPTION_WORDS, find_vocabulary
+from featlib.text.labels import Label, find_vocabulary
 
 ROUTES = ("labels", "correlation", "transfer", "crosscoder")
 CHUNK = 4096  # tokens encoded at once
@@ -223,17 +221,14 @@ def _correlation(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def related_vocabulary(
-    label: str, token_texts: Sequence[str], stream: LabelledStream, *, most: int = 20
+    label: Label, token_texts: Sequence[str], stream: LabelledStream, *, most: int = 20
 ) -> np.ndarray:
     """Token ids whose probability steering should move.
 
     The `most` ids that follow a labelled token most in excess of chance, on the selection half;
-    for exceptions also those of `EXCEPTION_WORDS` that are entries of the vocabulary.
+    and those of the label's own `vocabulary` that are entries of the tokenizer's.
     """
-    named = np.zeros(0, dtype=np.int64)
-    if label.startswith("exception"):
-        with contextlib.suppress(FeatlibError):  # a vocabulary may be too small to hold any
-            named = find_vocabulary(token_texts, EXCEPTION_WORDS["python"])
+    named = find_vocabulary(token_texts, label.vocabulary)
     at = np.flatnonzero(stream.mask[:-1] & stream.selection[:-1]) + 1
     counts = np.bincount(stream.ids[at], minlength=len(token_texts)).astype(float)
     usual = np.bincount(stream.ids[stream.selection], minlength=len(token_texts))

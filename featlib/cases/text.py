@@ -7,7 +7,6 @@ part: an interval from resampling documents needs many.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -19,7 +18,6 @@ from featlib import FeatlibError
 from featlib.cases.detectors import LabelledStream, labelled_stream
 from featlib.family import TRAINING_MIX
 from featlib.text.labels import Label, label_documents
-from featlib.text.tokens import TokenBlocks, tokenize_documents
 
 CODE = ("python", "lua")
 # Characters of documents read for each token asked for: blocks are drawn from several times the
@@ -83,14 +81,15 @@ def gather_text(
         texts = texts[rng.permutation(len(texts))]
         sizes = np.cumsum([len(text) for text in texts])
         texts = list(texts[: int(np.searchsorted(sizes, CHARACTERS * wanted)) + 1])
-        blocks, masks, skipped = _label(texts, tokenizer, labels, domain, context)
+        found = label_documents(tokenizer, texts, domain, context, labels)
+        blocks = found.blocks
         kept = np.sort(rng.permutation(len(blocks))[: max(wanted // context, 1)])
         numbers = blocks.documents[kept].astype(np.int64) + first
         parts.append(
             CaseText(
                 blocks.ids[kept].astype(np.int64), numbers, np.full(len(kept), domain),
-                {name: mask[kept] for name, mask in masks.items()},
-                {domain: len(texts)}, {domain: skipped},
+                {name: mask[kept] for name, mask in found.masks.items()},
+                {domain: len(texts)}, {domain: found.skipped},
             )
         )  # fmt: skip
         first = int(numbers.max()) + 1
@@ -102,33 +101,6 @@ def gather_text(
         {domain: n for part in parts for domain, n in part.read.items()},
         {domain: n for part in parts for domain, n in part.skipped.items()},
     )
-
-
-def _label(
-    texts: list[str],
-    tokenizer: PreTrainedTokenizerFast,
-    labels: Mapping[str, Label],
-    domain: str,
-    context: int,
-) -> tuple[TokenBlocks, dict[str, np.ndarray], int]:
-    if any(domain in label.find for label in labels.values()):
-        found = label_documents(tokenizer, texts, domain, context, labels)
-        return found.blocks, found.masks, found.skipped
-    blocks = tokenize_documents(tokenizer, texts, context)
-    if not len(blocks):
-        raise FeatlibError(f"the held-out {domain} text fills no block of {context} tokens")
-    return blocks, {name: np.zeros(blocks.ids.shape, dtype=bool) for name in labels}, 0
-
-
-def check_label(label: str, labels: Mapping[str, Label]) -> None:
-    """Refuse a label that nobody has defined, naming those there are."""
-    if label not in labels:
-        near = difflib.get_close_matches(label, list(labels), n=1, cutoff=0.4)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise FeatlibError(
-            f"label {label!r} is not defined.{hint} There are: {', '.join(labels)}. A new one is "
-            "a function from a text to spans of characters; see featlib.labels"
-        )
 
 
 def split_halves(text: CaseText, labels: Sequence[str], *, seed: int) -> dict[str, LabelledStream]:

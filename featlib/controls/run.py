@@ -12,6 +12,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
+from scipy import sparse
 from transformers import PreTrainedModel
 
 from featlib.claims import FORMATTING
@@ -26,7 +27,9 @@ from featlib.matching.correlation import pearson_dense
 from featlib.models import mistral as lm
 from featlib.params import derive_seed
 from featlib.run import Run, atomic_path, needed
-from featlib.text import labels, tokens
+from featlib.text import tokens
+from featlib.text.labels import TOKEN_CLASSES, token_class
+from featlib.text.stream import Stream, load_stream
 
 STEPS = [pair for pair in PAIRS if pair != ("base", "merged")]  # parent to child, no grandchild
 CHILDREN = ("lua", "tinystories")  # the base's own
@@ -43,7 +46,7 @@ class ControlRun:
 
     run: Run
     p: SimpleNamespace
-    stream: tokens.TokenBlocks  # the common text
+    stream: Stream  # the common text
     texts: Sequence[str]  # of every token id
     models: dict[str, PreTrainedModel]
     saes: dict[str, SparseAutoencoder]  # the first seed's, as chapter 06 read with them
@@ -86,7 +89,7 @@ def open_run(run: Run, p: SimpleNamespace) -> ControlRun:
     """Read what chapters 02 to 06 left in the run's folder."""
     rng = np.random.default_rng(derive_seed(p.seed, "controls"))
     pairs = pd.read_parquet(needed(run.table("pairs")))
-    stream = tokens.load_blocks(run.folder / "features", "stream")
+    stream = load_stream(run.folder / "features")
     acts = {
         m: [features.load_features(run.features(m, n)) for n in range(p.sae_seeds)] for m in MODELS
     }
@@ -272,19 +275,16 @@ def moves_in_weights(c: ControlRun) -> dict[str, float]:
 
 def classes_of_features(c: ControlRun) -> np.ndarray:
     """[d_sae] token class on which most of each feature of the base lies; NaN if it is silent."""
-    parts = [
-        tokens.take_tokens(tokens.load_blocks(c.run.tokens, f"{d}.test"), c.p.stream_tokens)
-        for d in DOMAINS
-    ]
-    last = np.cumsum([int(part.documents.max()) + 1 for part in parts])
-    domain = np.searchsorted(last, c.stream.documents, side="right")  # as `mix_blocks` numbers them
-    class_of = np.array(
-        [[labels.TOKEN_CLASSES.index(labels.token_class(t, d)) for t in c.texts] for d in DOMAINS]
-    )
-    classes = class_of[domain, c.stream.ids].astype(np.uint8)
     base = c.acts["base"][0]
-    about = labels.feature_classes(base, classes).set_index("feature")["token_class"]
-    return about.reindex(range(base.d_sae)).to_numpy()
+    class_of = np.array(
+        [[TOKEN_CLASSES.index(token_class(t, d)) for t in c.texts] for d in DOMAINS]
+    )
+    classes = class_of[c.stream.kinds, c.stream.ids].reshape(-1)
+    one_hot = sparse.csr_array((np.ones(len(classes), np.float32), (range(len(classes)), classes)))
+    mass = (base.matrix.T @ one_hot).toarray()
+    about = np.array(TOKEN_CLASSES, dtype=object)[mass.argmax(axis=1)]
+    about[mass.sum(axis=1) == 0] = np.nan
+    return about
 
 
 def share_formatting(about: np.ndarray, chosen: np.ndarray) -> Estimate:

@@ -31,6 +31,7 @@ from featlib.cases.text import CaseText
 from featlib.dictionaries.features import feature_activations
 from featlib.dictionaries.sae import SparseAutoencoder
 from featlib.models.mistral import build_model
+from featlib.text.labels import LABELS, Label
 
 D_IN, D_SAE, WORD = 24, 12, 7
 
@@ -226,10 +227,10 @@ def test_vocabulary_follows_the_label(ids, documents):
     ids = ids.copy()
     ids[:, 5], ids[:, 6] = WORD, 11
     stream = labelled_stream(ids == WORD, ids, documents, seed=0)
-    words = related_vocabulary("any", [str(i) for i in range(40)], stream, most=1)
+    words = related_vocabulary(Label("", {}), [str(i) for i in range(40)], stream, most=1)
     assert words.tolist() == [11]
     named = [*(str(i) for i in range(38)), " raise", "except"]
-    assert {38, 39} <= set(related_vocabulary("exception", named, stream, most=1).tolist())
+    assert {38, 39} <= set(related_vocabulary(LABELS["exception"], named, stream, most=1).tolist())
 
 
 def test_a_feature_fades_as_its_direction_leaves_the_model(model, sae, ids, documents, stream):

@@ -9,14 +9,12 @@ import pytest
 import torch
 from made_atlas import HOSTILE, N_FEATURES, VOCAB, Made, read
 
-from featlib import FeatlibError
-from featlib.describe import atlas, atlas_labels
+from featlib.describe import atlas
 from featlib.describe.atlas_files import SEARCHED, SHARD
 from featlib.dictionaries.features import token_windows
 from featlib.dictionaries.sae import SparseAutoencoder
 from featlib.family import MODEL_COLORS, MODELS
 from featlib.models.mistral import build_model
-from featlib.text import tokens
 
 
 def test_the_files_hold_every_feature_once(made: Made) -> None:
@@ -146,26 +144,3 @@ def test_labels_are_found_with_their_precision_and_recall(made: Made) -> None:
             assert precision == pytest.approx(100 * hits / said.sum(), abs=0.51)
             assert recall == pytest.approx(100 * hits / mask.sum(), abs=0.51)
             assert f1 == pytest.approx(200 * hits / (said.sum() + mask.sum()), abs=0.51)
-
-
-def test_tokens_of_the_stream_are_traced_to_their_source() -> None:
-    source = "try:\n    x = 1\nexcept ValueError:\n    raise\n"
-    stories = "Once upon a time there was a small dog."
-    tokenizer = tokens.train_tokenizer([source, stories], 300)
-    texts = {"babylm": [stories] * 8, "python": [source] * 8, "lua": ["x = 1\n"] * 40}
-    texts["tinystories"] = [stories] * 9
-    parts = [tokens.tokenize_documents(tokenizer, t, 16) for t in texts.values()]
-    stream = tokens.mix_blocks(parts, seed=5)
-    part_of, place = atlas_labels.trace_stream(parts, stream, seed=5)
-    for number, part in enumerate(parts):
-        here = part_of == number
-        assert np.array_equal(part.ids.reshape(-1)[place[here]], stream.ids[here])
-    with pytest.raises(FeatlibError, match="chapter 06"):
-        atlas_labels.trace_stream(parts, stream, seed=6)
-    masks = atlas_labels.label_stream(tokenizer, stream, (part_of, place), texts)
-    text = np.array(tokens.token_strings(tokenizer, stream.ids.reshape(-1)))
-    said = {t.strip() for t in text[masks["exception_keyword"]]}  # words, or pieces of words
-    assert said and all(any(t in word for word in ("try", "except", "raise")) for t in said)
-    assert {t.strip() for t in text[masks["assignment"]]} == {"="}
-    assert masks["Lua"].sum() == (part_of == 2).sum()
-    assert not masks["keyword"][part_of.reshape(-1) == 0].any()

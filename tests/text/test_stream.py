@@ -1,0 +1,120 @@
+"""The common stream: every block is where it came from, and its tokens are what the source says."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from featlib import FeatlibError
+from featlib.family import CODE, DOMAINS
+from featlib.run import Run
+from featlib.text.labels import INK, LABELS, classify_tokens, label_documents
+from featlib.text.stream import load_stream, make_stream, save_stream
+from featlib.text.tokens import (
+    save_blocks,
+    token_offsets,
+    token_strings,
+    tokenize_documents,
+    train_tokenizer,
+)
+
+SOURCES = {
+    "python": "try:\n    x = 1\nexcept ValueError:\n    raise\n",
+    "lua": "local x = 1\nif x then error('no') end\n",
+}
+STORY = "Once upon a time there was a small dog, and it had 3 bones. "
+CONTEXT = 16
+
+
+@pytest.fixture(scope="module")
+def texts():
+    found = {d: [SOURCES.get(d, STORY) * n for n in range(1, 9)] for d in DOMAINS}
+    for d in CODE:
+        found[d].insert(2, "= (")  # no valid source: it is read, and has no labels
+    return found
+
+
+@pytest.fixture(scope="module")
+def made(texts, tmp_path_factory):
+    """A run after chapter 01, its stream of 14 blocks a domain, and the tokenizer."""
+    run = Run("tiny", tmp_path_factory.mktemp("runs"))
+    tokenizer = train_tokenizer([*SOURCES.values(), STORY], 300)
+    rows = []
+    for domain, documents in texts.items():
+        blocks = tokenize_documents(tokenizer, documents, CONTEXT)
+        save_blocks(blocks, run.tokens, f"{domain}.test")
+        rows += [("validation", domain, "x = 1"), *(("test", domain, text) for text in documents)]
+    table = pd.DataFrame(rows, columns=["split", "domain", "text"])
+    table.to_parquet(run.tokens / "documents.parquet")
+    return run, make_stream(run, tokenizer, 14 * CONTEXT, seed=5), tokenizer
+
+
+def test_each_kind_has_as_many_blocks_and_its_own_labels(made, texts):
+    """Sorted by kind and document, the stream is the beginning of each kind's documents."""
+    _, stream, tokenizer = made
+    assert (stream.kinds == stream.kinds[:, :1]).all()
+    assert np.bincount(stream.kinds[:, 0]).tolist() == [14] * len(DOMAINS)
+    assert not (np.diff(stream.kinds[:, 0].astype(int)) >= 0).all()  # shuffled
+    for number, domain in enumerate(DOMAINS):
+        whole = tokenize_documents(tokenizer, texts[domain], CONTEXT)
+        here = np.flatnonzero(stream.kinds[:, 0] == number)
+        place = {block.tobytes(): row for row, block in enumerate(whole.ids)}
+        rows = [place[block.tobytes()] for block in stream.ids[here]]
+        np.testing.assert_array_equal(stream.ids[here], whole.ids[rows])
+
+
+def test_tokens_are_what_the_source_says(made):
+    _, stream, tokenizer = made
+    text = np.array(token_strings(tokenizer, stream.ids.reshape(-1))).reshape(stream.ids.shape)
+    assert set(stream.labels) == set(LABELS) and set(stream.classes) == set(INK)
+    lua, python = (stream.kinds == DOMAINS.index(d) for d in ("lua", "python"))
+    prose = ~np.isin(stream.kinds, [DOMAINS.index(d) for d in CODE])
+    said = {t.strip() for t in text[stream.labels["exception_keyword"] & python]}
+    assert said and all(any(t in word for word in ("try", "except", "raise")) for t in said)
+    assert {t.strip() for t in text[stream.labels["assignment"]]} == {"="}
+    assert (stream.labels["exception_message"] & lua).any()
+    assert not any((mask & prose).any() for mask in stream.labels.values())
+    assert not (stream.classes["keyword"] & prose).any()
+    assert (stream.classes["number"] & prose).any() and (stream.classes["word"] & prose).any()
+
+
+def test_labels_are_those_of_the_documents_alone(made, texts):
+    """Against `label_documents`, which cuts valid documents into blocks, in numbers of tokens."""
+    _, stream, tokenizer = made
+    blocks = tokenize_documents(tokenizer, texts["python"], CONTEXT)
+    bad = texts["python"].index("= (")
+    known = {name: [] for name in (*LABELS, *INK)}
+    valid = label_documents(tokenizer, texts["python"], "python", 2)
+    own = {name: mask.reshape(-1) for name, mask in valid.masks.items()}
+    start = 0
+    for number, text in enumerate(texts["python"]):
+        offsets = token_offsets(tokenizer, text, bos=True)[1]
+        classes = classify_tokens(text, "python", offsets) or {}
+        for name in INK:
+            known[name].append(classes.get(name, np.zeros(len(offsets), bool)))
+        for name in LABELS:
+            mask = np.zeros(len(offsets), bool)
+            if number != bad:
+                part = own[name][start : start + len(offsets)]
+                mask[: len(part)] = part
+            known[name].append(mask)
+        start += len(offsets) * (number != bad)
+    here = stream.kinds[:, 0] == DOMAINS.index("python")
+    for name, mask in (stream.labels | stream.classes).items():
+        expected = np.concatenate(known[name])[: blocks.n_tokens].reshape(blocks.ids.shape)[:14]
+        assert sorted(map(bytes, mask[here])) == sorted(map(bytes, expected)), name
+
+
+def test_a_stream_comes_back_from_disk(made, tmp_path):
+    _, stream, _ = made
+    with pytest.raises(FeatlibError, match="06_matching makes it"):
+        load_stream(tmp_path / "features")
+    save_stream(stream, tmp_path / "features")
+    again = load_stream(tmp_path / "features")
+    for name in ("ids", "documents", "kinds"):
+        np.testing.assert_array_equal(getattr(again, name), getattr(stream, name))
+    for name in ("labels", "classes"):
+        kept, made_ = getattr(again, name), getattr(stream, name)
+        assert list(kept) == list(made_)
+        assert all((kept[key] == made_[key]).all() for key in kept)
