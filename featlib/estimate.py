@@ -5,6 +5,7 @@ Tokens of one document are no independent draws, so intervals here resample whol
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,6 +40,11 @@ class Estimate:
     def named(self, name: str) -> dict[str, float]:
         """The columns or keys `name`, `name`_low, `name`_high, as tables and metrics have them."""
         return {name: self.value, f"{name}_low": self.low, f"{name}_high": self.high}
+
+    @classmethod
+    def read(cls, row: Mapping[str, float], name: str) -> Estimate:
+        """What `named` wrote into a row of a table."""
+        return cls(*(float(row[name + end]) for end in ("", "_low", "_high")))
 
 
 def document_weights(documents: np.ndarray, n_boot: int, rng: np.random.Generator) -> np.ndarray:

@@ -1,21 +1,18 @@
-"""From numbers to words: does a feature survive? The rule is stated, the sentence is built.
+"""From numbers to words: the rules, and every number at which a word changes.
 
-Three words, decided by two ratios of child to parent: how well the feature still detects its label
-(F1 on held-out text) and how much the model's predictions still depend on it (nats that ablating
-it costs where it matters, beyond ablating random features of like density).
+Does a feature survive? Two ratios of child to parent decide: how well the feature still detects its
+label (F1 on held-out text) and how much the model's predictions still depend on it (nats that
+ablating it costs where it matters, beyond ablating random features of like density).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from featlib import FeatlibError
-from featlib.estimate import Estimate
-
-PHRASES = {"survives": "survives", "weakened": "is weakened", "lost": "is lost"}
+from featlib.estimate import NAN, Estimate
 
 
 @dataclass(frozen=True)
@@ -27,7 +24,8 @@ class Bars:
     lost_f1: float = 0.5  # lost: less than this share of the parent's F1 ...
     lost_effect: float = 0.1  # ... or an F1 not kept and less than this share of the effect
     least_f1: float = 0.5  # a parent below this F1 has no feature that could survive
-    same_feature: float = 0.8  # correlation from which the paper counts two features as one
+    as_well: float = 0.95  # a rule that reaches this share of a feature's F1 does as well
+    few_labelled: int = 100  # fewer labelled tokens in the test half give a hint, no more
     # Of the controls (chapter 11)
     most: float = 0.5  # "most" and "mostly": more than this share
     false_alarms: float = 0.01  # a null that passes for a larger share puts matches in doubt ...
@@ -43,161 +41,63 @@ class Bars:
 BARS = Bars()
 
 
+# --- does a feature survive? ----------------------------------------------------------------------
+
+WORDS = ("survives", "weakened", "lost", "absent")
+
+
 @dataclass(frozen=True)
 class Evidence:
-    """What is known about the feature in one model. `effect` in nats; intervals at 95 %."""
+    """What is known of a feature in one model."""
 
-    f1: float
-    f1_low: float
-    f1_high: float
-    effect: float = float("nan")  # NaN where no intervention was made
-    effect_low: float = float("nan")
-    effect_high: float = float("nan")
-    r: float = float("nan")  # correlation with the parent's feature; NaN for the parent
+    f1: Estimate  # how well it detects its label, on held-out text
+    effect: Estimate  # nats that ablating it costs where it matters, beyond random features
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """`word`: survives, weakened or lost; absent where the parent has no such feature."""
+    """One of `WORDS`, and the child's shares of the parent's F1 and effect."""
 
     word: str
-    sentence: str
-    relative_f1: float
-    relative_effect: float  # NaN where it cannot be told
+    kept_f1: float = NAN
+    kept_effect: float = NAN  # NaN where the parent's own effect cannot be told from 0
 
 
-def judge_survival(
-    parent: Evidence,
-    child: Evidence,
-    *,
-    model: str,
-    parent_model: str = "BabyPython",
-    feature: str = "feature",
-) -> Verdict:
-    """The verdict on a parent's feature in a child model, with a sentence of its numbers.
+def judge_survival(parent: Evidence, child: Evidence) -> Verdict:
+    """What became of a parent's feature in a child.
 
-    survives: keeps `keep_f1` of the parent's F1 and `keep_effect` of its effect, whose interval
-    lies above 0. lost: F1 below `lost_f1` of the parent's, or F1 not kept and effect below
-    `lost_effect`. weakened: all between. If the parent's own effect cannot be told from 0 (or was
-    not measured) F1 alone decides, and the sentence says so. `model` and `parent_model` are names
-    in print.
+    absent: the parent's F1 is below `least_f1`, so there is nothing that could survive. survives:
+    the child keeps `keep_f1` of the F1 and `keep_effect` of the effect, whose interval lies above
+    0. lost: F1 below `lost_f1` of the parent's, or F1 not kept and effect below `lost_effect`.
+    weakened: all between. Where the parent's own effect cannot be told from 0, F1 alone decides.
     """
-    if not (np.isfinite(parent.f1) and np.isfinite(child.f1)):
-        raise FeatlibError(f"the F1 of {feature} in {parent_model} or {model} is missing")
-    if parent.f1 < BARS.least_f1:
-        sentence = (
-            f"{parent_model} has no {feature} that could survive in {model}: its best feature "
-            f"reaches F1 {_interval(parent.f1, parent.f1_low, parent.f1_high)}, below "
-            f"{BARS.least_f1:.2f}."
-        )
-        return Verdict("absent", sentence, float("nan"), float("nan"))
-    kept_f1 = child.f1 / parent.f1
-    causal = parent.effect_low > 0 and np.isfinite(child.effect)
-    kept_effect = child.effect / parent.effect if causal else float("nan")
-    detects = kept_f1 >= BARS.keep_f1
-    acts = not causal or (kept_effect >= BARS.keep_effect and child.effect_low > 0)
-    if detects and acts:
-        word = "survives"
-    elif kept_f1 < BARS.lost_f1 or (not detects and causal and kept_effect < BARS.lost_effect):
-        word = "lost"
-    else:
-        word = "weakened"
-    phrase = PHRASES[word]
-    found = (
-        f"In {model} the {feature} {phrase}: it detects its label with F1 "
-        f"{_interval(child.f1, child.f1_low, child.f1_high)}, {kept_f1:.0%} of the "
-        f"{parent.f1:.2f} in {parent_model}"
-    )
-    if causal:
-        cost = _interval(child.effect, child.effect_low, child.effect_high)
-        effect = (
-            f", and ablating it costs {cost} nats more than ablating random features, "
-            f"{kept_effect:.0%} of the {parent.effect:.2f} in {parent_model}"
-        )
-        if not child.effect_low > 0:
-            effect += ", an effect that cannot be told from none"
-    else:
-        effect = f"; its effect in {parent_model} cannot be told from none, so F1 alone decides"
-        if child.effect_low > 0:
-            cost = _interval(child.effect, child.effect_low, child.effect_high)
-            effect += f", though in {model} ablating it costs {cost} nats more than random features"
-    rule = ""
-    if np.isfinite(child.r):
-        counts = "counts" if child.r >= BARS.same_feature else "does not count"
-        rule = (
-            f" By correlation alone (r = {child.r:.2f}, the paper asks for "
-            f"{BARS.same_feature:.1f}) it {counts} as the same feature."
-        )
-    return Verdict(word, f"{found}{effect}.{rule}", float(kept_f1), float(kept_effect))
+    assert np.isfinite([parent.f1.value, child.f1.value]).all(), "an F1 is missing"
+    if parent.f1.value < BARS.least_f1:
+        return Verdict("absent")
+    f1 = child.f1.value / parent.f1.value
+    causal = parent.effect.low > 0 and np.isfinite(child.effect.value)
+    effect = child.effect.value / parent.effect.value if causal else NAN
+    detects = f1 >= BARS.keep_f1
+    if f1 < BARS.lost_f1 or (not detects and effect < BARS.lost_effect):
+        return Verdict("lost", f1, effect)
+    acts = not causal or (effect >= BARS.keep_effect and child.effect.low > 0)
+    return Verdict("survives" if detects and acts else "weakened", f1, effect)
 
 
-def give_reasons(verdicts: Mapping[str, Verdict]) -> str:
-    """A line for each child, and the rule; where the question does not arise, why."""
-    absent = _absent(verdicts)
-    if absent:
-        return absent.sentence
-    sentences = "\n".join(f"- {verdict.sentence}" for verdict in verdicts.values())
-    rule = (
-        f"Here a feature survives if it keeps {BARS.keep_f1:.0%} of its F1 and "
-        f"{BARS.keep_effect:.0%} of its effect; it is lost below {BARS.lost_f1:.0%} of its F1, or "
-        f"if its F1 is not kept and its effect falls below {BARS.lost_effect:.0%}; between them it "
-        "is weakened."
-    )
-    return f"{sentences}\n\n{rule}"
+def half_life(t: Sequence[float], value: Sequence[float]) -> float:
+    """The first t at which `value` has fallen to half of its first entry.
 
-
-def _absent(verdicts: Mapping[str, Verdict]) -> Verdict | None:
-    """The verdict that the parent has no such feature, if it is one."""
-    return next((verdict for verdict in verdicts.values() if verdict.word == "absent"), None)
-
-
-def open_answer(verdicts: Mapping[str, Verdict], *, feature: str = "feature") -> str:
-    """The first sentence of an answer: yes, no or in part, and which word holds for which child."""
-    words = {verdict.word for verdict in verdicts.values()}
-    if not words:
-        raise FeatlibError("no verdict given: judge at least one model")
-    if "absent" in words:
-        return "The question does not arise."
-    parts = []
-    for word, phrase in PHRASES.items():
-        models = [model for model, verdict in verdicts.items() if verdict.word == word]
-        if models:
-            parts.append(f"{phrase} in {listed(models)}")
-    opening = "Yes" if words == {"survives"} else "No" if words == {"lost"} else "In part"
-    return f"{opening}: the {feature} {listed(parts)}."
-
-
-def half_life(t: Sequence[float], value: Sequence[float], start: float | None = None) -> float:
-    """The first t at which `value` has fallen to half of `start` (its first entry unless told).
-
-    Linear between points, in units of `t` counted from its first entry; NaN if it never falls
-    that far, or if `start` is not positive: nothing can be halved then.
+    Linear between points, in units of `t` (ascending) counted from its first entry; NaN if it
+    never falls that far, or does not begin above 0: nothing can be halved then.
     """
     times, values = np.asarray(t, dtype=float), np.asarray(value, dtype=float)
-    if len(times) != len(values) or len(times) < 2 or (np.diff(times) <= 0).any():
-        raise FeatlibError("t and value must be two or more points of equal number, t ascending")
-    begin = values[0] if start is None else start
-    if not begin > 0:
-        return float("nan")
-    half = begin / 2
-    if values[0] <= half:
-        return 0.0
-    for at in range(1, len(times)):
-        if values[at] <= half:
-            along = (values[at - 1] - half) / (values[at - 1] - values[at])
-            return float(times[at - 1] + along * (times[at] - times[at - 1]) - times[0])
-    return float("nan")
-
-
-def _interval(value: float, low: float, high: float) -> str:
-    if np.isfinite(low) and np.isfinite(high):
-        return f"{value:.2f} ({low:.2f} to {high:.2f})"
-    return f"{value:.2f}"
-
-
-def listed(items: Sequence[str]) -> str:
-    """One, two and three."""
-    return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}"
+    half = values[0] / 2
+    below = np.flatnonzero(values <= half)
+    if not half > 0 or not len(below):
+        return NAN
+    at = below[0]
+    along = (values[at - 1] - half) / (values[at - 1] - values[at])
+    return float(times[at - 1] + along * (times[at] - times[at - 1]) - times[0])
 
 
 # --- what stands of the paper's claims ------------------------------------------------------------

@@ -33,17 +33,15 @@ threshold: float = 0.8  # correlation from which two features count as one
 bootstrap: int = 200  # resamples of documents for an interval
 
 # %%
-from IPython.display import Markdown
-
-from featlib.cases import answers
-from featlib.cases import case as case_run
-from featlib.cases import subjects as case_study
-from featlib.cases import tables as case_tables
-from featlib.chapter import start_chapter
-from featlib.family import PRINT_NAMES
+from featlib.cases.case import case_metrics, study_label
+from featlib.cases.tables import case_strips, context_table, text_table, verdicts_by_route
+from featlib.chapter import listed, prose, start_chapter
+from featlib.family import BASE, CODE, PRINT_NAMES
 from featlib.models import mistral as lm
 from featlib.run import needed
-from featlib.show import case_charts, charts
+from featlib.show import case_charts
+from featlib.show.figure import table
+from featlib.show.strips import token_strips
 from featlib.text import tokens as token_lib
 from featlib.text.labels import LABELS
 
@@ -61,19 +59,20 @@ token_texts = token_lib.token_strings(tokenizer, range(len(tokenizer)))
 # kinds of English; half of its documents choose the feature, the other half judges it.
 
 # %%
-case = case_run.study_label(
-    run_folder, p, "assignment", {"assignment": LABELS["assignment"]}, languages=("python", "lua")
+label = LABELS["assignment"]
+languages = [domain for domain in CODE if domain in label.find]
+case = study_label(
+    run_folder, p, "assignment", {"assignment": label}, languages=languages, reference=BASE
 )
-own = case.fits["assignment", "base"]
-charts.table(case_tables.text_table(case))
+own = case.fits["assignment", BASE]
+table(text_table(case))
 
 # %% [markdown]
 # ## The feature and its rivals
 
 # %% tags=["hide-input"]
-detectors = case_study.detector_table(case.fits)
 chapter.figure(
-    case_charts.detector_dots(detectors),
+    case_charts.detector_dots(case.detectors),
     name="detectors",
     caption="Detectors of assignment in each model: the best feature, the best rule that sees the "
     "token alone, the best neuron, a logistic probe on the residual stream, and random features "
@@ -83,7 +82,7 @@ chapter.figure(
         f"{PRINT_NAMES[m]} {fit.row()['f1']:.2f} (token rule {fit.row('token rule')['f1']:.2f})"
         for (_, m), fit in case.fits.items()
     ),
-    data=detectors,
+    data=case.detectors,
 )
 
 # %% [markdown]
@@ -93,7 +92,7 @@ chapter.figure(
 # tells assignments from other uses of *the same* token (AUROC; 0.5 is not at all).
 
 # %% tags=["hide-input"]
-charts.table(case_tables.context_table(case), digits=2)
+table(context_table(case), digits=2)
 
 # %% [markdown]
 # ## The same feature in four models
@@ -106,7 +105,7 @@ fates = case.fates[~case.fates["again"]]
 again = case.fates[case.fates["again"]].set_index("route")
 matched = fates[fates["route"] == "correlation"]
 chapter.figure(
-    case_tables.case_strips(case, "correlation", token_texts),
+    token_strips(**case_strips(case, "correlation", token_texts)),
     name="strips",
     caption="An assignment feature of BabyPython and its best match by correlation in the others.",
     alt="Correlation with BabyPython's feature: "
@@ -130,33 +129,45 @@ chapter.figure(
 )
 
 # %% tags=["hide-input"]
-charts.table(case_tables.verdicts_by_route(case, threshold=p.threshold))
+table(verdicts_by_route(case, threshold=p.threshold))
 
 # %% [markdown]
 # ## What was found, and what could be wrong
 
 # %% tags=["remove-input"]
-name = case_tables.feature_name("assignment", LABELS["assignment"])
-passing = [PRINT_NAMES[r.model] for r in matched.itertuples() if r.r_stream >= p.threshold]
-best = fates[fates["route"] == "labels"].set_index("model")["f1"]
-rule = own.row("token rule")["f1"]
-verdict = answers.write_short_answer(
-    case.fates, reference="base", feature=name, words=LABELS["assignment"].words
-)
-Markdown(
-    f"""\
-The best feature of BabyPython detects assignments with F1 {best["base"]:.2f}, where the rule that
-sees only the token reaches {rule:.2f}. In the other models' own dictionaries the best feature
-reaches {", ".join(f"{best[m]:.2f} in {PRINT_NAMES[m]}" for m in best.index if m != "base")}.
-By correlation on the common stream {len(passing)} of {len(matched)} models have a match that passes
-{p.threshold:g}{f" ({', '.join(passing)})" if passing else ""}; in the other autoencoders of
-BabyPython itself the best has r = {again.loc["correlation", "r_stream"]:.2f}.
+best = {m: fit.row()["f1"] for (_, m), fit in case.fits.items()}
+verdicts = case.judge("transfer")
+phrases = {"survives": "survives", "weakened": "is weakened", "lost": "is lost"}
+where = {word: [PRINT_NAMES[m] for m, v in verdicts.items() if v.word == word] for word in phrases}
+prose(
+    """\
+The best feature of {{ parent }} detects assignments with F1 {{ own | num }}, where the rule that
+sees only the token reaches {{ rule | num }}. In the other models' own dictionaries the best feature
+reaches {{ others | listed }}. By correlation on the common stream {{ passing | length }} of
+{{ n }} models have a match that passes {{ threshold }}{% if passing %} ({{ passing | listed }})
+{%- endif %}; in the other autoencoders of {{ parent }} itself the best has r = {{ again | num }}.
 
-{verdict}
+{% if fates %}
+By the rule of [chapter 9](09_exception) the feature itself, read in each model, {{ fates | listed
+}}: its F1 is {{ moved | listed }}.
+{% else %}
+By the rule of [chapter 9](09_exception) that is no feature that could survive.
+{% endif %}
 
-What could be wrong: {own.token_share:.0%} of the feature's variance is explained by the token. That
-it is found in a model says that the model knows this token well, and little about variables."""
+What could be wrong: {{ share | pct }} of the feature's variance is explained by the token. That it
+is found in a model says that the model knows this token well, and little about variables.""",
+    parent=PRINT_NAMES[BASE],
+    own=best[BASE],
+    rule=own.row("token rule")["f1"],
+    others=[f"{f1:.2f} in {PRINT_NAMES[m]}" for m, f1 in best.items() if m != BASE],
+    passing=[PRINT_NAMES[r.model] for r in matched.itertuples() if r.r_stream >= p.threshold],
+    n=len(matched),
+    threshold=p.threshold,
+    again=again.loc["correlation", "r_stream"],
+    fates=[f"{phrases[word]} in {listed(models)}" for word, models in where.items() if models],
+    moved=[f"{case.evidence('transfer', m).f1.value:.2f} in {PRINT_NAMES[m]}" for m in verdicts],
+    share=own.token_share,
 )
 
 # %% tags=["remove-input"]
-chapter.finish(case_run.case_metrics(case, "assignment", "case.assignment"))
+chapter.finish(case_metrics(case, "assignment", "case.assignment"))

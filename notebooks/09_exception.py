@@ -46,38 +46,22 @@ bootstrap: int = 200  # resamples of documents for an interval
 # %% tags=["hide-input"]
 import numpy as np
 import pandas as pd
-from IPython.display import Markdown
 
-from featlib.cases import (
-    answers,
-)
-from featlib.cases import (
-    case as case_run,
-)
-from featlib.cases import detectors as detectors_lib
-from featlib.cases import (
-    dictionaries as case_dictionaries,
-)
-from featlib.cases import (
-    elsewhere as case_elsewhere,
-)
-from featlib.cases import fit as case_lib
-from featlib.cases import (
-    series as case_sweeps,
-)
-from featlib.cases import (
-    subjects as case_study,
-)
-from featlib.cases import (
-    tables as case_tables,
-)
-from featlib.cases.text import CODE, languages_of
-from featlib.chapter import prose, start_chapter
-from featlib.family import DOMAIN_NAMES, MODELS, PRINT_NAMES
+from featlib.cases import edits, fit, series, tables
+from featlib.cases.case import case_metrics, study_label
+from featlib.cases.detectors import feature_scores
+from featlib.cases.text import languages_of
+from featlib.chapter import listed, prose, start_chapter
+from featlib.dictionaries.crosscoder import load_crosscoder
+from featlib.dictionaries.features import load_features
+from featlib.family import CODE, DOMAIN_NAMES, PRINT_NAMES
+from featlib.matching.owners import opinion_by_correlation
 from featlib.models import mistral as lm
 from featlib.params import check_choice
 from featlib.run import needed
-from featlib.show import case_charts, charts
+from featlib.show import case_charts
+from featlib.show.figure import fold, table
+from featlib.show.strips import token_strips
 from featlib.text import tokens as token_lib
 from featlib.text.labels import LABELS
 from featlib.verdicts import BARS
@@ -86,6 +70,13 @@ chapter = start_chapter("09_exception", globals())
 p, run_folder = chapter.params, chapter.run
 tokenizer = lm.load_tokenizer(needed(run_folder.tokenizer))
 token_texts = token_lib.token_strings(tokenizer, range(len(tokenizer)))
+
+
+def told(rows: pd.DataFrame, form: str) -> str:
+    """A clause for each row of a table of models, which may name its columns."""
+    clauses = ({**row, "name": PRINT_NAMES[row["model"]]} for row in rows.to_dict("records"))
+    return "; ".join(form.format(**clause) for clause in clauses)
+
 
 # %% [markdown]
 # ## What counts as an exception
@@ -97,13 +88,13 @@ token_texts = token_lib.token_strings(tokenizer, range(len(tokenizer)))
 # %%
 defined = dict(LABELS)  # a label of your own: defined["import"] = Label(..., {"python": find})
 check_choice("label", p.label, defined)
-group = defined[p.label].group  # labels of one group are fitted side by side
-labels = {
+own_label = defined[p.label]
+labels = {  # those of one group are fitted side by side
     name: what
     for name, what in defined.items()
-    if name == p.label or (group and what.group == group)
+    if name == p.label or own_label.group == what.group != ""
 }
-charts.table(pd.DataFrame([{"label": n, "a token is": w.meaning} for n, w in labels.items()]))
+table(pd.DataFrame([{"label": n, "a token is": w.meaning} for n, w in labels.items()]))
 
 # %% [markdown]
 # To study something else, name another label of `featlib.text.labels` (`-p label assignment`), or
@@ -115,17 +106,23 @@ charts.table(pd.DataFrame([{"label": n, "a token is": w.meaning} for n, w in lab
 # autoencoder was trained on. A file that does not parse is left out and counted.
 
 # %% tags=["hide-input"]
-languages = languages_of(labels[p.label], p.model)
-case = case_run.study_label(run_folder, p, p.label, labels, languages=languages, reference=p.model)
-charts.table(case_tables.text_table(case))
+languages = languages_of(own_label, p.model)
+case = study_label(run_folder, p, p.label, labels, languages=languages, reference=p.model)
+table(tables.text_table(case))
 
 # %% [markdown]
 # Whole documents are dealt into two halves: one to choose on, one to judge on.
 
 # %% tags=["hide-input"]
-name = case_tables.feature_name(p.label, labels[p.label])
+name = own_label.called or f"{p.label.replace('_', ' ')} feature"
 parent = PRINT_NAMES[case.reference]
-charts.table(case_tables.halves_table(case))
+halves = {}
+for half, at in (("selection", case.stream.selection), ("test", case.stream.test)):
+    halves[half] = {"documents": len(np.unique(case.stream.documents[at])), "tokens": int(at.sum())}
+    for key, stream in case.streams.items():
+        labelled = int((stream.mask & getattr(stream, half)).sum())
+        halves[half][f"labelled {key.replace('_', ' ')}"] = labelled
+table(pd.DataFrame(halves).reset_index(names=""))
 
 # %% [markdown]
 # ## Finding the feature
@@ -136,18 +133,14 @@ charts.table(case_tables.halves_table(case))
 # (95%) resample whole documents.
 
 # %% tags=["hide-input"]
-detectors = case_study.detector_table(case.fits)
-best = detectors[detectors["detector"] == "feature"]
+best = case.detectors[case.detectors["detector"] == "feature"]
 own = case.fits[p.label, case.reference]
 chapter.figure(
     case_charts.label_dots(best),
     name="labels",
     caption="F1 of the best feature for each label, in each model.",
     alt=f"F1 of the best feature in {parent}: "
-    + "; ".join(
-        f"{row.label.replace('_', ' ')} {row.f1:.2f}"
-        for row in best[best["model"] == case.reference].itertuples()
-    ),
+    + told(best[best["model"] == case.reference], "{label} {f1:.2f}"),
     data=best,
 )
 
@@ -157,7 +150,7 @@ chapter.figure(
 # features that fire about as often.
 
 # %% tags=["hide-input"]
-rivals = detectors[detectors["label"] == p.label]
+rivals = case.detectors[case.detectors["label"] == p.label]
 chapter.figure(
     case_charts.detector_dots(rivals),
     name="detectors",
@@ -174,10 +167,10 @@ chapter.figure(
 # members does. Which words the single feature takes and which it misses, in the test half:
 
 # %% tags=["hide-input"]
-said = detectors_lib.feature_scores(case.subjects[case.reference].features, case.feature)
-tally = case_lib.tally_tokens(said > own.threshold, case.stream, token_texts, top=8)
+said = feature_scores(own.subject.features, case.feature)
+tally = fit.tally_tokens(said > own.threshold, case.stream, token_texts, top=8)
 tally = tally.assign(token=[repr(token) for token in tally["token"]])
-charts.table(tally.rename(columns=lambda column: column.replace("_", " ")))
+table(tally.rename(columns=lambda column: column.replace("_", " ")))
 
 # %% [markdown]
 # ## Token or context?
@@ -190,17 +183,14 @@ charts.table(tally.rename(columns=lambda column: column.replace("_", " ")))
 # context; the labels *type* and *message* cannot be told from the token.
 
 # %% tags=["hide-input"]
-about_tokens = case_tables.context_table(case)
-charts.table(about_tokens, digits=2)
+table(tables.context_table(case), digits=2)
 
 # %% [markdown]
 # These features, of all that detect the label somewhat, need most of the context:
 
 # %% tags=["hide-input"]
-needing = case_lib.rank_context_features(
-    case.subjects[case.reference].features, case.stream, among=60, top=5
-)
-charts.table(
+needing = fit.rank_context_features(own.subject.features, case.stream, among=60, top=5)
+table(
     needing[["feature", "f1", "token_share", "within_tokens_test"]].rename(
         columns={
             "f1": "F1 (selection)",
@@ -241,10 +231,7 @@ chapter.figure(
     "(above), and what ablating it costs at labelled tokens, beyond random features (below). "
     f"*{parent}, again*: the other autoencoders of the same model.",
     alt="Best feature by labels: "
-    + "; ".join(
-        f"{PRINT_NAMES[row.model]} F1 {row.f1:.2f}, effect {row.effect:.2f}"
-        for row in labelled.itertuples()
-    )
+    + told(labelled, "{name} F1 {f1:.2f}, effect {effect:.2f}")
     + f". Other autoencoders of {parent}: F1 {again.loc['labels', 'f1']:.2f}, best r "
     f"{again.loc['correlation', 'r_stream']:.2f}.",
     data=case.fates,
@@ -254,15 +241,16 @@ chapter.figure(
 # The verdicts side by side, with the number that each rests on:
 
 # %% tags=["hide-input"]
-opinion = case_tables.ask_crosscoder(case, run_folder) if p.control_crosscoder else None
-charts.table(case_tables.verdicts_by_route(case, threshold=p.threshold, opinion=opinion))
-
-# %% tags=["remove-input"]
-Markdown(
-    "*By the crosscoder:* " + opinion.sentence(0.5)
-    if opinion
-    else "No crosscoder was trained in this run; with `control_crosscoder: true` one is."
-)
+opinion = None
+if p.control_crosscoder:
+    opinion = opinion_by_correlation(
+        load_crosscoder(needed(run_folder.crosscoder)),
+        load_features(needed(run_folder.crosscoder_features)),
+        load_features(needed(run_folder.features(case.reference, own.subject.seed))),
+        case.feature,
+        parent=case.reference,
+    )
+table(tables.verdicts_by_route(case, threshold=p.threshold, opinion=opinion))
 
 # %% tags=["hide-input"]
 verdict_table = case.fates.assign(
@@ -270,8 +258,8 @@ verdict_table = case.fates.assign(
     route=case.fates["route"].map(case_charts.ROUTE_NAMES),
     feature=case.fates["feature"].where(case.fates["route"] != "transfer", case.feature),
 )[["model", "route", "feature", "r", "r_stream", "f1", "precision", "recall", "effect"]]
-full = charts.table(verdict_table.rename(columns={"r_stream": "r, common stream"}), digits=2)
-charts.fold(full, "Every counterpart in full")
+full = table(verdict_table.rename(columns={"r_stream": "r, common stream"}), digits=2)
+fold(full, "Every counterpart in full")
 
 # %% [markdown]
 # ## The same text, four models
@@ -283,11 +271,10 @@ charts.fold(full, "Every counterpart in full")
 # %% tags=["hide-input"]
 matched = fates[fates["route"] == "correlation"]
 chapter.figure(
-    case_tables.case_strips(case, "correlation", token_texts),
+    token_strips(**tables.case_strips(case, "correlation", token_texts)),
     name="strips",
     caption=f"The {name} of {parent} and its best match by correlation in the other models.",
-    alt="Correlation with the feature: "
-    + "; ".join(f"{PRINT_NAMES[row.model]} {row.r:.2f}" for row in matched.itertuples()),
+    alt="Correlation with the feature: " + told(matched, "{name} {r:.2f}"),
 )
 
 # %% [markdown]
@@ -295,11 +282,10 @@ chapter.figure(
 
 # %% tags=["hide-input"]
 chapter.figure(
-    case_tables.case_strips(case, "labels", token_texts),
+    token_strips(**tables.case_strips(case, "labels", token_texts)),
     name="strips-labels",
     caption="The same text under each model's own best feature for the label.",
-    alt="F1 of these features: "
-    + "; ".join(f"{PRINT_NAMES[row.model]} {row.f1:.2f}" for row in labelled.itertuples()),
+    alt="F1 of these features: " + told(labelled, "{name} {f1:.2f}"),
 )
 
 # %% [markdown]
@@ -311,34 +297,44 @@ chapter.figure(
 # best feature of each model's own and the rule that sees the token alone.
 
 # %% tags=["hide-input"]
-others = [lang for lang in CODE if lang in labels[p.label].find and lang not in languages]
-abroad, shown = pd.DataFrame(), None
+others = [lang for lang in CODE if lang in own_label.find and lang not in languages]
+abroad, shown, where = pd.DataFrame(), None, ""
 if others:
     where = DOMAIN_NAMES[others[0]]
-    abroad = case_elsewhere.detect_elsewhere(run_folder, case, labels[p.label], others[0], p)
+    abroad = series.detect_elsewhere(run_folder, case, own_label, others[0], p)
 if len(abroad):
-    by_detector = abroad.set_index(["detector", "model"])["f1"]
+    tried = abroad[abroad["detector"] != series.RULE]
     shown = chapter.figure(
-        case_charts.detector_dots(abroad, order=case_elsewhere.DETECTORS),
+        case_charts.detector_dots(abroad, order=series.DETECTORS),
         name="elsewhere",
-        caption=f"Detectors of the same label in {where} ({int(abroad['n_labelled'].iloc[0])} "
-        "labelled tokens in the test half).",
-        alt=f"F1 in {where}. "
-        + " ".join(
-            f"{who}: " + "; ".join(f"{PRINT_NAMES[m]} {v:.2f}" for m, v in by_detector[who].items())
-            for who in (case_elsewhere.SAME, case_elsewhere.BEST)
-            if who in by_detector.index
-        ),
+        caption=f"Detectors of the same label in {where} ({abroad['n_labelled'][0]} labelled "
+        "tokens in the test half).",
+        alt=f"F1 in {where}: " + told(tried, "{detector} in {name} {f1:.2f}"),
         data=abroad,
     )
 shown
 
 # %% tags=["remove-input"]
-Markdown(
-    case_elsewhere.say_elsewhere(abroad, where)
-    if others
-    else "This label is read in no other language."
-)
+found = {}  # by detector: the models in which it finds the label
+if len(abroad):
+    enough = abroad[abroad["f1"] >= BARS.least_f1].groupby("detector")["model"]
+    found = {detector: [PRINT_NAMES[m] for m in models] for detector, models in enough}
+prose(
+    """\
+{% if not few %}
+There is no other language that this label reads and in which enough tokens have it.
+{% else %}
+{% if carried %}
+The feature detects the label in {{ where }} too, in {{ carried | listed }}.
+{% else %}
+In no model does the feature detect the label in {{ where }}: it stands for words of its language.
+{% endif %}
+Models with a feature of their own for it: {{ native | listed if native else "none" }}.
+{{ "With %d labelled tokens in the test half this is a hint, no more." % few if few < bar }}
+{% endif %}""",
+    where=where, carried=found.get(series.SAME), native=found.get(series.BEST),
+    few=abroad["n_labelled"][0] if len(abroad) else 0, bar=BARS.few_labelled,
+)  # fmt: skip
 
 # %% [markdown]
 # ## Cause: what happens without it
@@ -356,17 +352,14 @@ effects = pd.concat(
         case.effects[case.effects["route"] == "transfer"],
     ]
 )
-at = effects[effects["region"] == "at"].set_index(["model", "who"])["delta"]
+at = effects[effects["region"] == "at"].pivot(index="model", columns="who", values="delta")
 chapter.figure(
     case_charts.ablation_dots(effects),
     name="ablation",
     caption=f"Change of loss when the {name} of {parent} is ablated in each model, in nats a "
     "token. All panels have one scale.",
     alt="Ablating the feature costs at labelled tokens: "
-    + "; ".join(
-        f"{PRINT_NAMES[m]} {at[m, 'feature']:.2f} nats (random {at[m, 'random']:.2f})"
-        for m in effects["model"].unique()
-    ),
+    + told(at.reset_index(), "{name} {feature:.2f} nats (random {random:.2f})"),
     data=effects,
 )
 
@@ -375,8 +368,10 @@ chapter.figure(
 # that one token only. Against the whole model, run through TransformerBridge with a hook:
 
 # %% tags=["hide-input"]
-gap = case_tables.check_by_bridge(case, run_folder)
-Markdown(f"The two ways differ by at most {gap:.1e} nats on any token of four blocks.")
+prose(
+    "The two ways differ by at most {{ '%.1e' % gap }} nats on any token of four blocks.",
+    gap=tables.check_by_bridge(case, run_folder),
+)
 
 # %% [markdown]
 # ## Another autoencoder, another feature
@@ -384,13 +379,28 @@ Markdown(f"The two ways differ by at most {gap:.1e} nats on any token of four bl
 # The feature comes from one autoencoder. The others of the same model have one for the label too,
 # and each can be asked the same: does it still detect the label in the other models, and what does
 # ablating it cost at labelled tokens? (No random features are taken off here; theirs are near 0.)
+# Features that detect alike can write differently: a verdict rests most safely on detection, and
+# what removing costs depends on which feature one happens to hold.
 
 # %% tags=["hide-input"]
-compared = case_dictionaries.compare_dictionaries(case, p)
-charts.table(case_dictionaries.dictionary_table(compared))
+compared = series.compare_dictionaries(case, p)
+cells = [f"F1 {r.f1:.2f}, {r.effect:.2f} nats".replace("-", "−") for r in compared.itertuples()]
+by_model = compared.assign(cell=cells).pivot(
+    index=["autoencoder", "feature"], columns="model", values="cell"
+)
+table(by_model[list(case.subjects)].rename(columns=PRINT_NAMES).reset_index())
 
 # %% tags=["remove-input"]
-Markdown(case_dictionaries.say_dictionaries(compared, reference=case.reference))
+f1 = compared.pivot(index="autoencoder", columns="model", values="f1")
+enough = f1.ge(BARS.keep_f1 * f1[case.reference], axis=0).all(axis=1)
+missed = compared.groupby("autoencoder")["effect_low"].min() > 0
+prose(
+    """\
+In {{ kept }} of {{ n }} autoencoders of {{ parent }} the best feature keeps {{ bar | pct }} of its
+F1 or more in every other model; in {{ acts }} of {{ n }} every model predicts worse without it, the
+interval of the cost lying above 0.""",
+    parent=parent, kept=enough.sum(), acts=missed.sum(), n=len(f1), bar=BARS.keep_f1,
+)  # fmt: skip
 
 # %% [markdown]
 # ## Steering
@@ -401,26 +411,24 @@ Markdown(case_dictionaries.say_dictionaries(compared, reference=case.reference))
 # their like.
 
 # %% tags=["hide-input"]
-vocabulary = case_study.related_vocabulary(defined[p.label], token_texts, case.stream)
-steered = case_study.steer_subjects(
-    case.counterparts("transfer"),
-    vocabulary,
-    case.text.documents,
-    doses=(0.0, 1.0, 2.0, 4.0),
-    seed=p.seed,
-)
-pull = steered[steered["dose"] == 2.0].set_index(["model", "who"])["probability"]
-rest = steered[steered["dose"] == 0.0].set_index(["model", "who"])["probability"]
+vocabulary = edits.related_vocabulary(own_label, token_texts, case.stream)
+steered = pd.concat(
+    edits.steering_effects(
+        found.subject, found.feature, vocabulary, case.text.documents,
+        doses=(0.0, 1.0, 2.0, 4.0), seed=p.seed,
+    )
+    for found in case.counterparts("transfer")
+)  # fmt: skip
+feature = steered[(steered["who"] == "feature") & steered["dose"].isin([0.0, 2.0])]
+pull = feature.assign(dose=np.where(feature["dose"] > 0, "twice", "none"))
+pull = pull.pivot(index="model", columns="dose", values="probability").reset_index()
 chapter.figure(
     case_charts.steering_lines(steered),
     name="steering",
     caption=f"Change in the probability of {len(vocabulary)} related tokens, at random places of "
     "the text, as the feature is added (solid), or random features by the same amount (dashed).",
     alt="Probability of related tokens without the feature and at twice its usual strength: "
-    + "; ".join(
-        f"{PRINT_NAMES[m]} {rest[m, 'feature']:.2%} to {pull[m, 'feature']:.2%}"
-        for m in steered["model"].unique()
-    ),
+    + told(pull, "{name} {none:.2%} to {twice:.2%}"),
     data=steered,
 )
 
@@ -433,24 +441,17 @@ chapter.figure(
 # label, chosen anew at every $t$ on the selection half.
 
 # %% tags=["hide-input"]
-series = case_run.code_series(case, p)
-diluted = case_run.follow_merge(case, series, run_folder, p)
-lives = case_sweeps.half_lives(diluted)
+diluted = series.follow_merge(case, p)
+lives = series.half_lives(diluted)
 sweep = pd.read_parquet(needed(run_folder.table("merge_sweep")))
 accuracy = sweep[(sweep["method"] == p.merge_method) & (sweep["domain"] != "babylm")]
-
-
-def say(table: pd.DataFrame, measure: str, unit: str, route: str = "transfer") -> str:
-    return case_tables.describe_half_life(table, route, measure, unit)
-
-
 chapter.figure(
     case_charts.dose_response(diluted, accuracy, t=p.merge_t),
     name="dose-response",
     caption="F1 of the feature and what ablating it costs at labelled tokens as the merge goes "
     "from Lua to TinyStories, with 95% intervals; below, next-token accuracy. The rule marks the "
     "merge of this run.",
-    alt=f"By transfer {say(lives, 'f1', 't')}; {say(lives, 'effect', 't')}.",
+    alt="From Lua to TinyStories: " + told(lives, "{measure} by {route} {start:.2f} to {end:.2f}"),
     data=diluted,
 )
 
@@ -460,37 +461,97 @@ chapter.figure(
 # The same along each fine-tune, from BabyPython on: does the feature fade at once, or slowly?
 
 # %% tags=["hide-input"]
-along = case_run.follow_fine_tunes(case, series, run_folder, p)
-fade = {child: case_sweeps.half_lives(part) for child, part in along.groupby("model", sort=False)}
+along = series.follow_fine_tunes(case, run_folder, p)
+fades = series.half_lives(along[along["route"] == "transfer"])
 chapter.figure(
     case_charts.fading(along),
     name="fading",
     caption="F1 and causal effect, by transfer, at checkpoints of both fine-tunes.",
-    alt="; ".join(
-        f"{PRINT_NAMES[child]}: {say(table, 'f1', 'share of steps')}"
-        for child, table in fade.items()
-    ),
+    alt="By transfer: " + told(fades, "{measure} in {name} {start:.2f} to {end:.2f}"),
     data=along,
 )
+
+# %% [markdown]
+# Where F1 and the effect have fallen to half of what they were: at which $t$ of the merge, after
+# which share of a fine-tune (empty where that happens nowhere).
+
+# %% tags=["hide-input"]
+lives = pd.concat([lives, fades]).replace({"f1": "F1"}).rename(columns={"half_life": "halved at"})
+table(lives.assign(model=lives["model"].map(PRINT_NAMES)), digits=2)
 
 # %% [markdown]
 # ## The answer
 
 # %% tags=["remove-input"]
+phrases = {"survives": "survives", "weakened": "is weakened", "lost": "is lost"}
+verdicts, dictionaries = case.judge("transfer"), case.judge("labels")
+words = {verdict.word for verdict in verdicts.values()}
+where = {word: [PRINT_NAMES[m] for m, v in verdicts.items() if v.word == word] for word in phrases}
+moved = {m: case.evidence("transfer", m) for m in verdicts}
+origin = case.evidence("labels", case.reference)
+facts = {
+    "name": name, "parent": parent, "names": PRINT_NAMES, "bars": BARS, "phrases": phrases, "p": p,
+    "origin": origin, "moved": moved, "absent": "absent" in words,
+    "r": matched.set_index("model")["r_stream"], "again": again["r_stream"]["correlation"],
+}  # fmt: skip
 prose(
-    "{{ answer }}",
+    """\
+{% if absent %}
+The question does not arise. {{ parent }} has no {{ name }} that could survive: its best feature
+reaches F1 {{ origin.f1 | num }}, below {{ bars.least_f1 | num }}.
+{% else %}
+{{ opening }}: the {{ name }} {{ fates | listed }}. Read in each model, the same direction finds
+{{ words }} with F1 {{ origin.f1.value | num }} in {{ parent }}, {{ scores | listed }}
+{{- ", and each predicts worse without it" if needed }};
+{{ "and" if r[last] >= p.threshold else "but" }} the dictionary of {{ names[last] }} has
+{{ "it too, with" if r[last] >= p.threshold else "nothing closer to it than" }} r =
+{{ r[last] | num }} (between two dictionaries of {{ parent }} itself: {{ again | num }}).
+{% endif %}""",
     glue="short-answer",  # the front page shows it again
-    answer=answers.write_short_answer(
-        case.fates, reference=case.reference, feature=name, words=labels[p.label].words
-    ),
-)
+    **facts, words=own_label.words, last=list(verdicts)[-1],
+    opening="Yes" if words == {"survives"} else "No" if words == {"lost"} else "In part",
+    fates=[f"{phrases[word]} in {listed(models)}" for word, models in where.items() if models],
+    scores=[f"{e.f1.value:.2f} in {PRINT_NAMES[m]}" for m, e in moved.items()],
+    needed=all(e.effect.low > 0 for e in (origin, *moved.values())),
+)  # fmt: skip
 
 # %% [markdown]
 # Model by model, and the rule behind the words:
 
-# %% tags=["remove-input", "answer"]
-verdicts = answers.judge_models(case.fates, reference=case.reference, feature=name)
-Markdown(answers.write_reasons(case.fates, reference=case.reference, feature=name))
+# %% tags=["remove-input"]
+prose(
+    """\
+{% if not absent %}
+{% for m, v in verdicts.items() %}
+- In {{ names[m] }} the {{ name }} {{ phrases[v.word] }}: F1 {{ moved[m].f1 | num }},
+  {{ v.kept_f1 | pct }} of the {{ origin.f1.value | num }} in {{ parent }}; ablating it costs
+  {{ moved[m].effect | num }} nats more than ablating random features
+{{- ", " ~ v.kept_effect | pct ~ " of those in " ~ parent if origin.effect.low > 0 }}
+{{- ", a cost that cannot be told from none" if not moved[m].effect.low > 0 }}. Its best match by
+  correlation (r = {{ r[m] | num }}) {{ "counts" if r[m] >= p.threshold else "does not count" }} as
+  the same feature.
+{% endfor %}
+{% endif %}
+
+A feature survives if it keeps {{ bars.keep_f1 | pct }} of its F1 and {{ bars.keep_effect | pct }}
+of its effect, which must lie above 0; it is lost below {{ bars.lost_f1 | pct }} of its F1, or if
+its F1 is not kept and its effect falls below {{ bars.lost_effect | pct }}; between them it is
+weakened.
+{% if not origin.effect.low > 0 %}
+Its effect in {{ parent }} cannot be told from none, so here F1 alone decides.
+{% endif %}
+
+{% if not absent %}
+All this is by transfer: the same feature, read in each model. Judged by the best feature of each
+model's own autoencoders it {{ own | listed }}; the other autoencoders of {{ parent }} itself reach
+F1 {{ ceiling | num }}.
+{% endif %}""",
+    **facts, verdicts=verdicts, ceiling=again["f1"]["labels"],
+    own=[
+        f"{phrases.get(v.word)} in {PRINT_NAMES[m]} (F1 {case.evidence('labels', m).f1.value:.2f})"
+        for m, v in dictionaries.items()
+    ],
+)  # fmt: skip
 
 # %% [markdown]
 # ## What was found, and what could be wrong
@@ -503,52 +564,48 @@ Markdown(answers.write_reasons(case.fates, reference=case.reference, feature=nam
 # dictionaries the trials gave harsher verdicts. Every route is printed above.
 
 # %% tags=["remove-input"]
-keywords = case_tables.say_keywords(case)
-code = answers.listed([DOMAIN_NAMES[language] for language in languages])
-by = fates.set_index(["route", "model"])
-moved = [m for m in MODELS if ("transfer", m) in by.index]
-low_r = [m for m in moved if by.loc[("correlation", m), "r_stream"] < p.threshold]
-Markdown(
-    f"""\
-Feature {case.feature} of {parent} detects the label with F1 {own.row()["f1"]:.2f}
-({own.row()["f1_low"]:.2f} to {own.row()["f1_high"]:.2f}). The token's identity explains
-{own.token_share:.0%} of its variance, and a rule that sees the token alone reaches F1
-{own.row("token rule")["f1"]:.2f}. {
-        "The rule does about as well, so this is a feature that recognises words"
-        if own.row("token rule")["f1"] >= min(own.row()["f1_low"], 0.95 * own.row()["f1"])
-        else "The feature is better than the rule, so it uses the context"
-    };
-calling it an understanding of exceptions would say more than was shown.{keywords}
+rule, wide = own.row("token rule")["f1"], case.fits.get(("exception_keyword", case.reference))
+bound = 0.0  # F1 for all four keywords of a detector of this label alone, and of all of it
+if wide and p.label == "exception_header":
+    four = case.streams["exception_keyword"]
+    part, whole = case.stream.mask & four.test, four.mask & four.test
+    bound = 2 * (part & whole).sum() / (part.sum() + whole.sum())
+prose(
+    """\
+Feature {{ own.feature }} of {{ parent }} detects the label with F1 {{ origin.f1 | num }}. The
+token's identity explains {{ own.token_share | pct }} of its variance, and a rule that sees the
+token alone reaches F1 {{ rule | num }}. {% if rule >= as_well %}The rule does about as well, so
+this is a feature that recognises words{% else %}The feature is better than the rule, so it uses the
+context{% endif %}; calling it an understanding of exceptions would say more than was shown.
+{% if bound %}
+For all four keywords, `try` and `finally` included, the best single feature in {{ searched }}
+autoencoders reaches F1 {{ wide.row()["f1"] | num }}, and a set of {{ wide.members | length }}
+features {{ wide.row("feature set")["f1"] | num }}; a feature of the exception header alone, and of
+all of it, would reach {{ bound | num }}. After `raise` and `except` comes a name, after `try` a
+colon: who predicts the next token need not treat them as one thing.
+{% endif %}
 
-By correlation, {len(low_r)} of {len(moved)} models have no feature that passes {p.threshold:g};
-in the other autoencoders of {parent} itself the best has r =
-{again.loc["correlation", "r_stream"]:.2f}, which is about what a model in which nothing had
-changed would show. Transferred, the very same feature detects the
-label with F1 """
-    + ", ".join(f"{by.loc[('transfer', m), 'f1']:.2f} in {PRINT_NAMES[m]}" for m in moved)
-    + f""".
-In the merge, by transfer, {say(lives, "f1", "t")}, and {say(lives, "effect", "t")}; by labels
-{say(lives, "f1", "t", "labels")}. Along the fine-tunes """
-    + "; ".join(
-        f"({PRINT_NAMES[child]}) {say(table, 'f1', 'share of steps')}"
-        for child, table in fade.items()
-    )
-    + f""".
+By correlation, {{ misses }} of {{ r | length }} models have no feature that passes
+{{ p.threshold }}; in the other autoencoders of {{ parent }} itself the best has r =
+{{ again | num }}, which is about what a model in which nothing had changed would show.
 
-What could be wrong: the labelled tokens are few ({own.n_labelled} in the test half), and the
+What could be wrong: the labelled tokens are few ({{ own.n_labelled }} in the test half), and the
 documents fewer, so the intervals are wide. Transfer asks whether the child still computes what
 the parent's feature reads, in the parent's units; it cannot see a feature that moved elsewhere. A
-child's own autoencoder was trained on the child's own text, in which {code} may be rare, and
-may give the feature no place although the model has it. And thresholds are thresholds:
-{BARS.keep_f1:.0%} and {BARS.lost_f1:.0%} are stated, not derived."""
-)
+child's own autoencoder was trained on the child's own text, in which {{ code | listed }} may be
+rare, and may give the feature no place although the model has it. And the bars between the words
+are stated, not derived.""",
+    **facts, own=own, rule=rule, wide=wide, bound=bound,
+    as_well=min(origin.f1.low, BARS.as_well * origin.f1.value),
+    searched=len(case.dictionaries[case.reference]), misses=(facts["r"] < p.threshold).sum(),
+    code=[DOMAIN_NAMES[language] for language in languages],
+)  # fmt: skip
 
 # %% tags=["remove-input"]
 metrics = {}
-if group:
-    for key in labels:
-        short = key.removeprefix(group).strip("_") or "any"
-        metrics |= case_run.case_metrics(case, key, f"case.{group}.{short}")
-else:
-    metrics |= case_run.case_metrics(case, p.label, f"case.{p.label}")
-chapter.finish(metrics, verdicts={model: v.word for model, v in verdicts.items()})
+for key, what in labels.items():
+    short = key.removeprefix(what.group).strip("_") or "any"
+    metrics |= case_metrics(
+        case, key, f"case.{what.group}.{short}" if what.group else f"case.{key}"
+    )
+chapter.finish(metrics, verdicts={PRINT_NAMES[m]: v.word for m, v in verdicts.items()})

@@ -1,12 +1,11 @@
-"""What a feature does to the model: ablate it, replace it by its mean, add more of it.
+"""What a feature does to the model: ablate it, or add more of it, and read the predictions.
 
 A feature j acts on the MLP's activations h (`blocks.0.mlp.hook_post`, raw) along its decoder row:
 its contribution is a_j W_dec[j] / scale, with a_j its activation on scaled input. Every edit moves
 h along that row alone, so that the autoencoder's error stays as it is:
 
     ablate   h - a_j W_dec[j] / scale
-    replace  h + (value - a_j) W_dec[j] / scale
-    add      h + value W_dec[j] / scale
+    steer    h + dose W_dec[j] / scale
 
 Two ways to the same numbers. `edited_losses` runs the whole model with one hook function, through
 TransformerBridge or on the plain Hugging Face model (4 times faster): it assumes nothing about the
@@ -17,143 +16,70 @@ milliseconds instead of a forward pass, so that controls and dose-response curve
 The tests hold all three against one another.
 
 An edit at position p changes the prediction made at p, of token p + 1, and no other. A feature
-that fires on ` raise` therefore cannot change how well ` raise` itself is predicted.
+that fires on ` raise` therefore cannot change how well ` raise` itself is predicted. Every effect
+stands beside that of random features which fire about as often, since ablating anything costs
+something.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor, nn
 from transformers import MistralForCausalLM
 
-from featlib import FeatlibError
-from featlib.cases.detectors import feature_scores
-from featlib.dictionaries.activations import HOOK_NAME, check_ids, hooked_module
-from featlib.dictionaries.features import FeatureActivations
+from featlib.cases.detectors import LabelledStream, Resampled, as_estimate, feature_scores
+from featlib.cases.rivals import similar_features
+from featlib.cases.subjects import Subject
 from featlib.dictionaries.sae import SparseAutoencoder
+from featlib.estimate import Estimate
+from featlib.models.forward import edited, hooked_module, run_blocks
+from featlib.text.labels import Label, find_vocabulary
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
 
 LOGITS_AT_ONCE = 2**23  # elements: bounds memory
+REGIONS = ("at", "labelled", "after", "elsewhere", "firing")
+STEERED = 1_000  # tokens at which a feature is added
+STEERED_RANDOM = 3  # random features beside it
+STEERED_BOOT = 100  # resamples of documents
+FOLLOWERS = 20  # token ids that follow the label
 
 
-@dataclass(frozen=True)
-class Edit:
-    """One change to one feature; `value` in units of its activation (scaled input)."""
-
-    feature: int
-    kind: Literal["ablate", "replace", "add"] = "ablate"
-    value: float = 0.0
+def ablate(hidden: Tensor, sae: SparseAutoencoder, feature: int) -> Tensor:
+    """The hook function: raw activations [..., d_in] without what `feature` adds, same shape."""
+    only = sae.only([feature])
+    return hidden - only.encode(hidden * sae.scale) @ only.W_dec / sae.scale
 
 
-def edit_activations(hidden: Tensor, sae: SparseAutoencoder, edit: Edit) -> Tensor:
-    """The one hook function: raw activations [..., d_in] with `edit` made, same shape."""
-    only = sae.only([edit.feature])
-    if edit.kind == "add":
-        change = torch.full_like(hidden[..., :1], edit.value)
-    else:
-        value = edit.value if edit.kind == "replace" else 0.0
-        change = value - only.encode(hidden * sae.scale)
-    return hidden + change @ only.W_dec / sae.scale
-
-
-@torch.no_grad()
 def edited_losses(
     model: TransformerBridge | MistralForCausalLM,
     ids: np.ndarray,
-    sae: SparseAutoencoder,
-    edit: Edit | None = None,
-    *,
-    batch_size: int = 16,
+    change: Callable[[Tensor], Tensor] | None = None,
 ) -> np.ndarray:
-    """Loss of each predicted token with `edit` made at every position: [blocks, context - 1] nats.
+    """Loss of each predicted token with `change` made at every position: [blocks, context - 1].
 
-    `model` is a TransformerBridge (`featlib.language_model.open_bridge`), whose hook point is
-    used by name, or a Hugging Face model, whose module there gets a plain hook. No edit: the
-    model's own losses. float32; a model of any depth.
+    In nats, float32; a model of any depth, through its bridge or plain.
     """
-    check_ids(ids)
-    parts = []
-    for start in range(0, len(ids), batch_size):
-        batch = torch.from_numpy(ids[start : start + batch_size].astype(np.int64))
-        batch = batch.to(next(model.parameters()).device)
-        logits = _run_hooked(model, batch, sae, edit)[:, :-1].float()
+
+    def read(batch: Tensor) -> Tensor:
+        with edited(model, change):
+            found = model(batch)
+        logits = getattr(found, "logits", found)[:, :-1].float()
         loss = nn.functional.cross_entropy(
             logits.flatten(0, 1), batch[:, 1:].flatten(), reduction="none"
         )
-        parts.append(loss.view(len(batch), -1).cpu().numpy())
-    return np.concatenate(parts)
+        return loss.view(len(batch), -1).cpu()
 
-
-def _run_hooked(model: Any, batch: Tensor, sae: SparseAutoencoder, edit: Edit | None) -> Tensor:
-    """Logits [batch, pos, vocab] with the hook in place."""
-
-    def change(hidden: Tensor) -> Tensor:
-        return hidden if edit is None else edit_activations(hidden, sae, edit)
-
-    if hasattr(model, "run_with_hooks"):
-        hooks = [(HOOK_NAME, lambda hidden, hook: change(hidden))]
-        return model.run_with_hooks(batch, return_type="logits", fwd_hooks=hooks)
-    handle = hooked_module(model).register_forward_pre_hook(lambda _, args: (change(args[0]),))
-    try:
-        return model(input_ids=batch, use_cache=False).logits
-    finally:
-        handle.remove()
+    return torch.cat(list(run_blocks(model, ids, read))).numpy()
 
 
 # ------------------------------------------------------------------------------ one layer
-
-
-@dataclass(frozen=True)
-class Sites:
-    """What a model of one layer computes on each token of a stream, read in one pass."""
-
-    ids: np.ndarray  # [blocks, context]
-    neurons: Tensor  # [tokens, d_in], raw activations at HOOK_NAME
-    residual: Tensor  # [tokens, d_model], what the last norm reads
-
-    @property
-    def n_tokens(self) -> int:
-        return len(self.residual)
-
-
-@torch.no_grad()
-def read_sites(model: MistralForCausalLM, ids: np.ndarray, *, batch_size: int = 32) -> Sites:
-    """Neurons and final residual stream of blocks `ids` [blocks, context], in reading order.
-
-    Both are also what `featlib.cases.fit_label` takes its baselines from (as `.cpu().numpy()`).
-    """
-    check_ids(ids)
-    if len(model.model.layers) != 1:
-        raise FeatlibError(
-            f"the model has {len(model.model.layers)} layers: what an edit does in the first is "
-            "then changed by the others; use edited_losses"
-        )
-    found: dict[str, list[Tensor]] = {"neurons": [], "residual": []}
-    places = {"neurons": hooked_module(model), "residual": model.model.norm}
-    handles = [
-        place.register_forward_pre_hook(
-            lambda _, args, into=found[name]: into.append(args[0].detach().flatten(0, 1).float())
-        )
-        for name, place in places.items()
-    ]
-    was_training = model.training
-    model.eval()
-    try:
-        for start in range(0, len(ids), batch_size):
-            batch = torch.from_numpy(ids[start : start + batch_size].astype(np.int64))
-            model.model(input_ids=batch.to(next(model.parameters()).device), use_cache=False)
-    finally:
-        model.train(was_training)
-        for handle in handles:
-            handle.remove()
-    return Sites(ids, torch.cat(found["neurons"]), torch.cat(found["residual"]))
 
 
 def feature_direction(model: MistralForCausalLM, sae: SparseAutoencoder, feature: int) -> Tensor:
@@ -173,38 +99,24 @@ def read_predictions(
         rows = slice(start, start + size)
         logits = model.lm_head(model.model.norm(residual[rows])).float()
         parts.append(read(torch.log_softmax(logits, dim=1), rows))
-    return torch.cat(parts) if parts else residual.new_zeros(0)
+    return torch.cat(parts)
 
 
-def loss_changes(
-    model: MistralForCausalLM,
-    sae: SparseAutoencoder,
-    sites: Sites,
-    f: FeatureActivations,
-    edit: Edit,
-) -> np.ndarray:
-    """Change of each predicted token's loss under `edit`: nats, [blocks, context - 1] float32.
+def loss_changes(subject: Subject, feature: int) -> np.ndarray:
+    """Change of each predicted token's loss when `feature` is ablated: [blocks, context - 1] nats.
 
-    `f` are the activations of `sae` on the model that `sites` was read from, of the same tokens.
-    Equals `edited_losses` with the edit less that without. Where the feature is silent, ablating
-    it changes nothing: exactly 0.
+    Equals `edited_losses` with the edit less that without. Exactly 0 where the feature is silent.
     """
+    model, sites = subject.model, subject.sites
     blocks, context = sites.ids.shape
-    if f.n_tokens != sites.n_tokens:
-        raise FeatlibError(
-            f"features of {f.n_tokens} tokens, but sites of {sites.n_tokens}: encode the same ids"
-        )
-    active = feature_scores(f, edit.feature)
-    change = {"ablate": -active, "replace": edit.value - active}.get(
-        edit.kind, np.full_like(active, edit.value)
-    )
-    change.reshape(blocks, context)[:, -1] = 0  # predicts what lies outside the block
-    rows = np.flatnonzero(change)
+    active = feature_scores(subject.features, feature)
+    active.reshape(blocks, context)[:, -1] = 0  # predicts what lies outside the block
+    rows = np.flatnonzero(active)
     result = np.zeros((blocks, context), dtype=np.float32)
     if len(rows):
         before = sites.residual[torch.from_numpy(rows).to(sites.residual.device)]
-        step = torch.from_numpy(change[rows].astype(np.float32)).to(before.device)
-        after = before + step[:, None] * feature_direction(model, sae, edit.feature)
+        step = torch.from_numpy(-active[rows]).to(before.device)
+        after = before + step[:, None] * feature_direction(model, subject.sae, feature)
         targets = torch.from_numpy(sites.ids.reshape(-1)[rows + 1].astype(np.int64))
         targets = targets.to(before.device)[:, None]
 
@@ -214,3 +126,135 @@ def loss_changes(
         delta = read_predictions(model, after, read) - read_predictions(model, before, read)
         result.reshape(-1)[rows] = delta.cpu().numpy()
     return result[:, :-1]
+
+
+# ------------------------------------------------------------------------------ effects
+
+
+def ablation_effects(
+    subject: Subject,
+    feature: int,
+    mask: np.ndarray,
+    documents: np.ndarray,
+    *,
+    seed: int,
+    n_random: int,
+    n_boot: int,
+) -> pd.DataFrame:
+    """What removing a feature costs, by kind of token, against random features of equal density.
+
+    `mask` (the label), `documents` [blocks, context]. A prediction is made at position p, of token
+    p + 1; the regions are
+
+    - at: position p is labelled (where a feature that detects the label acts)
+    - labelled: token p + 1 is labelled; after: only position p is; elsewhere: neither
+    - firing: the feature itself fires at p
+
+    Predictions across documents are left out. One row for each of who ("feature", "random",
+    "difference") and region: delta (mean change of loss, nats a token; positive: the feature
+    helped), low, high (resampling whole documents), n (predictions). `random` pools `n_random`
+    features; `difference` is feature less random, resampled together.
+    """
+    shape = subject.sites.ids.shape
+    assert mask.shape == documents.shape == shape, "of the very blocks that were read"
+    rng = np.random.default_rng(seed)
+    features = [feature, *map(int, similar_features(subject.features, feature, n_random, rng))]
+    inside = documents[:, 1:] == documents[:, :-1]
+    resampled = Resampled(documents[:, :-1][inside], n_boot, rng)
+    at, next_ = mask[:, :-1][inside], mask[:, 1:][inside]
+    regions = (at, next_, at & ~next_, ~at & ~next_)
+    sums = np.zeros((len(features), len(REGIONS), resampled.weights.shape[1]))
+    counts = np.zeros_like(sums)
+    for row, index in enumerate(features):
+        delta = loss_changes(subject, index)[inside]
+        active = feature_scores(subject.features, index).reshape(shape)
+        for column, region in enumerate([*regions, active[:, :-1][inside] > 0]):
+            sums[row, column] = resampled.by_document(delta * region)
+            counts[row, column] = resampled.by_document(region)
+    each = {"feature": slice(1), "random": slice(1, None)}
+    with np.errstate(invalid="ignore", divide="ignore"):
+        draws = {  # [regions, n_boot + 1]
+            who: (sums[rows].sum(0) @ resampled.weights.T)
+            / (counts[rows].sum(0) @ resampled.weights.T)
+            for who, rows in each.items()
+        }
+    draws["difference"] = draws["feature"] - draws["random"]
+    table = []
+    for who, values in draws.items():
+        n = counts[each.get(who, each["feature"])].sum((0, -1))
+        for region, row, size in zip(REGIONS, values, n, strict=True):
+            found = as_estimate(row)
+            table.append((who, region, found.value, found.low, found.high, int(size)))
+    return pd.DataFrame(table, columns=["who", "region", "delta", "low", "high", "n"])
+
+
+def effect_at_label(effects: pd.DataFrame) -> Estimate:
+    """Of `ablation_effects`: the nats that it costs at labelled tokens, beyond random features."""
+    row = effects.set_index(["who", "region"]).loc[("difference", "at")]
+    return Estimate(*(float(row[key]) for key in ("delta", "low", "high")))
+
+
+def steering_effects(
+    subject: Subject,
+    feature: int,
+    vocabulary: np.ndarray,
+    documents: np.ndarray,
+    *,
+    doses: Sequence[float],
+    seed: int,
+) -> pd.DataFrame:
+    """How the probability of a set of words moves as more and more of a feature is added.
+
+    At `STEERED` random tokens `doses` of the feature are added, in units of its mean activation
+    where it fires, and the next token's probability is summed over the ids `vocabulary`. Columns
+    model, who ("feature", or "random": the mean over features of like density, given the same
+    amounts), dose, probability (mean over positions), low, high (resampling documents), loss (mean
+    loss of the true next token: what the dose breaks). Empty for a silent feature.
+    """
+    model, sites = subject.model, subject.sites
+    _, active = subject.features.of(feature)
+    features = subject.with_controls(feature, STEERED_RANDOM, seed)
+    rng = np.random.default_rng(seed)
+    blocks, context = sites.ids.shape
+    inner = np.arange(blocks * context).reshape(blocks, context)[:, :-1].reshape(-1)
+    rows = np.sort(rng.permutation(inner)[:STEERED])
+    base = sites.residual[torch.from_numpy(rows).to(sites.residual.device)]
+    targets = torch.from_numpy(sites.ids.reshape(-1)[rows + 1].astype(np.int64)).to(base.device)
+    chosen = torch.as_tensor(np.asarray(vocabulary, dtype=np.int64), device=base.device)
+    resampled = Resampled(documents.reshape(-1)[rows], STEERED_BOOT, rng)
+    size = resampled.total(np.ones(len(rows)))
+
+    def read(logp: Tensor, at: slice) -> Tensor:
+        mass = logp[:, chosen].exp().sum(1)
+        return torch.stack([mass, -logp.gather(1, targets[at, None])[:, 0]], dim=1)
+
+    table = []
+    for index in features if len(active) else ():
+        direction = feature_direction(model, subject.sae, index)
+        for dose in doses:
+            amount = float(dose) * float(active.mean())
+            found = read_predictions(model, base + amount * direction, read).cpu().numpy()
+            mass = as_estimate(resampled.total(found[:, 0]) / size)
+            loss = float(found[:, 1].mean(dtype=np.float64))
+            who = "feature" if index == feature else "random"
+            table.append((who, float(dose), mass.value, mass.low, mass.high, loss))
+    columns = ["who", "dose", "probability", "low", "high", "loss"]
+    means = pd.DataFrame(table, columns=columns).groupby(["who", "dose"], as_index=False).mean()
+    return means.assign(model=subject.name)
+
+
+def related_vocabulary(
+    label: Label, token_texts: Sequence[str], stream: LabelledStream
+) -> np.ndarray:
+    """Token ids whose probability steering should move.
+
+    The `FOLLOWERS` ids that follow a labelled token most in excess of chance, on the selection
+    half, and the label's own words that are entries of the vocabulary.
+    """
+    named = find_vocabulary(token_texts, label.vocabulary)
+    at = np.flatnonzero(stream.mask[:-1] & stream.selection[:-1]) + 1
+    counts = np.bincount(stream.ids[at], minlength=len(token_texts)).astype(float)
+    usual = np.bincount(stream.ids[stream.selection], minlength=len(token_texts))
+    excess = counts - usual * counts.sum() / max(usual.sum(), 1)
+    ranked = np.argsort(-excess, kind="stable")[:FOLLOWERS]
+    return np.union1d(named, ranked[excess[ranked] > 0])

@@ -1,8 +1,8 @@
-"""Case studies: which feature detects a label, and what it takes it from.
+"""Which feature fits a label best, and what it takes it from: the token, or its context?
 
 `fit_label` finds the feature and measures it beside its rivals. A model of one layer has seen
 little context: much of what a feature detects may be the token itself, so `token_identity_share`
-and `separation_within_tokens` say how much is not. Verdicts are in `featlib.verdicts`.
+and `separation_within_tokens` say how much is not.
 """
 
 from __future__ import annotations
@@ -14,48 +14,37 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from featlib import FeatlibError
-from featlib.cases.baselines import best_neuron, residual_probe, similar_features, token_rule
 from featlib.cases.detectors import (
     MEASURES,
     LabelledStream,
     best_threshold,
-    check_rows,
     evaluate_detector,
     feature_scores,
     feature_set_scores,
-    labelled_stream,
     rank_features,
     select_feature_set,
 )
+from featlib.cases.rivals import best_neuron, residual_probe, similar_features, token_rule
+from featlib.cases.subjects import Subject, best_dictionary
 from featlib.dictionaries.features import FeatureActivations
+from featlib.estimate import Estimate
 
-__all__ = [
-    "LabelFit",
-    "LabelledStream",
-    "evaluate_feature",
-    "fit_label",
-    "labelled_stream",
-    "rank_context_features",
-    "rank_features",
-    "select_feature_set",
-    "separation_within_tokens",
-    "similar_features",
-    "tally_tokens",
-    "token_identity_share",
-]
+TOP = 20  # candidates that a fit keeps
 
 
 @dataclass(frozen=True)
 class LabelFit:
-    """The feature that fits a label best, and how well it and its rivals do on the test half."""
+    """A model's feature that fits a label best, and how well it and its rivals do on the test half.
 
+    `test` has a row for each detector: detector, index, threshold, measures with intervals.
+    """
+
+    subject: Subject  # the model with the autoencoder in which the feature was found
     feature: int
     threshold: float
     candidates: pd.DataFrame  # rank_features, selection half
     members: pd.DataFrame  # select_feature_set, selection half
-    set_home: int  # where the members live: 0 is the feature's own autoencoder, 1... are `others`
-    test: pd.DataFrame  # a row per detector: detector, index, threshold, measures with intervals
+    test: pd.DataFrame
     n_labelled: int  # labelled tokens of the test half
     token_share: float  # of the feature's variance, explained by the token's identity alone
     within_tokens: float  # AUROC among tokens of one id; 0.5: context adds nothing
@@ -66,58 +55,60 @@ class LabelFit:
 
 
 def fit_label(
-    f: FeatureActivations,
+    subjects: Sequence[Subject],
     stream: LabelledStream,
     *,
     seed: int,
-    others: Sequence[FeatureActivations] = (),
-    neurons: np.ndarray | None = None,
-    residual: np.ndarray | None = None,
-    n_random: int = 10,
-    n_boot: int = 200,
-    top: int = 20,
-) -> LabelFit:
+    n_random: int,
+    n_boot: int,
+    rivals: bool = False,
+) -> LabelFit | None:
     """Find the feature that detects the label best, and compare it with what a sceptic would try.
 
-    Detectors: feature; feature set (`select_feature_set`; index: how many; `others`, autoencoders
-    of the same model, may hold a better one); token rule; neuron
-    (best column of `neurons` [tokens, d_in]); probe (logistic, on `residual` [tokens, d_model]);
-    random feature, the mean over `n_random` features of like density, their lowest and highest as
-    its interval. Neuron and probe need their array.
+    `subjects`: one model with each of its autoencoders. Detectors: feature; feature set
+    (`select_feature_set` of the autoencoder that has the best; index: how many); token rule; random
+    feature, the mean over `n_random` features of like density, their lowest and highest as its
+    interval; where `rivals` are asked for also neuron (the best one) and probe (logistic, on the
+    residual stream). None where no feature fires on the selection half.
     """
-    candidates = rank_features(f, stream, top)
-    if candidates.empty:
-        raise FeatlibError("no feature fires on the selection half: is this the model's own SAE?")
+    subject = best_dictionary(subjects, stream)
+    if subject is None:
+        return None
+    f = subject.features
+    candidates = rank_features(f, stream, TOP)
     feature, threshold = int(candidates["feature"][0]), float(candidates["threshold"][0])
-    by_token, offered = token_rule(stream), [f, *others]
+    # Of sets that are equally good, the feature's own autoencoder has the first word.
+    offered = [f, *(other.features for other in subjects if other is not subject)]
     sets = [select_feature_set(each, stream) for each in offered]
-    set_home = int(np.argmax([found["f1"].max() if len(found) else 0.0 for found in sets]))
-    members = sets[set_home]
+    home = int(np.argmax([found["f1"].max() if len(found) else 0.0 for found in sets]))
+    by_token = token_rule(stream)
     rows: list[tuple[str, int, float, np.ndarray]] = [
         ("feature", feature, threshold, feature_scores(f, feature)),
-        ("feature set", len(members), 1.0, feature_set_scores(offered[set_home], members)),
+        ("feature set", len(sets[home]), 1.0, feature_set_scores(offered[home], sets[home])),
         ("token rule", -1, best_threshold(by_token, stream), by_token),
     ]
-    if neurons is not None:
-        index, values = best_neuron(neurons, stream)
+    if rivals:
+        index, values = best_neuron(subject.sites.neurons.cpu().numpy(), stream)
         rows.append(("neuron", index, best_threshold(values, stream), values))
-    if residual is not None:
-        values, cut = residual_probe(residual, stream, seed=seed)
+        values, cut = residual_probe(subject.sites.residual.cpu().numpy(), stream, seed=seed)
         rows.append(("probe", -1, cut, values))
     table: list[dict[str, float | str]] = []
     for name, index, cut, score in rows:
         measured = evaluate_detector(score, cut, stream, seed=seed, n_boot=n_boot)
         table.append({"detector": name, "index": index, "threshold": cut, **measured})
-    if n_random:
-        rng = np.random.default_rng(seed)
-        table.append(_random_row(f, similar_features(f, feature, n_random, rng), stream, seed))
+    others = similar_features(f, feature, n_random, np.random.default_rng(seed))
+    chance = pd.DataFrame([evaluate_feature(f, i, stream, seed=seed, n_boot=0) for i in others])
+    table.append({"detector": "random feature", "index": -1, "threshold": np.nan})
+    for name in MEASURES if len(chance) else ():
+        found = chance[name]
+        table[-1] |= Estimate(found.mean(), found.min(), found.max()).named(name)
     alone = FeatureActivations(f.matrix[:, [feature]])
     return LabelFit(
+        subject=subject,
         feature=feature,
         threshold=threshold,
         candidates=candidates,
-        members=members,
-        set_home=set_home,
+        members=sets[home],
         test=pd.DataFrame(table),
         n_labelled=int(stream.mask[stream.test].sum()),
         token_share=float(token_identity_share(alone, stream.ids, stream.selection)[0]),
@@ -126,40 +117,20 @@ def fit_label(
 
 
 def evaluate_feature(
-    f: FeatureActivations,
-    feature: int,
-    stream: LabelledStream,
-    *,
-    seed: int,
-    threshold: float | None = None,
-    n_boot: int = 200,
+    f: FeatureActivations, feature: int, stream: LabelledStream, *, seed: int, n_boot: int
 ) -> dict[str, float]:
-    """Test-half numbers of one given feature: a match by correlation, or a transferred SAE's.
+    """Test-half numbers of one given feature: a match by correlation, or a transferred one.
 
-    Its threshold is the best on the selection half unless told, and never below 0: a silent
-    feature does not say yes. Adds `threshold` to what `evaluate_detector` returns.
+    Its threshold is the best on the selection half, and never below 0: a silent feature does not
+    say yes. Adds `threshold` to what `evaluate_detector` returns.
     """
-    check_rows(f.n_tokens, stream)
     score = feature_scores(f, feature)
-    cut = max(best_threshold(score, stream) if threshold is None else threshold, 0.0)
+    cut = max(best_threshold(score, stream), 0.0)
     return {"threshold": cut} | evaluate_detector(score, cut, stream, seed=seed, n_boot=n_boot)
 
 
-def _random_row(
-    f: FeatureActivations, features: np.ndarray, stream: LabelledStream, seed: int
-) -> dict[str, float | str]:
-    found = pd.DataFrame(
-        [evaluate_feature(f, int(index), stream, seed=seed, n_boot=0) for index in features]
-    )
-    row: dict[str, float | str] = {"detector": "random feature", "index": -1, "threshold": np.nan}
-    for name in MEASURES:
-        low, mean, high = found[name].min(), found[name].mean(), found[name].max()
-        row |= {name: float(mean), f"{name}_low": float(low), f"{name}_high": float(high)}
-    return row
-
-
 def tally_tokens(
-    said: np.ndarray, stream: LabelledStream, token_texts: Sequence[str], top: int = 20
+    said: np.ndarray, stream: LabelledStream, token_texts: Sequence[str], top: int
 ) -> pd.DataFrame:
     """Which tokens a detector takes for the label, which it misses: the test half by token id.
 
@@ -225,7 +196,6 @@ def separation_within_tokens(
     labelled and one not, in which the labelled one has the higher activation (ties one half).
     0.5 for whatever knows the token only; NaN if no id occurs with and without the label.
     """
-    check_rows(f.n_tokens, stream)
     size = int(stream.ids.max()) + 1
     positive = np.bincount(stream.ids[chosen & stream.mask], minlength=size).astype(np.float64)
     negative = np.bincount(stream.ids[chosen & ~stream.mask], minlength=size).astype(np.float64)
@@ -240,36 +210,27 @@ def separation_within_tokens(
     group = feature.astype(np.int64) * size + stream.ids[token]
     order = np.lexsort((value, group))
     feature, group, value, label = feature[order], group[order], value[order], label[order]
-    # A group's tokens that are not listed have activation 0, below all that are.
-    new_group = np.ones(len(group), dtype=bool)
-    new_group[1:] = group[1:] != group[:-1]
-    new_value = new_group.copy()
-    new_value[1:] |= value[1:] != value[:-1]
-    starts, group, tie = (
-        np.flatnonzero(new_group),
-        np.cumsum(new_group) - 1,
-        np.cumsum(new_value) - 1,
-    )
-    before = np.cumsum(~label) - ~label  # unlabelled ones listed earlier, in all groups
-    below = (before[new_value][tie] - before[starts][group]) + (
-        np.bincount(tie, weights=~label)[tie] / 2
-    )
-    id_of = stream.ids[token[order]]
-    silent = negative[id_of] - np.bincount(group, weights=~label)[group]
-    won = np.bincount(feature[label], weights=(below + silent)[label], minlength=f.d_sae)
-    # Labelled tokens on which the feature is silent tie with the unlabelled silent ones.
-    ids_of_group = id_of[starts]
-    quiet_positive = positive[ids_of_group] - np.bincount(group, weights=label)
-    quiet_negative = negative[ids_of_group] - np.bincount(group, weights=~label)
-    tied = np.bincount(
-        feature[starts], weights=quiet_positive * quiet_negative / 2, minlength=f.d_sae
-    )
-    listed = np.bincount(feature[starts], weights=pairs[ids_of_group], minlength=f.d_sae)
-    return (won + tied + (pairs.sum() - listed) / 2) / pairs.sum()
+    ids = stream.ids[token[order]]
+    first = np.diff(group, prepend=-1) != 0
+    tie = np.cumsum(first | (np.diff(value, prepend=-1) != 0)) - 1
+    starts, group = np.flatnonzero(first), np.cumsum(first) - 1
+    feature, ids = feature[starts], ids[starts]  # of each group
+    # Mann and Whitney: from the sum of the labelled tokens' ranks among all of one id. Tokens that
+    # are not listed have activation 0 and share the lowest ranks; equal values share theirs.
+    place = np.arange(1, len(group) + 1) - starts[group]
+    rank = (np.bincount(tie, weights=place) / np.bincount(tie))[tie]
+    listed = np.bincount(group, weights=label)  # labelled ones that are
+    silent = positive[ids] + negative[ids] - np.bincount(group)
+    ranks = np.bincount(group, weights=rank * label) + listed * silent
+    ranks += (positive[ids] - listed) * (silent + 1) / 2
+    won = ranks - positive[ids] * (positive[ids] + 1) / 2
+    # An id on which a feature is wholly silent has no group: all its pairs are ties.
+    more = np.bincount(feature, weights=won - pairs[ids] / 2, minlength=f.d_sae)
+    return (pairs.sum() / 2 + more) / pairs.sum()
 
 
 def rank_context_features(
-    f: FeatureActivations, stream: LabelledStream, *, among: int = 200, top: int = 10
+    f: FeatureActivations, stream: LabelledStream, *, among: int, top: int
 ) -> pd.DataFrame:
     """Features that detect the label by more than the token's identity, best first.
 
@@ -279,7 +240,8 @@ def rank_context_features(
     """
     table = rank_features(f, stream, among)
     # Within the selection half: means from half of its documents, error on the other half.
-    first = stream.selection & (_rank_of_document(stream) % 2 == 0)
+    used = np.unique(stream.documents[stream.selection])
+    first = stream.selection & (np.searchsorted(used, stream.documents) % 2 == 0)
     inner = FeatureActivations(f.matrix[stream.selection])
     share = token_identity_share(inner, stream.ids[stream.selection], first[stream.selection])
     table["token_share"] = share[table["feature"]]
@@ -289,9 +251,3 @@ def rank_context_features(
     table = table.iloc[np.argsort(-worth.to_numpy(), kind="stable")]
     columns = ["feature", "threshold", "f1", "token_share", "within_tokens", "within_tokens_test"]
     return table[columns].head(top).reset_index(drop=True)
-
-
-def _rank_of_document(stream: LabelledStream) -> np.ndarray:
-    """[tokens] int: how many documents of the selection half come before the token's own."""
-    used = np.unique(stream.documents[stream.selection])
-    return np.searchsorted(used, stream.documents)

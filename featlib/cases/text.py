@@ -8,7 +8,7 @@ part: an interval from resampling documents needs many.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -16,10 +16,9 @@ from transformers import PreTrainedTokenizerFast
 
 from featlib import FeatlibError
 from featlib.cases.detectors import LabelledStream, labelled_stream
-from featlib.family import TRAINING_MIX
+from featlib.family import CODE, TRAINING_MIX
 from featlib.text.labels import Label, label_documents
 
-CODE = ("python", "lua")
 # Characters of documents read for each token asked for: blocks are drawn from several times the
 # text that is needed, so that many documents take part.
 CHARACTERS = 20
@@ -53,10 +52,8 @@ class CaseText:
     def take(self, blocks: np.ndarray) -> CaseText:
         """The text of some blocks only, given by index or as a mask [blocks]."""
         masks = {name: mask[blocks] for name, mask in self.masks.items()}
-        return CaseText(
-            self.ids[blocks], self.documents[blocks], self.domains[blocks], masks,
-            self.read, self.skipped,
-        )  # fmt: skip
+        ids, documents, domains = (x[blocks] for x in (self.ids, self.documents, self.domains))
+        return replace(self, ids=ids, documents=documents, domains=domains, masks=masks)
 
 
 def gather_text(
@@ -74,7 +71,7 @@ def gather_text(
     read; elsewhere no token has it.
     """
     rng = np.random.default_rng(seed)
-    parts: list[CaseText] = []
+    ids, numbers, domains, masks, read, skipped = [], [], [], [], {}, {}
     first = 0
     for domain, wanted in n_tokens.items():
         texts = documents.loc[documents["domain"] == domain, "text"].to_numpy()
@@ -82,24 +79,20 @@ def gather_text(
         sizes = np.cumsum([len(text) for text in texts])
         texts = list(texts[: int(np.searchsorted(sizes, CHARACTERS * wanted)) + 1])
         found = label_documents(tokenizer, texts, domain, context, labels)
-        blocks = found.blocks
-        kept = np.sort(rng.permutation(len(blocks))[: max(wanted // context, 1)])
-        numbers = blocks.documents[kept].astype(np.int64) + first
-        parts.append(
-            CaseText(
-                blocks.ids[kept].astype(np.int64), numbers, np.full(len(kept), domain),
-                {name: mask[kept] for name, mask in found.masks.items()},
-                {domain: len(texts)}, {domain: found.skipped},
-            )
-        )  # fmt: skip
-        first = int(numbers.max()) + 1
+        kept = np.sort(rng.permutation(len(found.blocks))[: max(wanted // context, 1)])
+        ids.append(found.blocks.ids[kept].astype(np.int64))
+        numbers.append(found.blocks.documents[kept].astype(np.int64) + first)
+        domains.append(np.full(len(kept), domain))
+        masks.append({name: mask[kept] for name, mask in found.masks.items()})
+        read[domain], skipped[domain] = len(texts), found.skipped
+        first = int(numbers[-1].max()) + 1
     return CaseText(
-        np.concatenate([part.ids for part in parts]),
-        np.concatenate([part.documents for part in parts]),
-        np.concatenate([part.domains for part in parts]),
-        {name: np.concatenate([part.masks[name] for part in parts]) for name in labels},
-        {domain: n for part in parts for domain, n in part.read.items()},
-        {domain: n for part in parts for domain, n in part.skipped.items()},
+        np.concatenate(ids),
+        np.concatenate(numbers),
+        np.concatenate(domains),
+        {name: np.concatenate([part[name] for part in masks]) for name in labels},
+        read,
+        skipped,
     )
 
 
@@ -114,13 +107,3 @@ def split_halves(text: CaseText, labels: Sequence[str], *, seed: int) -> dict[st
         except FeatlibError:  # all labelled tokens in one document
             continue
     return streams
-
-
-def busiest_block(text: CaseText, label: str, among: np.ndarray) -> int:
-    """The block with most labelled tokens among `among` (bool [blocks, context]), for strips.
-
-    Only blocks of one document: a strip that runs across documents reads like nonsense.
-    """
-    whole = (text.documents == text.documents[:, :1]).all(axis=1)
-    counts = (text.masks[label] & among).sum(axis=1)
-    return int(np.argmax(counts * 2 + whole))

@@ -9,22 +9,26 @@ import pytest
 import torch
 
 from featlib import FeatlibError
+from featlib.cases.detectors import labelled_stream
 from featlib.cases.edits import (
-    Edit,
-    edit_activations,
+    REGIONS,
+    ablate,
+    ablation_effects,
     edited_losses,
+    effect_at_label,
     feature_direction,
     loss_changes,
-    read_sites,
+    related_vocabulary,
+    steering_effects,
 )
-from featlib.cases.effects import REGIONS, ablation_effects, steering_effects, typical_activation
-from featlib.dictionaries.features import encode_stream, feature_activations
+from featlib.cases.subjects import Subject, read_sites, read_subjects
+from featlib.dictionaries.features import feature_activations
 from featlib.dictionaries.sae import SparseAutoencoder
 from featlib.models.mistral import build_model, open_bridge, save_checkpoint
+from featlib.text.labels import Label
 from featlib.text.tokens import train_tokenizer
 
-D_IN, D_SAE, SCALE = 48, 64, 3.0
-EDITS = [Edit(3), Edit(5, "replace", 0.7), Edit(9, "add", 2.5)]
+D_IN, D_SAE, SCALE, FEATURE = 48, 64, 3.0, 3
 
 
 @pytest.fixture(scope="module")
@@ -62,13 +66,13 @@ def documents():
 
 
 @pytest.fixture(scope="module")
-def sites(model, ids):
-    return read_sites(model, ids, batch_size=5)
+def subject(model, sae, ids):
+    return read_subjects("base", model, {0: sae}, ids)[0]
 
 
-@pytest.fixture(scope="module")
-def features(model, sae, ids):
-    return encode_stream(model, sae, ids)
+def changes(model, ids, change) -> np.ndarray:
+    """Through the whole model."""
+    return edited_losses(model, ids, change) - edited_losses(model, ids)
 
 
 @pytest.fixture(scope="module")
@@ -81,22 +85,16 @@ def bridge(model, tmp_path_factory):
 # ------------------------------------------------------------------------------ the edit itself
 
 
-def test_edits_set_the_features_contribution(sae):
+def test_ablating_takes_out_the_features_contribution(sae):
     """Rebuilding before and after differs by the wanted multiple of the decoder row alone."""
     hidden = torch.randn(2, 7, D_IN, generator=torch.Generator().manual_seed(3))
-    active = sae.encode(hidden * sae.scale)[..., 3]
-    assert (active > 0).any() and (active == 0).any()
-    wanted = {
-        Edit(3): -active,
-        Edit(3, "replace", 0.7): 0.7 - active,
-        Edit(3, "add", 2.5): torch.full_like(active, 2.5),
-    }
-    for edit, change in wanted.items():
-        moved = (edit_activations(hidden, sae, edit) - hidden) * sae.scale
-        torch.testing.assert_close(moved, change[..., None] * sae.W_dec[3])
+    active = sae.encode(hidden * sae.scale)[..., FEATURE]
     silent = active == 0
-    same = edit_activations(hidden, sae, Edit(3))[silent]
-    assert torch.equal(same, hidden[silent])  # what is silent cannot be ablated
+    assert silent.any() and not silent.all()
+    found = ablate(hidden, sae, FEATURE)
+    moved = (found - hidden) * sae.scale
+    torch.testing.assert_close(moved, -active[..., None] * sae.W_dec[FEATURE])
+    assert torch.equal(found[silent], hidden[silent])  # what is silent cannot be ablated
 
 
 def test_an_identity_autoencoder_can_ablate_one_neuron(model, ids):
@@ -105,63 +103,54 @@ def test_an_identity_autoencoder_can_ablate_one_neuron(model, ids):
     plain = SparseAutoencoder(
         eye, torch.zeros(D_IN), eye, torch.zeros(D_IN), architecture="relu", scale=SCALE
     )
-    weight = model.model.layers[0].mlp.down_proj
 
-    def zero(_, args):
-        hidden = args[0].clone()
-        hidden[..., 4] = hidden[..., 4].clamp(max=0)
-        return (hidden,)
+    def zero(hidden):
+        kept = hidden.clone()
+        kept[..., 4] = kept[..., 4].clamp(max=0)
+        return kept
 
-    handle = weight.register_forward_pre_hook(zero)
-    expected = edited_losses(model, ids, plain)
-    handle.remove()
-    found = edited_losses(model, ids, plain, Edit(4))
-    np.testing.assert_allclose(found, expected, atol=1e-5)
-    assert np.abs(found - edited_losses(model, ids, plain)).max() > 1e-3
-
-
-def test_features_that_do_not_exist_are_refused(sae):
-    with pytest.raises(FeatlibError, match="feature 64 does not exist: the autoencoder has 64"):
-        edit_activations(torch.zeros(1, D_IN), sae, Edit(64))
+    found = changes(model, ids, lambda hidden: ablate(hidden, plain, 4))
+    np.testing.assert_allclose(found, changes(model, ids, zero), atol=1e-5)
+    assert np.abs(found).max() > 1e-3
 
 
 # ------------------------------------------------------------------------------ three ways
 
 
-@pytest.mark.parametrize("edit", EDITS, ids=lambda edit: edit.kind)
-def test_bridge_plain_hook_and_shortcut_agree(model, bridge, sae, ids, sites, features, edit):
-    plain = edited_losses(model, ids, sae, edit)
-    through_bridge = edited_losses(bridge, ids, sae, edit)
-    np.testing.assert_allclose(through_bridge, plain, atol=2e-5)
-    changes = plain - edited_losses(model, ids, sae)
-    assert np.abs(changes).max() > 1e-2
-    np.testing.assert_allclose(loss_changes(model, sae, sites, features, edit), changes, atol=5e-5)
+def test_bridge_plain_hook_and_shortcut_agree(model, bridge, sae, ids, subject):
+    def change(hidden):
+        return ablate(hidden, sae, FEATURE)
+
+    plain = changes(model, ids, change)
+    assert np.abs(plain).max() > 1e-2
+    np.testing.assert_allclose(changes(bridge, ids, change), plain, atol=4e-5)
+    np.testing.assert_allclose(loss_changes(subject, FEATURE), plain, atol=5e-5)
 
 
-def test_the_plain_hook_is_taken_off_again(model, sae, ids):
-    before = edited_losses(model, ids, sae)
+def test_losses_are_the_models_own_and_the_hook_is_taken_off_again(model, ids):
+    before = edited_losses(model, ids)
     with torch.no_grad():
         batch = torch.from_numpy(ids.astype(np.int64))
         logits = model(input_ids=batch).logits
     oracle = torch.nn.functional.cross_entropy(
         logits[:, :-1].transpose(1, 2), batch[:, 1:], reduction="none"
     )
-    edited_losses(model, ids, sae, EDITS[2])
-    np.testing.assert_allclose(edited_losses(model, ids, sae), before)
+    edited_losses(model, ids, torch.zeros_like)
+    np.testing.assert_allclose(edited_losses(model, ids), before)
     np.testing.assert_allclose(before, oracle.numpy(), atol=1e-5)
 
 
-def test_an_edit_changes_the_prediction_made_there_and_no_other(model, sae, ids, sites, features):
-    changes = loss_changes(model, sae, sites, features, Edit(3))
+def test_an_edit_changes_the_prediction_made_there_and_no_other(model, sae, ids, subject):
     fires = np.zeros(ids.shape, dtype=bool)
-    fires.reshape(-1)[features.of(3)[0]] = True
+    fires.reshape(-1)[subject.features.of(FEATURE)[0]] = True
     assert fires.any() and not fires.all()
-    np.testing.assert_array_equal(changes != 0, fires[:, :-1])
-    full = edited_losses(model, ids, sae, Edit(3)) - edited_losses(model, ids, sae)
+    np.testing.assert_array_equal(loss_changes(subject, FEATURE) != 0, fires[:, :-1])
+    full = changes(model, ids, lambda hidden: ablate(hidden, sae, FEATURE))
     assert np.abs(full[~fires[:, :-1]]).max() == 0
 
 
-def test_sites_are_what_the_model_computes(model, ids, sites):
+def test_sites_are_what_the_model_computes(model, ids, subject):
+    sites = subject.sites
     mlp = model.model.layers[0].mlp
     with torch.no_grad():
         hidden = model.model(input_ids=torch.from_numpy(ids.astype(np.int64))).last_hidden_state
@@ -176,25 +165,27 @@ def test_deeper_models_have_no_shortcut(model, ids):
         read_sites(deep, ids)
 
 
-def test_features_of_other_tokens_are_refused(model, sae, sites, features):
-    fewer = feature_activations(features.matrix[:24])
-    with pytest.raises(FeatlibError, match="features of 24 tokens, but sites of 288"):
-        loss_changes(model, sae, sites, fewer, Edit(3))
+def test_picked_features_are_the_same_features(model, sae, ids, subject):
+    few = subject.only([5, FEATURE])
+    carried = subject.through(sae.only([5, FEATURE]))
+    expected = subject.features.matrix[:, [5, FEATURE]].toarray()
+    np.testing.assert_array_equal(few.features.matrix.toarray(), expected)
+    np.testing.assert_allclose(carried.features.matrix.toarray(), expected, atol=1e-5)
+    np.testing.assert_allclose(loss_changes(carried, 1), loss_changes(subject, FEATURE), atol=1e-5)
+    first, *others = subject.with_controls(FEATURE, 4, seed=0)
+    assert first == FEATURE and len({first, *others}) == 5
 
 
 # ------------------------------------------------------------------------------ effects
 
 
-@pytest.mark.parametrize("kind", ["ablate", "replace"])
-def test_effects_are_means_over_their_regions(model, sae, ids, sites, features, documents, kind):
+def test_effects_are_means_over_their_regions(model, sae, ids, subject, documents):
     mask = np.random.default_rng(4).random(ids.shape) < 0.3
-    table = ablation_effects(
-        model, sae, sites, features, 3, mask=mask, documents=documents, seed=0, n_random=2,
-        kind=kind, n_boot=50,
-    ).set_index(["who", "region"])  # fmt: skip
-    value = features.matrix[:, [3]].mean() if kind == "replace" else 0.0
-    changes = edited_losses(model, ids, sae, Edit(3, kind, value)) - edited_losses(model, ids, sae)
-    fires = (features.matrix[:, [3]].toarray() > 0).reshape(ids.shape)[:, :-1]
+    table = ablation_effects(subject, FEATURE, mask, documents, seed=0, n_random=2, n_boot=50)
+    at_label = effect_at_label(table)
+    table = table.set_index(["who", "region"])
+    found = changes(model, ids, lambda hidden: ablate(hidden, sae, FEATURE))
+    fires = (subject.features.matrix[:, [FEATURE]].toarray() > 0).reshape(ids.shape)[:, :-1]
     inside = documents[:, 1:] == documents[:, :-1]
     at, target = mask[:, :-1], mask[:, 1:]
     regions = {
@@ -205,12 +196,14 @@ def test_effects_are_means_over_their_regions(model, sae, ids, sites, features, 
     for name, region in regions.items():
         row = table.loc["feature", name]
         assert row["n"] == (region & inside).sum()
-        assert row["delta"] == pytest.approx(changes[region & inside].mean(), abs=2e-5)
+        assert row["delta"] == pytest.approx(found[region & inside].mean(), abs=2e-5)
         assert row["low"] <= row["delta"] <= row["high"]
         difference = row["delta"] - table.loc["random", name]["delta"]
         assert table.loc["difference", name]["delta"] == pytest.approx(difference)
     parts = table.loc["feature"].loc[["labelled", "after", "elsewhere"], "n"].sum()
     assert parts == inside.sum()
+    assert at_label.value == table.loc["difference", "at"]["delta"]
+    assert at_label.low < at_label.value < at_label.high
 
 
 def test_a_feature_that_predicts_matters_and_random_ones_do_not(model, ids, documents):
@@ -231,56 +224,58 @@ def test_a_feature_that_predicts_matters_and_random_ones_do_not(model, ids, docu
         model, planted, 0).norm())  # fmt: skip
     dense = (np.random.default_rng(6).random((text.size, 20)) < 0.25) * size
     dense[:, 0] = (text.reshape(-1) == marked) * size
-    f = feature_activations(dense)
+    read = Subject("base", model, planted, sites, feature_activations(dense))
     table = ablation_effects(
-        model, planted, sites, f, 0, mask=text == marked, documents=documents, seed=0, n_random=5
+        read, 0, text == marked, documents, seed=0, n_random=5, n_boot=200
     ).set_index(["who", "region"])
     assert table.loc["difference", "at"]["low"] > 0
     assert table.loc["feature", "elsewhere"]["delta"] == 0
     assert table.loc["feature", "at"]["delta"] > 3 * abs(table.loc["random", "at"]["delta"])
 
-    steered = steering_effects(
-        model, planted, sites, [0, 4], [0.0, size, 2 * size], np.array([follower]),
-        documents=documents, seed=0, n_positions=150,
-    ).set_index(["feature", "strength"])  # fmt: skip
-    doses = [steered.loc[(0, dose)]["probability"] for dose in (0.0, size, 2 * size)]
-    assert doses[0] < doses[1] < doses[2]
-    assert steered.loc[(0, 2 * size)]["low"] > steered.loc[(0, 0.0)]["high"]
-    assert steered.loc[(0, 0.0)]["probability"] == steered.loc[(4, 0.0)]["probability"]
-    assert steered.loc[(4, 2 * size)]["probability"] < doses[1]
+    steered = steering_effects(read, 0, np.array([follower]), documents, doses=(0, 1, 2), seed=0)
+    own, random = (steered[steered["who"] == who] for who in ("feature", "random"))
+    assert own["probability"].is_monotonic_increasing
+    assert own["low"].iloc[2] > own["high"].iloc[0]
+    assert own["probability"].iloc[0] == pytest.approx(random["probability"].iloc[0])
+    assert random["probability"].iloc[2] < own["probability"].iloc[1]
 
 
-def test_steering_equals_the_hooked_model(model, sae, ids, documents, sites):
+def test_steering_equals_the_hooked_model(model, sae, ids, documents, subject):
     """All positions, two words: probability and loss from whole forward passes."""
-    strength, words = 1.5, np.array([20, 30])
-    table = steering_effects(
-        model, sae, sites, [9], [strength], words, documents=documents, seed=0, n_positions=10**6
-    )
-    assert table["loss"][0] == pytest.approx(
-        edited_losses(model, ids, sae, Edit(9, "add", strength)).mean(), abs=1e-5
-    )
-    hook = model.model.layers[0].mlp.down_proj.register_forward_pre_hook(
-        lambda _, args: (edit_activations(args[0], sae, Edit(9, "add", strength)),)
-    )
+    feature, dose, words = 9, 1.5, np.array([20, 30])
+    _, active = subject.features.of(feature)
+    table = steering_effects(subject, feature, words, documents, doses=(dose,), seed=0)
+    found = table[table["who"] == "feature"].iloc[0]
+
+    def add(hidden):
+        return hidden + dose * float(active.mean()) * sae.W_dec[feature] / sae.scale
+
+    assert found["loss"] == pytest.approx(edited_losses(model, ids, add).mean(), abs=1e-5)
+    hook = model.model.layers[0].mlp.down_proj.register_forward_pre_hook(lambda _, a: add(a[0]))
     with torch.no_grad():
         logits = model(input_ids=torch.from_numpy(ids.astype(np.int64))).logits[:, :-1]
     hook.remove()
     expected = logits.softmax(-1)[..., words].sum(-1).mean()
-    assert table["probability"][0] == pytest.approx(float(expected), abs=1e-6)
-    assert table["low"][0] <= table["probability"][0] <= table["high"][0]
+    assert found["probability"] == pytest.approx(float(expected), abs=1e-6)
+    assert found["low"] <= found["probability"] <= found["high"]
 
 
-def test_effects_are_the_same_for_a_seed(model, sae, sites, features, documents, ids):
-    mask = ids % 5 == 0
-    options = {"mask": mask, "documents": documents, "n_random": 3, "n_boot": 20}
+def test_effects_are_the_same_for_a_seed(subject, documents, ids):
     one, two, other = (
-        ablation_effects(model, sae, sites, features, 3, seed=seed, **options) for seed in (0, 0, 1)
+        ablation_effects(subject, FEATURE, ids % 5 == 0, documents, seed=s, n_random=3, n_boot=20)
+        for s in (0, 0, 1)
     )
     assert one.equals(two) and not one.equals(other)
-    with pytest.raises(FeatlibError, match="must have one shape"):
-        ablation_effects(model, sae, sites, features, 3, seed=0, **{**options, "mask": mask[:3]})
 
 
-def test_typical_activation_is_the_mean_where_it_fires():
-    f = feature_activations(np.array([[2.0, 0], [4.0, 0], [0, 0]]))
-    assert typical_activation(f, 0) == 3.0 and typical_activation(f, 1) == 0.0
+def test_vocabulary_follows_the_label(ids, documents):
+    word, follower = 7, 11
+    text = ids.copy()
+    text[:, 5], text[:, 6] = word, follower
+    stream = labelled_stream(text == word, text, documents, seed=0)
+    texts = [str(i) for i in range(300)]
+    words = related_vocabulary(Label("", {}), texts, stream)
+    assert follower in words and not {38, 39} & set(words.tolist())
+    texts[38:40] = " raise", "except"
+    label = Label("", {}, vocabulary=("raise", "except"))
+    assert {38, 39} <= set(related_vocabulary(label, texts, stream).tolist())

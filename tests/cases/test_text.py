@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from featlib import FeatlibError
-from featlib.cases.text import busiest_block, gather_text, languages_of, split_halves
+from featlib.cases.text import gather_text, languages_of, split_halves
 from featlib.text.labels import LABELS, Label
 from featlib.text.tokens import token_strings, train_tokenizer
 
@@ -90,16 +90,6 @@ def test_halves_share_no_document_and_rare_labels_are_left_out(documents, tokeni
     assert list(streams) == ["exception_header"]
     stream = streams["exception_header"]
     assert not set(stream.documents[stream.selection]) & set(stream.documents[stream.test])
-
-
-def test_the_busiest_block_is_of_the_part_asked_for(documents, tokenizer):
-    text = read(documents, tokenizer)
-    among = np.zeros(text.ids.shape, dtype=bool)
-    among[text.masks["assignment"].sum(axis=1).argmin() :] = True
-    block = busiest_block(text, "assignment", among)
-    assert among[block].all()
-    best = (text.masks["assignment"] & among).sum(axis=1).max()
-    assert text.masks["assignment"][block].sum() >= best - 1  # one document before one token more
 
 
 def test_a_case_is_studied_in_the_code_that_its_model_knows():

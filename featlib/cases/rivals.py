@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from featlib import FeatlibError
-from featlib.cases.detectors import LabelledStream, best_threshold, check_rows
+from featlib.cases.detectors import LabelledStream, best_threshold
 from featlib.dictionaries.features import FeatureActivations
+
+PROBE_TOKENS = 20_000  # unlabelled tokens that the probe is fitted to, at most
 
 
 def best_neuron(neurons: np.ndarray, stream: LabelledStream) -> tuple[int, np.ndarray]:
@@ -14,7 +15,6 @@ def best_neuron(neurons: np.ndarray, stream: LabelledStream) -> tuple[int, np.nd
 
     Returns its index and its values [tokens], negated where low values mean the label.
     """
-    check_rows(len(neurons), stream)
     chosen = np.ascontiguousarray(neurons[stream.selection].T)  # [d_in, tokens]
     mask = stream.mask[stream.selection]
     total = np.arange(1, len(mask) + 1) + mask.sum()
@@ -32,22 +32,22 @@ def best_neuron(neurons: np.ndarray, stream: LabelledStream) -> tuple[int, np.nd
 
 
 def residual_probe(
-    residual: np.ndarray, stream: LabelledStream, *, seed: int, most: int = 20_000
+    residual: np.ndarray, stream: LabelledStream, *, seed: int
 ) -> tuple[np.ndarray, float]:
     """Logistic regression on the residual stream [tokens, d_model]: the best single direction.
 
-    Fitted to the selection half (`most` unlabelled tokens at most, drawn at random). Returns the
-    score [tokens] and the threshold with the highest F1 on documents that the probe had not seen
-    (3 folds of the selection half): one chosen on its own training scores would be too strict.
+    Fitted to the selection half (`PROBE_TOKENS` unlabelled tokens at most, drawn at random).
+    Returns the score [tokens] and the threshold with the highest F1 on documents that the probe
+    had not seen (3 folds of the selection half): one chosen on its own training scores would be
+    too strict.
     """
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    check_rows(len(residual), stream)
     without = np.flatnonzero(stream.selection & ~stream.mask)
     fitted = stream.selection.copy()
-    fitted[np.random.default_rng(seed).permutation(without)[most:]] = False
+    fitted[np.random.default_rng(seed).permutation(without)[PROBE_TOKENS:]] = False
     probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=300))
 
     def fit_scores(rows: np.ndarray, wanted: np.ndarray) -> np.ndarray:
@@ -88,14 +88,11 @@ def token_rule(stream: LabelledStream) -> np.ndarray:
 def similar_features(
     f: FeatureActivations, feature: int, n: int, rng: np.random.Generator
 ) -> np.ndarray:
-    """`n` random features that fire about as often as `feature`: the control of any effect.
+    """`n` random features (or all) that fire about as often as `feature`: the control of an effect.
 
     Drawn without replacement from the 5 n others whose number of firings is nearest.
     """
-    counts = f.firings
-    others = np.flatnonzero((counts > 0) & (np.arange(f.d_sae) != feature))
-    if len(others) < n:
-        raise FeatlibError(f"{n} random features asked for, but only {len(others)} others fire")
-    distance = np.abs(np.log(counts[others] / max(counts[feature], 1)))
+    others = np.flatnonzero((f.firings > 0) & (np.arange(f.d_sae) != feature))
+    distance = np.abs(np.log(f.firings[others] / max(f.firings[feature], 1)))
     near = others[np.argsort(distance, kind="stable")[: 5 * n]]
-    return np.sort(rng.choice(near, size=n, replace=False))
+    return np.sort(rng.choice(near, size=min(n, len(near)), replace=False))

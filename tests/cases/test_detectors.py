@@ -1,0 +1,282 @@
+"""Detectors and their rivals against scikit-learn and brute force."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn import metrics
+from streams import random_features, random_stream
+
+from featlib import FeatlibError
+from featlib.cases import detectors, rivals
+from featlib.cases.detectors import (
+    LabelledStream,
+    evaluate_detector,
+    labelled_stream,
+    rank_features,
+)
+from featlib.dictionaries.features import feature_activations
+
+# ------------------------------------------------------------------------------ halves
+
+
+def test_halves_are_made_of_whole_documents():
+    rng = np.random.default_rng(0)
+    stream = random_stream(rng, n=3000, n_documents=100)
+    for document in np.unique(stream.documents):
+        assert len(np.unique(stream.selection[stream.documents == document])) == 1
+    share = stream.mask[stream.selection].sum() / stream.mask.sum()
+    assert 0.45 < share < 0.55
+    same = labelled_stream(stream.mask, stream.ids, stream.documents, seed=3)
+    again = labelled_stream(stream.mask, stream.ids, stream.documents, seed=3)
+    other = labelled_stream(stream.mask, stream.ids, stream.documents, seed=4)
+    assert (same.selection == again.selection).all()
+    assert (same.selection != other.selection).any()
+
+
+def test_streams_that_cannot_be_judged_are_refused():
+    ids, documents = np.zeros(8, int), np.repeat([0, 1], 4)
+    with pytest.raises(FeatlibError, match="half holds 0 labelled"):
+        labelled_stream(np.arange(8) < 2, ids, documents, seed=0)
+
+
+# ------------------------------------------------------------------------------ ranking
+
+
+def brute_best(score, mask):
+    """Highest F1 over all thresholds at values above 0, counted out."""
+    return max(
+        (
+            2 * (mask & (score >= cut)).sum() / (mask.sum() + (score >= cut).sum())
+            for cut in np.unique(score[score > 0])
+        ),
+        default=-1.0,
+    )
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.integers(0, 10_000), st.integers(1, 6), st.sampled_from([0.02, 0.2, 0.6]))
+def test_ranking_equals_trying_every_threshold(seed, levels, density):
+    rng = np.random.default_rng(seed)
+    stream = random_stream(rng, n=200)
+    f = random_features(rng, n=200, d_sae=12, density=density, levels=levels)
+    here = stream.selection
+    dense = f.matrix.toarray()[here]
+    table = rank_features(f, stream, top=12).set_index("feature")
+    for feature in range(12):
+        best = brute_best(dense[:, feature], stream.mask[here])
+        if best < 0:
+            assert feature not in table.index
+            continue
+        row = table.loc[feature]
+        assert row["f1"] == pytest.approx(best)
+        said = dense[:, feature] > row["threshold"]
+        assert row["f1"] == pytest.approx(metrics.f1_score(stream.mask[here], said))
+    assert table["f1"].is_monotonic_decreasing
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 10_000), st.integers(1, 8))
+def test_a_short_ranking_is_the_head_of_the_whole(seed, top):
+    rng = np.random.default_rng(seed)
+    stream, f = random_stream(rng), random_features(rng, density=0.1)
+    whole = rank_features(f, stream, top=f.d_sae)
+    short = rank_features(f, stream, top=top)
+    assert short["f1"].tolist() == whole["f1"].head(top).tolist()
+    assert short["feature"].tolist() == whole["feature"].head(top).tolist()
+
+
+def test_ranking_never_looks_at_the_test_half():
+    rng = np.random.default_rng(1)
+    stream, f = random_stream(rng), random_features(rng)
+    dense = f.matrix.toarray()
+    dense[stream.test] = rng.random((int(stream.test.sum()), f.d_sae))
+    mask = np.where(stream.test, rng.random(len(stream.mask)) < 0.5, stream.mask)
+    changed = LabelledStream(mask, stream.ids, stream.documents, stream.selection)
+    a = rank_features(f, stream, 20)
+    b = rank_features(feature_activations(dense), changed, 20)
+    assert a.equals(b)
+    score = dense[:, 0]
+    assert detectors.best_threshold(score, stream) == detectors.best_threshold(score, changed)
+    rule, other = rivals.token_rule(stream), rivals.token_rule(changed)
+    np.testing.assert_array_equal(rule, other)
+    index, _ = rivals.best_neuron(f.matrix.toarray(), stream)
+    again, _ = rivals.best_neuron(dense, changed)
+    assert index == again
+
+
+def test_a_concept_split_over_features_is_put_together_again(monkeypatch):
+    rng = np.random.default_rng(20)
+    n = 4000
+    kind = rng.choice(4, n, p=[0.9, 0.06, 0.03, 0.01])  # the label has three faces
+    dense = (rng.random((n, 10)) < 0.02) * rng.uniform(1, 2, (n, 10))
+    for face, feature in ((1, 4), (2, 7), (3, 2)):
+        dense[:, feature] = np.where(kind == face, rng.uniform(3, 4, n), dense[:, feature])
+    stream = labelled_stream(kind > 0, kind, np.repeat(np.arange(40), 100), seed=0)
+    f = feature_activations(dense)
+    members = detectors.select_feature_set(f, stream)
+    assert members["feature"].tolist() == [4, 7, 2]  # the noise below 2 is cut off by thresholds
+    assert members["f1"].iloc[-1] == pytest.approx(1.0)
+    assert members["f1"][0] == rank_features(f, stream, 1)["f1"][0]
+    score = detectors.feature_set_scores(f, members)
+    np.testing.assert_array_equal(score > 1, kind > 0)
+    for step in (1, 2, 3):  # the F1 it claims is the F1 that it has
+        said = detectors.feature_set_scores(f, members.head(step)) > 1
+        here = stream.selection
+        assert members["f1"][step - 1] == pytest.approx(
+            metrics.f1_score(stream.mask[here], said[here])
+        )
+    monkeypatch.setattr(detectors, "GAIN", 0.1)
+    assert detectors.select_feature_set(f, stream)["feature"].tolist() == [4, 7]
+    monkeypatch.setattr(detectors, "MEMBERS", 1)
+    assert detectors.select_feature_set(f, stream)["feature"].tolist() == [4]
+
+
+# ------------------------------------------------------------------------------ measuring
+
+
+def test_measures_equal_scikit_learns():
+    rng = np.random.default_rng(2)
+    stream = random_stream(rng)
+    score = np.round(rng.random(len(stream.mask)) + 0.3 * stream.mask, 1)  # ties
+    found = evaluate_detector(score, 0.65, stream, seed=0, n_boot=100)
+    mask, test = stream.mask[stream.test], score[stream.test]
+    assert found["auroc"] == pytest.approx(metrics.roc_auc_score(mask, test))
+    for name in ("precision", "recall", "f1"):
+        expected = getattr(metrics, f"{name}_score")(mask, test > 0.65)
+        assert found[name] == pytest.approx(expected)
+    for name in detectors.MEASURES:
+        assert found[f"{name}_low"] < found[name] < found[f"{name}_high"]
+
+
+def test_intervals_resample_documents():
+    """One replicate by hand; and documents that are copies of one another have no spread."""
+    rng = np.random.default_rng(3)
+    stream = random_stream(rng)
+    score = rng.random(len(stream.mask)) + 0.5 * stream.mask
+    home = np.unique(stream.documents[stream.test], return_inverse=True)[1]
+    weights = rng.integers(0, 3, (5, home.max() + 1)).astype(float)
+    found = detectors._auroc(score[stream.test], stream.mask[stream.test], home, weights)
+    for row, value in zip(weights, found, strict=True):
+        expected = metrics.roc_auc_score(
+            stream.mask[stream.test], score[stream.test], sample_weight=row[home]
+        )
+        assert value == pytest.approx(expected)
+
+    one_score, one_mask = rng.random(50), rng.random(50) < 0.3
+    copies = labelled_stream(
+        np.tile(one_mask, 10), np.zeros(500, int), np.repeat(np.arange(10), 50), seed=0
+    )
+    same = evaluate_detector(np.tile(one_score, 10), 0.5, copies, seed=0, n_boot=200)
+    for name in detectors.MEASURES:
+        assert same[f"{name}_low"] == pytest.approx(same[name])
+        assert same[f"{name}_high"] == pytest.approx(same[name])
+
+
+def test_intervals_cover_at_their_rate():
+    """95 % intervals of recall hold the true rate in most of many repetitions."""
+    rng = np.random.default_rng(4)
+    held = 0
+    for repetition in range(60):
+        n_documents, n = 60, 20
+        rate = np.repeat(rng.beta(6, 4, n_documents), n)  # documents differ: mean 0.6
+        mask = np.tile(np.arange(n) < 10, n_documents)
+        score = np.where(mask, rng.random(n_documents * n) < rate, 0.0)
+        documents = np.repeat(np.arange(n_documents), n)
+        stream = labelled_stream(mask, np.zeros(len(mask), int), documents, seed=repetition)
+        found = evaluate_detector(score, 0.5, stream, seed=repetition, n_boot=200)
+        held += found["recall_low"] <= 0.6 <= found["recall_high"]
+    assert held >= 50
+
+
+def test_a_detector_that_never_says_yes():
+    stream = random_stream(np.random.default_rng(5))
+    found = evaluate_detector(np.zeros(len(stream.mask)), 0.0, stream, seed=0, n_boot=20)
+    assert (found["precision"], found["recall"], found["f1"]) == (0, 0, 0)
+    assert found["auroc"] == pytest.approx(0.5)
+
+
+# ------------------------------------------------------------------------------ baselines
+
+
+def test_best_neuron_of_either_sign():
+    rng = np.random.default_rng(6)
+    stream = random_stream(rng)
+    neurons = rng.normal(size=(len(stream.mask), 9)).astype(np.float32)
+    neurons[:, 4] -= 4 * stream.mask
+    index, values = rivals.best_neuron(neurons, stream)
+    assert index == 4
+    np.testing.assert_array_equal(values, -neurons[:, 4].astype(np.float64))
+    cut = detectors.best_threshold(values, stream)
+    best = max(
+        metrics.f1_score(stream.mask[stream.selection], values[stream.selection] >= at)
+        for at in values[stream.selection]
+    )
+    said = values[stream.selection] > cut
+    assert metrics.f1_score(stream.mask[stream.selection], said) == pytest.approx(best)
+
+
+@pytest.mark.parametrize("most", [100, 20_000])
+def test_probe_finds_a_planted_direction(most, monkeypatch):
+    """And keeps its threshold where the unlabelled tokens were thinned out."""
+    monkeypatch.setattr(rivals, "PROBE_TOKENS", most)
+    rng = np.random.default_rng(7)
+    stream = random_stream(rng, n=6000, n_documents=40, rate=0.05)
+    direction = rng.normal(size=4)
+    direction /= np.linalg.norm(direction)
+    residual = rng.normal(size=(6000, 4)) + 2.5 * np.outer(stream.mask, direction)
+    score, cut = rivals.residual_probe(residual, stream, seed=0)
+    found = evaluate_detector(score, cut, stream, seed=0, n_boot=0)
+    ideal = residual @ direction  # by construction no score is better
+    at_best = detectors.best_threshold(ideal, stream)
+    best = evaluate_detector(ideal, at_best, stream, seed=0, n_boot=0)
+    assert found["auroc"] == pytest.approx(best["auroc"], abs=0.02)
+    assert found["f1"] == pytest.approx(best["f1"], abs=0.06)
+    noise, cut = rivals.residual_probe(rng.normal(size=(6000, 4)), stream, seed=0)
+    found = evaluate_detector(noise, cut, stream, seed=0, n_boot=0)
+    assert found["auroc"] == pytest.approx(0.5, abs=0.08)
+
+
+def test_probe_does_not_choose_its_threshold_on_what_it_learnt_by_heart():
+    """Noise in more directions than tokens: on new text saying yes to all is the best there is."""
+    rng = np.random.default_rng(21)
+    stream = random_stream(rng, n=240, n_documents=12, rate=0.3)
+    score, cut = rivals.residual_probe(rng.normal(size=(240, 400)), stream, seed=0)
+    assert evaluate_detector(score, cut, stream, seed=0, n_boot=0)["recall"] > 0.8
+
+
+def test_token_rule_is_the_best_set_of_ids():
+    """Against all 2^6 sets of ids."""
+    rng = np.random.default_rng(8)
+    n = 3000
+    ids = rng.integers(0, 6, n)
+    mask = rng.random(n) < np.array([0.9, 0.6, 0.3, 0.2, 0.05, 0.0])[ids]
+    stream = labelled_stream(mask, ids, np.repeat(np.arange(30), 100), seed=0)
+    score = rivals.token_rule(stream)
+    cut = detectors.best_threshold(score, stream)
+    here = stream.selection
+    best = max(
+        metrics.f1_score(mask[here], np.isin(ids[here], [i for i in range(6) if chosen >> i & 1]))
+        for chosen in range(1, 64)
+    )
+    assert metrics.f1_score(mask[here], score[here] > cut) == pytest.approx(best)
+
+
+def test_token_rule_trusts_no_id_seen_once_and_none_of_the_test_half():
+    ids = np.array([1, 2, 2, 2, 3, 4, 1, 1, 5, 5])
+    mask = np.array([1, 1, 1, 0, 0, 0, 0, 0, 1, 1], dtype=bool)
+    stream = LabelledStream(mask, ids, np.zeros(10, int), np.arange(10) < 6)
+    by_id = {1: 1 / 2, 2: 2 / 4, 3: 0, 4: 0, 5: 0}
+    assert rivals.token_rule(stream).tolist() == [by_id[i] for i in ids.tolist()]
+
+
+def test_random_features_are_of_like_density():
+    rng = np.random.default_rng(9)
+    dense = rng.random((2000, 60)) < np.geomspace(0.002, 0.5, 60)
+    f = feature_activations(dense.astype(float))
+    drawn = rivals.similar_features(f, 30, 4, rng)
+    assert len(set(drawn.tolist())) == 4 and 30 not in drawn
+    assert all(abs(int(index) - 30) <= 12 for index in drawn)
+    assert len(rivals.similar_features(f, 30, 60, rng)) == (f.firings > 0).sum() - 1
