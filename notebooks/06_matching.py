@@ -37,14 +37,13 @@ bootstrap: int = 200  # resamples of documents for an interval
 # %%
 import numpy as np
 import pandas as pd
-from IPython.display import Markdown
 
-from featlib.chapter import start_chapter
+from featlib.chapter import prose, start_chapter
 from featlib.dictionaries import features
 from featlib.dictionaries.recipes import read_common_text
 from featlib.dictionaries.sae import load_autoencoder
 from featlib.estimate import document_weights
-from featlib.family import MODELS, PAIRS, PRINT_NAMES, SKIPPED, step_name
+from featlib.family import BASE, MERGED, MODELS, PAIRS, PRINT_NAMES, SKIPPED, step_name
 from featlib.matching import ceilings, nulls
 from featlib.matching.correlation import pearson
 from featlib.matching.fates import Rule, one_to_one
@@ -120,10 +119,10 @@ firings = np.unique(np.geomspace(4, 100, 60).astype(int))
 chance = pd.DataFrame(
     {
         "firings": firings,
-        "chance": nulls.chance_of_match(firings, acts["base"][0].d_sae, p.threshold),
+        "chance": nulls.chance_of_match(firings, acts[BASE][0].d_sae, p.threshold),
     }
 )
-at_rule = float(nulls.chance_of_match(p.min_firings, acts["base"][0].d_sae, p.threshold))
+at_rule = float(nulls.chance_of_match(p.min_firings, acts[BASE][0].d_sae, p.threshold))
 chapter.figure(
     charts.chance_by_firings(chance, min_firings=p.min_firings),
     name="chance-of-match",
@@ -250,7 +249,7 @@ counts = (
     .size()
     .unstack("fate", fill_value=0)
 )
-assert (counts.sum(axis=1) == acts["base"][0].d_sae).all()
+assert (counts.sum(axis=1) == acts[BASE][0].d_sae).all()
 counts = counts.reset_index()
 charts.table(
     counts.assign(parent=counts["parent"].map(PRINT_NAMES), child=counts["child"].map(PRINT_NAMES))
@@ -260,29 +259,34 @@ charts.table(
 # ## What was found, and what could be wrong
 
 # %% tags=["remove-input"]
-step = pairs.set_index(["parent", "child"])
-down = step.loc[[("base", "lua"), ("base", "tinystories")]]
-Markdown(
-    f"""\
-From BabyPython to Lua {step.loc[("base", "lua"), "persist"]:.0%} of the testable features persist,
-and to TinyStories {step.loc[("base", "tinystories"), "persist"]:.0%}. Read alone, these numbers say
-that {1 - step.loc[("base", "lua"), "persist"]:.0%} and
-{1 - step.loc[("base", "tinystories"), "persist"]:.0%} disappear. But of BabyPython's features a
-second autoencoder of *BabyPython itself* finds {step.loc[("base", "lua"), "ceiling"]:.0%} again.
-Measured against that
-ceiling, {step.loc[("base", "lua"), "calibrated"]:.0%} and
-{step.loc[("base", "tinystories"), "calibrated"]:.0%} of what could persist does.
+down = pairs[(pairs["parent"] == BASE) & (pairs["child"] != MERGED)]
+first = down.iloc[0]
+prose(
+    """\
+From {{ base }} {{ persist | listed }} of the testable features persist. Read alone, these numbers
+say that {{ lost | listed }} disappear. But of {{ base }}'s features a second autoencoder of
+*{{ base }} itself* finds {{ first.ceiling | pct }} again. Measured against that ceiling,
+{{ calibrated | listed }} of what could persist does.
 
-With equal seeds, {step.loc[("base", "lua"), "same_index"]:.0%} of the matches from BabyPython to
-Lua have the same index in both lists, where chance would give
-{1 / acts["base"][0].d_sae:.2%}. Autoencoders that start from the same random numbers stay near each
-other. The paper's all did; ours, in the shares above, never do.
+With equal seeds, {{ first.same_index | pct }} of the matches from {{ base }} to {{ child }} have
+the same index in both lists, where chance would give {{ (1 / d_sae) | pct(2) }}. Autoencoders that
+start from the same random numbers stay near each other. The paper's all did; ours, in the shares
+above, never do.
 
-The null passes the threshold for {pairs["null"].max():.1%} of the features at most, so chance is
-not what we count. Two things remain uncertain. The child's autoencoder learned from the child's
-text, so part of a loss may be the text's, and [Controls](11_controls) measures how much. And the
-threshold is a choice: {p.threshold:g} is a convention,
-and features that turn into near relatives of themselves fall below it."""
+The null passes the threshold for {{ null | pct(1) }} of the features at most, so chance is not
+what we count. Two things remain uncertain. The child's autoencoder learned from the child's text,
+so part of a loss may be the text's, and [Controls](11_controls) measures how much. And the
+threshold is a choice: {{ threshold }} is a convention, and features that turn into near relatives
+of themselves fall below it.""",
+    base=PRINT_NAMES[BASE],
+    persist=[f"to {PRINT_NAMES[step.child]} {step.persist:.0%}" for step in down.itertuples()],
+    lost=[f"{1 - share:.0%}" for share in down["persist"]],
+    calibrated=[f"{share:.0%}" for share in down["calibrated"]],
+    first=first,
+    child=PRINT_NAMES[first["child"]],
+    d_sae=acts[BASE][0].d_sae,
+    null=pairs["null"].max(),
+    threshold=f"{p.threshold:g}",
 )
 
 # %% tags=["remove-input"]

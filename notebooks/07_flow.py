@@ -30,40 +30,35 @@ threshold: float = 0.8  # correlation from which two features count as one
 min_firings: int = 30  # tokens a feature must fire on to be testable
 
 # %%
-import pandas as pd
-from IPython.display import Markdown
-
-from featlib.chapter import start_chapter
-from featlib.family import PRINT_NAMES
-from featlib.run import needed
+from featlib.chapter import prose, start_chapter
+from featlib.family import BASE, CHILDREN, MERGED, PRINT_NAMES, STEPS
 from featlib.show import charts
 
 chapter = start_chapter("07_flow", globals())
 p, run_folder = chapter.params, chapter.run
-matches = pd.read_parquet(needed(run_folder.table("matches")))
-pairs = pd.read_parquet(run_folder.table("pairs"))
+matches = run_folder.read_table("matches")
+step = run_folder.read_table("pairs").set_index(["parent", "child"]).loc[list(STEPS)]
 
 # %% [markdown]
 # ## The picture
 
 # %% tags=["hide-input"]
-family = [("base", "lua"), ("base", "tinystories"), ("lua", "merged"), ("tinystories", "merged")]
-flows = pd.read_parquet(run_folder.table("flows"))
-flows = flows[[pair in family for pair in zip(flows["parent"], flows["child"], strict=True)]]
-step = pairs.set_index(["parent", "child"])
+flows = run_folder.read_table("flows")
+flows = flows[[pair in STEPS for pair in zip(flows["parent"], flows["child"], strict=True)]]
 chapter.figure(
     charts.flow(flows.assign(children=p.d_sae)),
     name="flow",
-    caption="Features from BabyPython (left) through its two children into LuaStories (right). "
+    caption=f"Features from {PRINT_NAMES[BASE]} (left) through its children into "
+    f"{PRINT_NAMES[MERGED]} (right). "
     "Widths are numbers of features, means over all pairs of autoencoders with different "
     "seeds. What disappears is drawn in two shades: up to the seed "
     "ceiling it was lost; beyond the ceiling nobody can tell, since two autoencoders of one model "
     "lose as much. Choose a band, or a step and a fate beneath the picture, to see its features.",
     alt="Share of features that persist: "
     + "; ".join(
-        f"{PRINT_NAMES[a]} to {PRINT_NAMES[b]} {step.loc[(a, b), 'persist']:.0%} (ceiling "
-        f"{step.loc[(a, b), 'ceiling']:.0%}, so {step.loc[(a, b), 'calibrated']:.0%} of it)"
-        for a, b in family
+        f"{PRINT_NAMES[a]} to {PRINT_NAMES[b]} {row.persist:.0%} (ceiling {row.ceiling:.0%}, so "
+        f"{row.calibrated:.0%} of it)"
+        for (a, b), row in step.iterrows()
     ),
     data=flows,
 )
@@ -74,7 +69,7 @@ chapter.figure(
 # are mostly about punctuation and formatting.
 
 # %%
-wide = flows.pivot(index=["parent", "child"], columns="fate", values="count").loc[family]
+wide = flows.pivot(index=["parent", "child"], columns="fate", values="count").loc[list(STEPS)]
 wide = wide[["persists", "disappears", "emerges", "untestable"]].round().astype(int)
 charts.table(wide.rename(index=PRINT_NAMES).reset_index())
 
@@ -85,7 +80,7 @@ charts.table(wide.rename(index=PRINT_NAMES).reset_index())
 # best match against the number of tokens on which the feature fires.
 
 # %% tags=["hide-input"]
-scatter = matches[(matches["side"] == "parent") & (matches["child"] != "merged")]
+scatter = matches[(matches["side"] == "parent") & matches["child"].isin(CHILDREN)]
 middle = scatter.loc[scatter["firings"] > 0, "firings"].median()
 told = [
     f"to {PRINT_NAMES[child]} the median best correlation is "
@@ -97,9 +92,9 @@ chapter.figure(
     charts.correlation_by_firings(scatter, threshold=p.threshold, min_firings=p.min_firings),
     name="correlation-by-firings",
     caption="Best correlation in the child against the number of firings in the common text, for "
-    "BabyPython's features: the median, and the middle half as a band. Left of the upright rule "
-    "features are untestable; from the level one on they persist. Choose a dot to see its "
-    "features.",
+    f"{PRINT_NAMES[BASE]}'s features: the median, and the middle half as a band. Left of the "
+    "upright rule features are untestable; from the level one on they persist. Choose a dot to see "
+    "its features.",
     alt="Frequent features are found again better than rare ones: " + "; ".join(told) + ".",
 )
 
@@ -108,29 +103,31 @@ chapter.figure(
 
 # %% tags=["remove-input"]
 lost = 1 - step["persist"]
-instrument = 1 - step["ceiling"]
 beyond = ((step["ceiling"] - step["persist"]) / lost).clip(lower=0)
-first, second = beyond.loc[("base", "lua")], beyond.loc[("base", "tinystories")]
-Markdown(
-    f"""\
-On the way from BabyPython to Lua {lost.loc[("base", "lua")]:.0%} of the testable features find no
-match, and {lost.loc[("base", "tinystories")]:.0%} on the way to TinyStories. Between two
-autoencoders of BabyPython it is {instrument.loc[("base", "lua")]:.0%}. So of all that seems to
-disappear, at most {first:.0%} (Lua) and {second:.0%} (TinyStories) can be laid to fine-tuning by
-this measure. The rest would also have been lost if nothing had been done to the model.
+down, into = ([pair for pair in STEPS if pair[end] == m] for end, m in ((0, BASE), (1, MERGED)))
 
-Into the merge, {step.loc[("lua", "merged"), "persist"]:.0%} of Lua's features persist and
-{step.loc[("tinystories", "merged"), "persist"]:.0%} of those of TinyStories, with ceilings of
-{step.loc[("lua", "merged"), "ceiling"]:.0%} and
-{step.loc[("tinystories", "merged"), "ceiling"]:.0%}: {
-        step.loc[("lua", "merged"), "calibrated"]:.0%} and
-{step.loc[("tinystories", "merged"), "calibrated"]:.0%} of what could persist.
+prose(
+    """\
+On the way from {{ base }} {{ lost | listed }} of the testable features find no match. Between
+two autoencoders of {{ base }} it is {{ own | pct }}. So of all that seems to disappear, at most
+{{ beyond | listed }} can be laid to fine-tuning by this measure. The rest would also have been lost
+if nothing had been done to the model.
+
+Of the features {{ persist | listed }} persist into the merge, with ceilings of
+{{ ceilings | listed }}: {{ calibrated | listed }} of what could persist.
 
 A ceiling is an average over features. It does not say *which* of them were lost to noise. A single
 feature with a low best correlation may have changed, or may only be split differently by the
 second autoencoder. [The controls](11_controls) tell the two apart by transfer: the parent's own
 autoencoder reads the child, and each feature is compared with itself. What is lost there has
-drifted in the model. What is lost only in the picture above was lost between two dictionaries."""
+drifted in the model. What is lost only in the picture above was lost between two dictionaries.""",
+    base=PRINT_NAMES[BASE],
+    lost=[f"to {PRINT_NAMES[child]} {lost[BASE, child]:.0%}" for _, child in down],
+    own=1 - step.loc[down[0], "ceiling"],
+    beyond=[f"{beyond[pair]:.0%} ({PRINT_NAMES[pair[1]]})" for pair in down],
+    persist=[f"of {PRINT_NAMES[pair[0]]} {step.loc[pair, 'persist']:.0%}" for pair in into],
+    ceilings=[f"{step.loc[pair, 'ceiling']:.0%}" for pair in into],
+    calibrated=[f"{step.loc[pair, 'calibrated']:.0%}" for pair in into],
 )
 
 # %% tags=["remove-input"]

@@ -16,7 +16,7 @@ from featlib.dictionaries import crosscoder as cross
 from featlib.dictionaries import features, recipes
 from featlib.family import DOMAINS, MODELS
 from featlib.matching import owners as verdicts
-from featlib.matching.plants import Plants, count_plants, judge_plants, plant_features
+from featlib.matching.owners import Plants, judge_plants, plant_features
 from featlib.models.recipes import training_text
 from featlib.params import derive_seed
 
@@ -30,7 +30,7 @@ class Joint:
     fvu: dict[str, float]  # by model
     own_fvu: dict[str, float]  # of each model's own autoencoder, on the same text
     testable: np.ndarray  # [d_sae] fires on `min_firings` tokens or more
-    planted: pd.DataFrame  # `count_plants`: what it made of features of known owners
+    planted: pd.DataFrame  # `judge_plants`: what it made of features of known owners
     seconds: float
 
     @property
@@ -117,7 +117,7 @@ def train_joint(c: ControlRun) -> Joint:
         fvu=fvu,
         own_fvu=own_fvu,
         testable=read.firings >= c.p.min_firings,
-        planted=count_plants(find_plants(c, crosscoder, plants, rng), c.p.threshold),
+        planted=find_plants(c, crosscoder, plants, rng),
         seconds=time.monotonic() - started,
     )
 
@@ -141,4 +141,5 @@ def find_plants(
             yield plants.add(x, truth[start : start + len(x)])
             start += len(x)
 
-    return judge_plants(crosscoder, plants, cross.encode_joint(crosscoder, rows())[0], truth)
+    read = cross.encode_joint(crosscoder, rows())[0]
+    return judge_plants(crosscoder, plants, read, truth, c.p.threshold)

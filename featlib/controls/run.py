@@ -23,8 +23,9 @@ from featlib.estimate import Estimate, document_weights, proportion
 from featlib.family import BASE, DOMAINS, MERGE_OF, MODELS, PAIRS, PRINT_NAMES
 from featlib.matching import fates as matching
 from featlib.matching import nulls, transfer
-from featlib.matching.correlation import pearson_dense
+from featlib.matching.correlation import paired_pearson, pearson_dense
 from featlib.models import mistral as lm
+from featlib.models.merging import merge_models
 from featlib.params import derive_seed
 from featlib.run import Run, atomic_path, needed
 from featlib.text import tokens
@@ -232,15 +233,12 @@ def run_transfers(c: ControlRun) -> Transfers:
 def follow_through_merge(c: ControlRun, moved: Transfers) -> pd.DataFrame:
     """The base's features in the merge at every `control_step` of t: columns of `share_by_t`."""
     inner = np.arange(c.p.control_step, 1 - 1e-9, c.p.control_step)
-    along = transfer.follow_merges(
-        c.saes["base"],
-        c.scales["base"],
-        c.acts["base"][0],
-        [c.models[name] for name in (*MERGE_OF, BASE)],
-        c.stream.ids,
-        inner,
-        method=c.p.merge_method,
-    )
+    models = [c.models[name] for name in (*MERGE_OF, BASE)]
+    along = {}
+    for t in map(float, inner):
+        merged = merge_models(*models, t=t, method=c.p.merge_method)
+        after = transfer.read_with(c.saes[BASE], c.scales[BASE], merged, c.stream.ids)
+        along[t] = paired_pearson(c.acts[BASE][0].matrix, after.matrix)
     ends = {0.0: moved.own_r("lua"), 1.0: moved.own_r("tinystories")}
     along |= ends | {c.p.merge_t: moved.own_r("merged")}
     return transfer.share_by_t(along, c.firings, c.rule)

@@ -232,7 +232,7 @@ def step_shares(c: ControlRun, moved: Transfers, pair: tuple[str, str]) -> StepS
 
 
 def plants_table(planted: pd.DataFrame) -> pd.DataFrame:
-    """`planted_features.count_plants` for a page: one row a strength, "k of n"."""
+    """`owners.judge_plants` for a page: one row a strength, "k of n"."""
     rows = []
     for times, part in planted.groupby("times"):
         own, common = part[part["own"]].iloc[0], part[~part["own"]].iloc[0]

@@ -76,7 +76,7 @@ def over_pairs(
                 **bootstrap_estimate(found.persist, draws).named("persist"),
                 "median_r": found.median_r,
                 "same_index": found.same_index,
-                "ceiling": NAN,
+                "ceiling": NAN,  # of a step as a whole, like the next
                 "calibrated": NAN,
                 "testable": found.testable,
                 **found.counts(),

@@ -21,7 +21,6 @@ import pandas as pd
 import scipy.sparse as sp
 import torch
 from scipy.optimize import linear_sum_assignment
-from scipy.sparse.csgraph import connected_components
 
 from featlib.dictionaries.features import count_firings
 from featlib.matching.correlation import pearson
@@ -96,38 +95,6 @@ class Fates:
         }
 
 
-def one_to_one(r: np.ndarray, floor: float = 0.0) -> pd.DataFrame:
-    """The pairing, no feature used twice, whose correlations add up to the most: parent, child, r.
-
-    Only pairs with r > 0 and r >= `floor` may be used. Those form a graph that falls apart into
-    components, each solved by itself (Hungarian method), so that 16,384 features at a floor of 0.5
-    take moments where the whole matrix takes many minutes; the optimum is the same.
-    """
-    d_a, d_b = r.shape
-    rows, cols = np.nonzero((r >= floor) & (r > 0))
-    links = sp.coo_array((np.ones(len(rows), dtype=bool), (rows, cols + d_a)), (d_a + d_b,) * 2)
-    n, component = connected_components(links, directed=False)
-    parents, children = [], []
-    order_a = np.argsort(component[:d_a], kind="stable")
-    order_b = np.argsort(component[d_a:], kind="stable")
-    bounds_a = np.searchsorted(component[:d_a][order_a], np.arange(n + 1))
-    bounds_b = np.searchsorted(component[d_a:][order_b], np.arange(n + 1))
-    for k in np.unique(component[rows]):
-        a = order_a[bounds_a[k] : bounds_a[k + 1]]
-        b = order_b[bounds_b[k] : bounds_b[k + 1]]
-        weight = r[np.ix_(a, b)]
-        allowed = (weight >= floor) & (weight > 0)
-        i, j = linear_sum_assignment(np.where(allowed, weight, 0.0), maximize=True)
-        used = allowed[i, j]
-        parents.append(a[i[used]])
-        children.append(b[j[used]])
-    parent = np.concatenate(parents) if parents else np.empty(0, dtype=np.int64)
-    child = np.concatenate(children) if children else np.empty(0, dtype=np.int64)
-    order = np.argsort(parent)
-    parent, child = parent[order], child[order]
-    return pd.DataFrame({"parent": parent, "child": child, "r": r[parent, child]})
-
-
 def compare(
     a: sp.csr_array, b: sp.csr_array, rule: Rule = RULE, r: np.ndarray | None = None
 ) -> Fates:
@@ -150,32 +117,45 @@ def assign_fates(
     one child, so the two numbers of persisting features differ; `mutual` marks exclusive pairs.
     """
     assert r.shape == (len(parent_firings), len(child_firings)), (r.shape, "firings of others")
-    r = _row_major(r)
     candidates = _largest(r, min(N_CANDIDATES, r.shape[1]))
-    best_parent = _best_row(r)
-    tables = []
-    for best, fired, lost in (
-        (_best(r, candidates[0], best_parent), parent_firings, "disappears"),
-        (_best(r.T, best_parent, candidates[0]), child_firings, "emerges"),
-    ):
-        tables.append(fate_table(fired, best, lost, rule))
-    return Fates(*tables, candidates.T.astype(np.int32), rule)
+    # By PyTorch: NumPy walks down columns, and at 16,384 features misses the cache at every step.
+    best_parent = torch.from_numpy(r).argmax(0).numpy()
+    parents = _best(r, candidates[0], best_parent)
+    children = _best(r.T, best_parent, candidates[0])
+    return Fates(
+        fate_table(parents, parent_firings, "disappears", rule),
+        fate_table(children, child_firings, "emerges", rule),
+        candidates.T.astype(np.int32),
+        rule,
+    )
 
 
 def fate_table(
-    fired: np.ndarray, best: Mapping[str, np.ndarray], lost: str, rule: Rule
+    best: Mapping[str, np.ndarray], firings: np.ndarray, lost: str, rule: Rule
 ) -> pd.DataFrame:
     """One side of `Fates`: `best` has its columns best, r and mutual; `lost` names who has none."""
-    fate = np.where(np.asarray(best["r"]) >= rule.threshold, "persists", lost)
-    fate = np.where(np.asarray(fired) < rule.min_firings, "untestable", fate)
-    return pd.DataFrame(
-        {
-            "feature": np.arange(len(fate)),
-            "firings": np.asarray(fired),
-            **best,
-            "fate": pd.Categorical(fate, categories=["persists", lost, "untestable"]),
-        }
-    )
+    fate = np.where(best["r"] >= rule.threshold, "persists", lost)
+    fate = np.where(firings < rule.min_firings, "untestable", fate)
+    fate = pd.Categorical(fate, categories=["persists", lost, "untestable"])
+    own = {"feature": np.arange(len(fate)), "firings": firings}
+    return pd.DataFrame({**own, **best, "fate": fate})
+
+
+def one_to_one(r: np.ndarray, floor: float) -> pd.DataFrame:
+    """The pairing, no feature used twice, whose correlations add up to the most: parent, child, r.
+
+    Only pairs with r >= `floor` > 0 may be used, and only features that have such a pair enter the
+    assignment: of thousands a fraction, where the whole matrix would take many minutes.
+    """
+    assert floor > 0, floor
+    parents = np.flatnonzero((r >= floor).any(axis=1))
+    children = np.flatnonzero((r >= floor).any(axis=0))
+    gain = r[np.ix_(parents, children)]
+    gain = np.where(gain >= floor, gain, 0.0)
+    i, j = linear_sum_assignment(gain, maximize=True)
+    used = gain[i, j] > 0
+    parent, child = parents[i[used]], children[j[used]]
+    return pd.DataFrame({"parent": parent, "child": child, "r": r[parent, child]})
 
 
 def _best(r: np.ndarray, best: np.ndarray, best_back: np.ndarray) -> dict[str, np.ndarray]:
@@ -183,11 +163,8 @@ def _best(r: np.ndarray, best: np.ndarray, best_back: np.ndarray) -> dict[str, n
     here = np.arange(len(r))
     top = r[here, best]
     found = top > 0
-    return {
-        "best": np.where(found, best, -1),
-        "r": top,
-        "mutual": found & (best_back[best] == here),
-    }
+    mutual = found & (best_back[best] == here)
+    return {"best": np.where(found, best, -1), "r": top, "mutual": mutual}
 
 
 def _largest(r: np.ndarray, k: int) -> np.ndarray:
@@ -200,24 +177,6 @@ def _largest(r: np.ndarray, k: int) -> np.ndarray:
             out[i, start : start + _ROWS] = part.argmax(1)
             part[here, out[i, start : start + _ROWS]] = -np.inf
     return out
-
-
-def _best_row(r: np.ndarray) -> np.ndarray:
-    """[columns] row index of each column's largest entry, as `r.argmax(0)` but by whole rows.
-
-    NumPy walks down the columns, which at 16,384 features misses the cache at every step.
-    """
-    best = np.zeros(r.shape[1], dtype=np.int64)
-    top = r[0].copy()
-    for i, row in enumerate(r):
-        best[row > top] = i
-        np.maximum(top, row, out=top)
-    return best
-
-
-def _row_major(r: np.ndarray) -> np.ndarray:
-    """`r` in C order: a transposed view costs ten times as much to scan as to copy."""
-    return r if r.flags.c_contiguous else torch.from_numpy(r).contiguous().numpy()
 
 
 def _share(table: pd.DataFrame, fate: str) -> float:

@@ -23,13 +23,10 @@ def shift_within_documents(
     Keeps every feature's density, values, runs and document, and breaks which token it fires on.
     A document of one token cannot move.
     """
-    order, starts, lengths = _by_document(documents, b.shape[0])
+    groups = _by_document(documents)
+    lengths = np.array([len(group) for group in groups])
     shift = np.where(lengths > 1, rng.integers(1, np.maximum(lengths, 2)), 0)
-    which = np.repeat(np.arange(len(lengths)), lengths)
-    place = np.arange(len(order)) - starts[which]
-    source = np.empty_like(order)
-    source[order] = order[starts[which] + (place + shift[which]) % lengths[which]]
-    return b[source]
+    return _laid_out(b, groups, [np.roll(g, -by) for g, by in zip(groups, shift, strict=True)])
 
 
 def permute_documents(
@@ -39,14 +36,12 @@ def permute_documents(
 
     Keeps each document's inner order; breaks topic and place. Documents of equal length all move.
     """
-    order, starts, lengths = _by_document(documents, b.shape[0])
-    assert len(lengths) > 1, "one document cannot change places"
-    ring = rng.permutation(len(lengths))
+    groups = _by_document(documents)
+    assert len(groups) > 1, "one document cannot change places"
+    ring = rng.permutation(len(groups))
     successor = np.empty_like(ring)
     successor[ring] = np.roll(ring, 1)  # one cycle through all: nobody stays
-    source = np.empty_like(order)
-    source[order] = np.concatenate([order[starts[g] : starts[g] + lengths[g]] for g in successor])
-    return b[source]
+    return _laid_out(b, groups, [groups[g] for g in successor])
 
 
 def random_dictionary(
@@ -92,10 +87,15 @@ def chance_of_match(n_firings: np.ndarray | int, d: int, threshold: float) -> np
     return np.where(k < 3, 1.0, -np.expm1(d * np.log1p(-p)))
 
 
-def _by_document(documents: np.ndarray, n_tokens: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Tokens grouped by document, order kept: (order [tokens], starts, lengths by document)."""
+def _by_document(documents: np.ndarray) -> list[np.ndarray]:
+    """The tokens of each document, in order."""
     flat = documents.reshape(-1)
-    assert len(flat) == n_tokens, (len(flat), n_tokens, "another token stream")
     order = np.argsort(flat, kind="stable")
-    _, starts, lengths = np.unique(flat[order], return_index=True, return_counts=True)
-    return order, starts, lengths
+    return np.split(order, np.flatnonzero(np.diff(flat[order])) + 1)
+
+
+def _laid_out(b: sp.csr_array, at: list[np.ndarray], rows: list[np.ndarray]) -> sp.csr_array:
+    """`b` with its `rows` laid out `at` these tokens."""
+    source = np.empty(b.shape[0], dtype=np.int64)
+    source[np.concatenate(at)] = np.concatenate(rows)
+    return b[source]

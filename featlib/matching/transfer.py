@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,7 +24,6 @@ from featlib.family import MERGED
 from featlib.matching.correlation import paired_pearson
 from featlib.matching.fates import RULE, Fates, Rule, fate_table
 from featlib.matching.resampling import persistence_draws
-from featlib.models.merging import merge_models
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -59,21 +58,6 @@ def read_with(
     return encode_stream(child, other, ids)
 
 
-def transfer_fates(before: sp.csr_array, after: sp.csr_array, rule: Rule = RULE) -> Fates:
-    """`Fates` in which every feature's only candidate is itself, so that all the rest applies.
-
-    Both matrices come from the *same* autoencoder, read in the parent and in the child under the
-    same scale rule. Children get the fate of the same features seen from the child: persists |
-    emerges | untestable.
-    """
-    r = paired_pearson(before, after)
-    own = np.arange(len(r))
-    best = {"best": own, "r": r, "mutual": True}
-    parents = fate_table(count_firings(before), best, "disappears", rule)
-    children = fate_table(count_firings(after), best, "emerges", rule)
-    return Fates(parents, children, own[:, None].astype(np.int32), rule)
-
-
 def transfer_share(
     before: sp.csr_array,
     after: sp.csr_array,
@@ -81,35 +65,20 @@ def transfer_share(
     weights: np.ndarray,
     rule: Rule = RULE,
 ) -> tuple[Fates, Estimate]:
-    """`transfer_fates` and the share that persists, with its interval over documents.
+    """`Fates` in which every feature's only candidate is itself, and the share that persists.
 
-    `weights` from `estimate.document_weights`: the same for all shares that will be compared.
+    Both matrices come from the *same* autoencoder, read in the parent and in the child under the
+    same scale rule. Children get the fate of the same features seen from the child. `weights` from
+    `estimate.document_weights`: the same for all shares that will be compared.
     """
-    fates = transfer_fates(before, after, rule)
+    r = paired_pearson(before, after)
+    own = np.arange(len(r))
+    best = {"best": own, "r": r, "mutual": True}
+    parents = fate_table(best, count_firings(before), "disappears", rule)
+    children = fate_table(best, count_firings(after), "emerges", rule)
+    fates = Fates(parents, children, own[:, None].astype(np.int32), rule)
     draws = persistence_draws(before, after, documents, fates, weights)
     return fates, bootstrap_estimate(fates.persist, draws)
-
-
-def follow_merges(
-    sae: SparseAutoencoder,
-    parent_scale: float,
-    before: FeatureActivations,
-    models: Sequence[PreTrainedModel],
-    ids: np.ndarray,
-    ts: Sequence[float],
-    *,
-    method: str,
-) -> dict[float, np.ndarray]:
-    """For each t the correlation [d_sae] of each feature with itself in the merge at t.
-
-    `before`: the parent's own activations of `sae`; `models`: at t = 0, at t = 1, and base.
-    """
-    found = {}
-    for t in ts:
-        model = merge_models(*models, t=t, method=method)
-        after = read_with(sae, parent_scale, model, ids)
-        found[float(t)] = paired_pearson(before.matrix, after.matrix)
-    return found
 
 
 def share_by_t(
@@ -138,7 +107,7 @@ def recovered_features(
     """Follow each testable feature of the base through its children into their merge.
 
     `correlations`: for each model, the merge among them, the feature's correlation [d_sae] with
-    itself (`transfer_fates`) or with its best match; `fired` [d_sae], its firings in the base.
+    itself (`transfer_share`) or with its best match; `fired` [d_sae], its firings in the base.
     Columns feature, firings, r_<model> for each, kept_by (children that kept it, joined by "+", or
     "none"), in_merged, and recovered: lost in at least one child and yet present in the merge.
     """

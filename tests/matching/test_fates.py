@@ -33,8 +33,8 @@ def test_a_permuted_copy_matches_as_exactly_that_permutation():
     assert order[fates.parents["best"]].tolist() == list(range(40))
     np.testing.assert_allclose(fates.parents["r"], 1, atol=1e-6)
     assert fates.parents["mutual"].all()
-    for pairs in (one_to_one(pearson(a, b)), one_to_one(pearson(a, b), 0.8)):
-        assert order[pairs["child"]].tolist() == pairs["parent"].tolist() == list(range(40))
+    pairs = one_to_one(pearson(a, b), 0.5)
+    assert order[pairs["child"]].tolist() == pairs["parent"].tolist() == list(range(40))
     assert (fates.parents["fate"] == "persists").all()
     assert (fates.children["fate"] == "persists").all()
     assert fates.persist == fates.testable == 1
@@ -80,14 +80,13 @@ def test_best_matches_equal_a_plain_search(r):
 
 
 @settings(deadline=None)
-@given(SMALL_R, st.sampled_from([0.0, 0.3, 0.8]))
+@given(SMALL_R, st.sampled_from([0.01, 0.3, 0.8]))
 def test_one_to_one_is_optimal_by_brute_force(r, floor):
     pairs = one_to_one(r, floor)
     assert pairs["parent"].is_unique
     assert pairs["child"].is_unique
     assert (pairs["r"] >= floor).all()
-    assert (pairs["r"] > 0).all()
-    gain = np.where((r >= floor) & (r > 0), r, 0).astype(np.float64)
+    gain = np.where(r >= floor, r, 0).astype(np.float64)
     if gain.shape[0] > gain.shape[1]:
         gain = gain.T
     rows = np.arange(len(gain))
@@ -97,7 +96,7 @@ def test_one_to_one_is_optimal_by_brute_force(r, floor):
     assert pairs["r"].astype(np.float64).sum() == pytest.approx(best, abs=1e-6)
 
 
-def test_one_to_one_by_components_equals_the_whole_assignment():
+def test_one_to_one_equals_the_assignment_of_the_whole_matrix():
     from scipy.optimize import linear_sum_assignment
 
     rng = np.random.default_rng(1)
@@ -137,15 +136,6 @@ def test_fates_add_up_exactly(r, data):
     )
 
 
-def test_several_parents_may_share_one_child():
-    r = np.array([[0.9, 0.1], [0.85, 0.2], [0.1, 0.5]], dtype="f4")
-    fates = assign_fates(r, np.full(3, 99), np.full(2, 99))
-    assert fates.parents["fate"].tolist() == ["persists", "persists", "disappears"]
-    assert fates.parents["mutual"].tolist() == [True, False, True]
-    assert fates.children["fate"].tolist() == ["persists", "emerges"]
-    assert fates.children["best"].tolist() == [0, 2]
-
-
 def test_more_rows_than_a_block_are_searched_alike(monkeypatch):
     r = np.random.default_rng(2).uniform(-1, 1, (50, 30)).astype("f4")
     whole = assign_fates(r, np.full(50, 99), np.full(30, 99))
@@ -154,9 +144,14 @@ def test_more_rows_than_a_block_are_searched_alike(monkeypatch):
     assert again.parents.equals(whole.parents) and again.children.equals(whole.children)
 
 
-def test_shares_by_hand():
+def test_fates_and_shares_by_hand():
     r = np.array([[0.95, 0.1, 0], [0.1, 0.3, 0.85], [0.2, 0.4, 0.1], [0.99, 0, 0]], dtype="f4")
     fates = assign_fates(r, np.array([50, 50, 50, 5]), np.array([50, 50, 50]))
+    assert fates.parents["best"].tolist() == [0, 2, 1, 0], "two parents may share one child"
+    assert fates.parents["mutual"].tolist() == [False, True, True, True]
+    assert fates.parents["fate"].tolist() == ["persists", "persists", "disappears", "untestable"]
+    assert fates.children["best"].tolist() == [3, 2, 1]
+    assert fates.children["fate"].tolist() == ["persists", "emerges", "persists"]
     assert fates.persist == pytest.approx(2 / 3)
     assert fates.median_r == pytest.approx(0.85)
     assert fates.same_index == 0.5

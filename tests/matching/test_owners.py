@@ -1,20 +1,24 @@
-"""What a crosscoder says of features: by hand, and through planted activations."""
+"""What a crosscoder says of features: by hand, through planted activations, of planted features."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
-from planted import crosscoder_by_hand, csr, even_documents, noisy_copy, sparse_features
+import torch
+from planted import crosscoder_by_hand, csr, noisy_copy, sparse_features
 
-from featlib import FeatlibError
-from featlib.cases.detectors import labelled_stream
 from featlib.dictionaries.features import feature_activations
+from featlib.matching import owners
 from featlib.matching.owners import (
+    COMMON,
+    DENSITY,
+    TIMES,
     VERDICTS,
     classify,
+    judge_plants,
     lengths,
     opinion_by_correlation,
-    opinion_by_label,
+    plant_features,
     relative_norm,
     spread_over_models,
     verdict_of,
@@ -33,11 +37,6 @@ def test_norms_and_kinds_by_hand():
     np.testing.assert_allclose(
         relative_norm(crosscoder, "base", "lua"), [0.5, 0.05 / 1.05, 1 / 3, 1], rtol=1e-6
     )
-    kinds = classify(np.array([0, 0.1, 0.25, 0.4, 0.5, 0.6, 0.75, 0.9, 1]))
-    assert list(kinds) == [
-        *("parent only", "parent only", "between", "shared", "shared", "shared"),
-        *("between", "child only", "child only"),
-    ]
 
 
 def test_words_turn_at_the_stated_parts():
@@ -45,6 +44,8 @@ def test_words_turn_at_the_stated_parts():
     words = ["absent"] * 2 + ["weaker"] * 2 + ["shared"] * 3 + ["stronger"] * 2 + ["only here"] * 2
     assert [verdict_of(part) for part in parts] == words
     assert set(words) == set(VERDICTS)
+    kinds = ["parent only"] * 2 + ["between"] * 2 + ["shared"] * 3 + ["between"] * 2
+    assert list(classify(np.array(parts))) == [*kinds, "child only", "child only"]
 
 
 def test_lengths_of_one_feature_by_hand():
@@ -54,8 +55,6 @@ def test_lengths_of_one_feature_by_hand():
     assert table["verdict"].tolist() == ["parent", "absent", "weaker"]
     silent = lengths(crosscoder_by_hand([[0, 0, 0]]), 0, "base")
     assert silent["length"].tolist() == [0, 0, 0]
-    with pytest.raises(FeatlibError, match="does not read twin; it reads base, lua, merged"):
-        relative_norm(crosscoder_by_hand([[1, 1, 1]]), "base", "twin")
 
 
 def test_a_feature_s_verdict_is_that_of_the_latent_closest_to_it():
@@ -64,28 +63,54 @@ def test_a_feature_s_verdict_is_that_of_the_latent_closest_to_it():
     read = feature_activations(csr(noisy_copy(truth[:, [2, 0, 1]], 0.95, rng)))
     own = feature_activations(csr(truth))
     crosscoder = crosscoder_by_hand([[1, 1, 1], [1, 0.01, 0.2], [0.5, 1, 1]])
-    opinion = opinion_by_correlation(crosscoder, read, own, 0)
+    opinion = opinion_by_correlation(crosscoder, read, own, 0, "base")
     assert opinion.latent == 1
     assert opinion.quality > 0.85
     assert (opinion.verdict("lua"), opinion.verdict("merged")) == ("absent", "weaker")
-    said = opinion.sentence(0.8)
-    assert "Its feature 1 stands for it" in said and "Lua: absent (1% of" in said
-    assert "BabyPython: " not in said
-    assert "No feature of the crosscoder is clearly this one" in opinion.sentence(0.999)
-    assert opinion_by_correlation(crosscoder, read, own, 2).verdict("lua") == "shared"
-    with pytest.raises(FeatlibError, match="feature 3 is not one of the 3"):
-        opinion_by_correlation(crosscoder, read, own, 3)
+    assert opinion_by_correlation(crosscoder, read, own, 2, "base").verdict("lua") == "shared"
 
 
-def test_a_label_s_verdict_is_that_of_the_latent_that_detects_it():
+def test_plants_live_in_their_owner_alone_and_the_common_ones_everywhere():
+    rng = np.random.default_rng(0)
+    plants = plant_features(3, 10, 2.5, rng)
+    assert plants.owner.tolist() == ([-1] * COMMON + [0] * 3 + [1] * 3 + [2] * 3) * 3
+    assert plants.times.tolist() == [times for times in TIMES for _ in range(COMMON + 9)]
+    length = plants.directions.reshape(-1, 3, 10).norm(dim=2)
+    for owner, times, row in zip(plants.owner, plants.times, length, strict=True):
+        expected = [2.5 * times if owner in (-1, m) else 0 for m in range(3)]
+        assert row.tolist() == pytest.approx(expected, rel=1e-5)
+
+
+def test_activations_are_as_rare_and_as_large_as_said():
     rng = np.random.default_rng(1)
-    truth = sparse_features(6000, 3, 0.05, rng)
-    documents = even_documents(6000, 60)
-    stream = labelled_stream(truth[:, 1] > 0, np.zeros(6000, int), documents, seed=0)
-    read = feature_activations(csr(truth[:, [0, 2, 1]]))
-    crosscoder = crosscoder_by_hand([[1, 1, 1], [1, 1, 1], [1, 0.5, 5]])
-    opinion = opinion_by_label(crosscoder, read, stream)
-    assert (opinion.latent, opinion.route) == (2, "label")
-    assert opinion.quality == 1
-    assert (opinion.verdict("lua"), opinion.verdict("merged")) == ("weaker", "stronger")
-    assert "F1 = 1.00" in opinion.sentence(0.5)
+    plants = plant_features(2, 4, 1.0, rng)
+    drawn = plants.draw(20_000, rng)
+    assert drawn.nnz / np.prod(drawn.shape) == pytest.approx(DENSITY, rel=0.1)
+    assert drawn.data.min() >= 0.5
+    assert drawn.data.mean() == pytest.approx(1, abs=0.05)
+    x = torch.randn(20_000, 8)
+    expected = x.numpy() + drawn.toarray() @ plants.directions.numpy()
+    np.testing.assert_allclose(plants.add(x, drawn).numpy(), expected, atol=1e-5)
+    first, second = plants.add_to([x, x], np.random.default_rng(2))
+    assert not torch.equal(first, second), "every batch has draws of its own"
+    touched = (first != x).any(dim=1).float().mean().item()
+    assert touched == pytest.approx(1 - (1 - DENSITY) ** len(plants.owner), abs=0.02)
+
+
+def test_plants_are_judged_by_the_latent_closest_to_them(monkeypatch):
+    monkeypatch.setattr(owners, "EXCLUSIVE", 1)
+    monkeypatch.setattr(owners, "COMMON", 2)
+    rng = np.random.default_rng(3)
+    plants = plant_features(3, 2, 1.0, rng)
+    truth = plants.draw(4_000, rng)
+    # Latents: the second plant (common, blurred), base's (exclusive), lua's taken for shared,
+    # merged's (exclusive, but written in the wrong model), the first plant (common); noise.
+    seen = np.hstack([truth.toarray()[:, [1, 2, 3, 4, 0]], rng.random((4_000, 1)) < 0.01])
+    norms = [[1, 0.5, 1], [1, 0, 0], [1, 1, 1], [1, 0, 0], [1, 1, 1], [0, 0, 1]]
+    crosscoder = crosscoder_by_hand(norms)
+    read = feature_activations(csr(seen))
+    counts = judge_plants(crosscoder, plants, read, truth, 0.8).set_index(["times", "own"])
+    assert counts.loc[(1, True)].tolist() == [3, 3, 1, 1]  # planted, found, exclusive, shared
+    assert counts.loc[(1, False)].tolist() == [2, 2, 0, 1]
+    assert counts.loc[(4, True)].tolist() == [3, 0, 0, 0], "no latent reads the strong ones here"
+    assert judge_plants(crosscoder, plants, read, truth, 1.1)[["found", "shared"]].sum().sum() == 0
