@@ -190,16 +190,12 @@ table(tables.context_table(case), digits=2)
 
 # %% tags=["hide-input"]
 needing = fit.rank_context_features(own.subject.features, case.stream, among=60, top=5)
-table(
-    needing[["feature", "f1", "token_share", "within_tokens_test"]].rename(
-        columns={
-            "f1": "F1 (selection)",
-            "token_share": "explained by token",
-            "within_tokens_test": "AUROC within tokens",
-        }
-    ),
-    digits=2,
-)
+read_as = {
+    "f1": "F1 (selection)",
+    "token_share": "explained by token",
+    "within_tokens": "AUROC within tokens",
+}
+table(needing.rename(columns=read_as), digits=2)
 
 # %% [markdown]
 # ## Its fate in the other models

@@ -146,9 +146,9 @@ def tally_tokens(
         }
     )[stream.test]
     counts = table.groupby("token").sum()
+    counts = counts[counts.any(axis=1)]
     order = np.argsort(-counts.sum(axis=1).to_numpy(), kind="stable")[:top]
     counts = counts.iloc[order].reset_index()
-    counts = counts[counts[["hits", "misses", "false_alarms"]].sum(axis=1) > 0]
     return counts.assign(token=[token_texts[index] for index in counts["token"]])
 
 
@@ -235,8 +235,8 @@ def rank_context_features(
     """Features that detect the label by more than the token's identity, best first.
 
     Of the `among` best by F1 on the selection half, ordered by F1 times the part of the variance
-    that identity leaves unexplained. Columns: feature, threshold, f1, token_share, within_tokens
-    (all of the selection half), within_tokens_test (of the test half: what to report).
+    that identity leaves unexplained. Columns: feature, f1, token_share (both of the selection half)
+    and within_tokens (of the test half: what to report).
     """
     table = rank_features(f, stream, among)
     # Within the selection half: means from half of its documents, error on the other half.
@@ -245,9 +245,7 @@ def rank_context_features(
     inner = FeatureActivations(f.matrix[stream.selection])
     share = token_identity_share(inner, stream.ids[stream.selection], first[stream.selection])
     table["token_share"] = share[table["feature"]]
-    for name, half in (("within_tokens", stream.selection), ("within_tokens_test", stream.test)):
-        table[name] = separation_within_tokens(f, stream, half)[table["feature"]]
+    table["within_tokens"] = separation_within_tokens(f, stream, stream.test)[table["feature"]]
     worth = table["f1"] * (1 - table["token_share"].clip(0, 1).fillna(1))
     table = table.iloc[np.argsort(-worth.to_numpy(), kind="stable")]
-    columns = ["feature", "threshold", "f1", "token_share", "within_tokens", "within_tokens_test"]
-    return table[columns].head(top).reset_index(drop=True)
+    return table.drop(columns="threshold").head(top).reset_index(drop=True)

@@ -8,6 +8,7 @@ best of the features that the autoencoders of the case's models offer for the la
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -31,7 +32,7 @@ from featlib.cases.edits import ablation_effects, effect_at_label, loss_changes
 from featlib.cases.fit import evaluate_feature
 from featlib.cases.rivals import token_rule
 from featlib.cases.subjects import Subject, read_subjects
-from featlib.cases.text import CaseText, split_halves
+from featlib.cases.text import split_halves
 from featlib.dictionaries.features import FeatureActivations
 from featlib.dictionaries.sae import SparseAutoencoder
 from featlib.estimate import Estimate
@@ -92,24 +93,27 @@ def _follow(
     for name in case.dictionaries:
         if fit := case.fits.get((case.label, name)):
             offers.append(offer(fit.subject, fit.candidates["feature"].head(OFFERED).to_list()))
-    text, stream = _some_code(case, p)
-    return follow_feature(models, offers, stream, text, seed=seed, n_boot=min(p.bootstrap, BOOT))
+    blocks, stream = _some_code(case, p, seed)
+    return follow_feature(
+        models, offers, stream, case.text.ids[blocks], case.text.documents[blocks],
+        seed=seed, n_boot=min(p.bootstrap, BOOT),
+    )  # fmt: skip
 
 
-def _some_code(case: Case, p: SimpleNamespace) -> tuple[CaseText, LabelledStream]:
-    """`case_sweep_tokens` of the case's code: labelled blocks are not preferred."""
-    rows = np.flatnonzero(np.isin(case.text.domains, CODE))
+def _some_code(case: Case, p: SimpleNamespace, seed: int) -> tuple[np.ndarray, LabelledStream]:
+    """`case_sweep_tokens` of the case's code, labelled blocks not preferred: blocks, and the label.
+
+    All of the code where that part holds too few labelled tokens.
+    """
+    text, mask = case.text, case.text.masks[case.label]
+    rows = np.flatnonzero(np.isin(text.domains, CODE))
     rng = np.random.default_rng(derive_seed(p.seed, "case sweep"))
-    kept = np.sort(rng.permutation(rows)[: max(1, p.case_sweep_tokens // case.text.ids.shape[1])])
-    for chosen in (kept, rows):  # all of the code where the part holds too few labelled tokens
-        text = case.text.take(chosen)
-        try:
-            return text, labelled_stream(
-                text.masks[case.label], text.ids, text.documents,
-                seed=derive_seed(p.seed, "case", case.label),
-            )  # fmt: skip
-        except FeatlibError:
-            continue
+    some = np.sort(rng.permutation(rows)[: max(1, p.case_sweep_tokens // text.ids.shape[1])])
+    for blocks in (some, rows):
+        with contextlib.suppress(FeatlibError):
+            return blocks, labelled_stream(
+                mask[blocks], text.ids[blocks], text.documents[blocks], seed=seed
+            )
     raise FeatlibError(f"too little text with the label {case.label!r}: raise case_tokens")
 
 
@@ -117,7 +121,8 @@ def follow_feature(
     models: Iterable[tuple[float, MistralForCausalLM]],
     offers: Sequence[Offer],
     stream: LabelledStream,
-    text: CaseText,
+    ids: np.ndarray,
+    documents: np.ndarray,
     *,
     seed: int,
     n_boot: int,
@@ -129,10 +134,10 @@ def follow_feature(
     the selection half) and effect (nats that ablating costs at labelled tokens, beyond random
     features), each with its interval.
     """
-    mask, saes = stream.mask.reshape(text.ids.shape), dict(enumerate(o.sae for o in offers))
+    mask, saes = stream.mask.reshape(ids.shape), dict(enumerate(o.sae for o in offers))
     rows = []
     for x, model in models:
-        read = list(zip(offers, read_subjects("", model, saes, text.ids), strict=True))
+        read = list(zip(offers, read_subjects("", model, saes, ids), strict=True))
         for route, pool in (("transfer", read[:1]), ("labels", read[1:])):
             n, subject, best = _choose(pool, stream)
             measured = evaluate_feature(subject.features, best, stream, seed=seed, n_boot=n_boot)
@@ -140,7 +145,7 @@ def follow_feature(
             alive, effect = int((few.features.firings[1:] > 0).sum()), Estimate(0.0, 0.0, 0.0)
             if alive:
                 cost = ablation_effects(
-                    few, 0, mask, text.documents, seed=seed, n_random=alive, n_boot=n_boot
+                    few, 0, mask, documents, seed=seed, n_random=alive, n_boot=n_boot
                 )
                 effect = effect_at_label(cost)
             row = {key: measured[key] for key in ("f1", "f1_low", "f1_high", "auroc")}

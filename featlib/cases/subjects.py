@@ -28,10 +28,6 @@ class Sites:
     neurons: Tensor  # [tokens, d_in], raw activations at HOOK_NAME
     residual: Tensor  # [tokens, d_model], what the last norm reads
 
-    @property
-    def n_tokens(self) -> int:
-        return len(self.residual)
-
 
 def read_sites(model: MistralForCausalLM, ids: np.ndarray) -> Sites:
     """Neurons and final residual stream of blocks `ids` [blocks, context], in reading order."""

@@ -8,7 +8,7 @@ part: an interval from resampling documents needs many.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -48,12 +48,6 @@ class CaseText:
     masks: dict[str, np.ndarray]  # by label: bool [blocks, context]
     read: dict[str, int]  # documents read, by domain
     skipped: dict[str, int]  # documents left out because they do not parse, by domain
-
-    def take(self, blocks: np.ndarray) -> CaseText:
-        """The text of some blocks only, given by index or as a mask [blocks]."""
-        masks = {name: mask[blocks] for name, mask in self.masks.items()}
-        ids, documents, domains = (x[blocks] for x in (self.ids, self.documents, self.domains))
-        return replace(self, ids=ids, documents=documents, domains=domains, masks=masks)
 
 
 def gather_text(

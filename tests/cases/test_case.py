@@ -198,7 +198,7 @@ def test_a_feature_fades_as_its_direction_leaves_the_model(model, sae, stream, t
             yield x, changed
 
     offers = [Offer(sae.only([0, 3, 4, 5]), 1), Offer(sae.only([2, 0, 6, 3, 4, 5]), 3)]
-    table = follow_feature(series(), offers, stream, text, seed=0, n_boot=20)
+    table = follow_feature(series(), offers, stream, text.ids, text.documents, seed=0, n_boot=20)
     assert table["x"].tolist() == [0, 0, 0.5, 0.5, 1, 1]
     f1 = table.pivot(index="x", columns="route", values="f1")
     assert f1.loc[0.0, "transfer"] > 0.6

@@ -97,8 +97,8 @@ def test_context_features_come_first():
     table = rank_context_features(f, stream, among=200, top=10)
     assert table["feature"][0] == 5
     row = table.set_index("feature").loc
-    assert row[5]["within_tokens_test"] == pytest.approx(1.0)
-    assert row[7]["within_tokens_test"] == pytest.approx(0.5, abs=0.06)
+    assert row[5]["within_tokens"] == pytest.approx(1.0)
+    assert row[7]["within_tokens"] == pytest.approx(0.5, abs=0.06)
     assert row[7]["token_share"] > 0.98
 
 
