@@ -35,14 +35,13 @@ from itertools import combinations
 
 import numpy as np
 import pandas as pd
-from IPython.display import Markdown
 
-from featlib.chapter import start_chapter
+from featlib.chapter import prose, start_chapter
 from featlib.describe import atlas
 from featlib.describe.atlas_files import BUDGET, write_atlas
 from featlib.dictionaries import features
 from featlib.dictionaries.sae import load_autoencoder
-from featlib.family import DOMAIN_NAMES, DOMAINS, MODELS, PAIRS, PRINT_NAMES
+from featlib.family import BASE, DOMAIN_NAMES, DOMAINS, MODELS, PAIRS, PRINT_NAMES
 from featlib.matching.correlation import pearson
 from featlib.matching.fates import Rule, compare
 from featlib.models import mistral as lm
@@ -55,7 +54,6 @@ from featlib.text.stream import load_stream
 chapter = start_chapter("12_atlas", globals())
 p, run_folder = chapter.params, chapter.run
 tokenizer = lm.load_tokenizer(run_folder.tokenizer)
-needed(run_folder.table("matches"))
 stream = load_stream(run_folder.folder / "features")
 acts = {m: [features.load_features(run_folder.features(m, n)) for n in (0, 1)] for m in MODELS}
 
@@ -108,8 +106,7 @@ for m in MODELS:
 
 # %%
 rule = Rule(p.threshold, p.min_firings)
-counts = {m: acts[m][0].firings for m in MODELS}
-chosen = pd.read_parquet(run_folder.table("matches"))
+chosen = run_folder.read_table("matches")
 chosen = chosen[chosen["side"] == "parent"].set_index(["parent", "child"])
 fates: dict[str, dict[str, pd.DataFrame]] = {m: {} for m in MODELS}
 for parent, child in PAIRS:
@@ -127,13 +124,6 @@ matches = {m: {b: near[m, b] for b in MODELS if b != m} for m in MODELS}
 # ## The atlas
 
 # %%
-explanations: dict[str, dict[int, dict]] = {m: {} for m in MODELS}
-if run_folder.table("explanations").exists():
-    told = pd.read_parquet(run_folder.table("explanations"))
-    told = told.drop_duplicates(["model", "feature"], keep="last").set_index(["model", "feature"])
-    told = told[["explanation", "correlation", "detection"]]
-    for (m, n), row in zip(told.index, told.to_dict("records"), strict=True):
-        explanations[m][int(n)] = {k: v for k, v in row.items() if v == v}  # a score may be NaN
 levels = {m: atlas.Levels(acts[m][0]) for m in MODELS}
 pages = {
     m: atlas.describe_features(
@@ -163,20 +153,24 @@ size = write_atlas(
     },
     ids=stream.ids,
     models=pages,
-    fates={m: {step: t.to_dict("list") for step, t in fates[m].items()} for m in MODELS},
+    fates=fates,
     twins=twins,
-    explanations=explanations,
+    explanations=run_folder.read_table("explanations"),
 )
 n_features = sum(f[0].d_sae for f in acts.values())
 
 # %% tags=["remove-input"]
-over = size > BUDGET * n_features
-Markdown(
-    f"""\
-The files of [the atlas](../book/atlas) take {size / 1e6:.1f} MB, {size / n_features:,.0f} bytes a
-feature. The most that we allow is {BUDGET:,} bytes a feature, here {BUDGET * n_features / 1e6:.1f}
-MB. """
-    + ("**That is exceeded:** lower `atlas_top` or `atlas_per_quantile`." if over else "")
+prose(
+    """\
+The files of [the atlas](../book/atlas) take {{ (size / 1e6)|num(1) }} MB,
+{{ (size / features)|num(0) }} bytes a feature. The most that we allow is {{ budget|num(0) }} bytes
+a feature, here {{ (budget * features / 1e6)|num(1) }} MB.
+{% if size > budget * features %}
+**That is exceeded:** lower `atlas_top` or `atlas_per_quantile`.
+{% endif %}""",
+    size=size,
+    features=n_features,
+    budget=BUDGET,
 )
 
 # %% [markdown]
@@ -188,19 +182,11 @@ MB. """
 
 # %% tags=["hide-input"]
 names = list(masks)
-first = pd.DataFrame(
-    [
-        {"model": m, "label": names[fit[0][0]], "f1": fit[0][3] / 100}
-        for m in MODELS
-        for fit in fits[m]
-        if fit
-    ],
-    columns=["model", "label", "f1"],
-)
-fitting = first[first["f1"] >= 0.5].groupby(["model", "label"]).size().rename("features")
-fitting = fitting.reset_index()
-share = {m: float((first.loc[first["model"] == m, "f1"] >= 0.5).sum()) for m in MODELS}
-share = {m: n / acts[m][0].d_sae for m, n in share.items()}
+best = [(m, names[fit[0][0]], fit[0][3] / 100) for m in MODELS for fit in fits[m] if fit]
+first = pd.DataFrame(best, columns=["model", "label", "f1"])
+fitting = first[first["f1"] >= 0.5].groupby(["model", "label"], as_index=False).size()
+fitting = fitting.rename(columns={"size": "features"})
+share = {m: fitting.loc[fitting["model"] == m, "features"].sum() / acts[m][0].d_sae for m in MODELS}
 chapter.figure(
     atlas_charts.label_counts(fitting),
     name="labels",
@@ -215,22 +201,24 @@ chapter.figure(
 # ## What was found, and what could be wrong
 
 # %% tags=["remove-input"]
-dead = {m: int((counts[m] == 0).sum()) for m in MODELS}
-twin_share = {
-    m: float((twins[m] >= p.threshold)[counts[m] >= p.min_firings].mean()) for m in MODELS
-}
-Markdown(
-    f"""\
-A simple label fits {min(share.values()):.1%} to {max(share.values()):.1%} of the features of a
-model, and {sum(dead.values()):,} of {n_features:,} never fire on the
-common stream. The rest is narrower than our labels, or about several things at once. Looking is the
-only way to know, and [the atlas](../book/atlas) is made for it.
+prose(
+    """\
+A simple label fits {{ least|pct(1) }} to {{ most|pct(1) }} of the features of a model, and
+{{ dead|num(0) }} of {{ features|num(0) }} never fire on the common stream. The rest is narrower
+than our labels, or about several things at once. Looking is the only way to know, and
+[the atlas](../book/atlas) is made for it.
 
 Beware of its examples. The strongest ones make nearly every feature look clean; the random ones
 from the weaker quarters show what it mostly does. And a single feature is one autoencoder's
-account: of BabyPython's testable features only {twin_share["base"]:.0%} are found again, at
-$r \\ge {p.threshold:g}$, by the second autoencoder of the same model. Each page says whether its
-feature is one of them."""
+account: of BabyPython's testable features only {{ again|pct }} are found again, at
+$r \\ge {{ threshold }}$, by the second autoencoder of the same model. Each page says whether its
+feature is one of them.""",
+    least=min(share.values()),
+    most=max(share.values()),
+    dead=sum((f[0].firings == 0).sum() for f in acts.values()),
+    features=n_features,
+    again=(twins[BASE] >= p.threshold)[acts[BASE][0].firings >= p.min_firings].mean(),
+    threshold=f"{p.threshold:g}",
 )
 
 # %% tags=["remove-input"]

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from featlib.describe.atlas import thousandths
 from featlib.family import MODEL_COLORS, PRINT_NAMES
@@ -35,16 +36,17 @@ def write_atlas(
     about: Mapping[str, Any],
     ids: np.ndarray,
     models: Mapping[str, Sequence[Mapping[str, Any]]],
-    fates: Mapping[str, Mapping[str, Mapping[str, Sequence[Any]]]],
+    fates: Mapping[str, Mapping[str, pd.DataFrame]],
     twins: Mapping[str, np.ndarray],
-    explanations: Mapping[str, Mapping[int, Mapping[str, Any]]],
+    explanations: pd.DataFrame,
 ) -> int:
     """Write all shards into `folder`, all or nothing; the number of bytes (see BUDGET).
 
     `about` goes into the index as it is (vocabulary, domains, labels, threshold, ...). `models`:
     by model what `atlas.describe_features` gave. `fates`: by model, by step ("base>lua"), columns
     fate, r and best of every feature. `twins` [d_sae] by model: the best correlation with
-    a feature of another autoencoder of the same model. `explanations`: by model, by feature.
+    a feature of another autoencoder of the same model. `explanations` as chapter 10 saves them; of
+    several of one feature the last is told.
     """
     small = np.uint16 if ids.max(initial=0) < 2**16 else np.uint32
     packed = np.ascontiguousarray(ids.reshape(-1), dtype=np.dtype(small).newbyteorder("<"))
@@ -54,12 +56,8 @@ def write_atlas(
             **about,
             "shard": SHARD,
             "models": [
-                {
-                    "name": m,
-                    "print": PRINT_NAMES[m],
-                    "color": MODEL_COLORS[m],
-                    "features": len(told),
-                }
+                {"name": m, "print": PRINT_NAMES[m], "color": MODEL_COLORS[m]}
+                | {"features": len(told)}
                 for m, told in models.items()
             ],
         }
@@ -67,10 +65,11 @@ def write_atlas(
             "bytes": packed.itemsize,
             "ids": base64.b64encode(packed.tobytes()).decode("ascii"),
         }
+        explanations = explanations.drop_duplicates(["model", "feature"], keep="last")
         _write(tmp, "index", index)
         _write(tmp, "stream", stream)
         for model, told in models.items():
-            why = explanations.get(model, {})
+            why = explanations[explanations["model"] == model].set_index("feature")
             _write(tmp, f"list-{model}", _columns(told, fates[model], twins[model], why))
             for start in range(0, len(told), SHARD):
                 _write(tmp, f"{model}-{start // SHARD}", told[start : start + SHARD])
@@ -79,9 +78,9 @@ def write_atlas(
 
 def _columns(
     told: Sequence[Mapping[str, Any]],
-    fates: Mapping[str, Mapping[str, Sequence[Any]]],
+    fates: Mapping[str, pd.DataFrame],
     twins: np.ndarray,
-    why: Mapping[int, Mapping[str, Any]],
+    why: pd.DataFrame,
 ) -> dict[str, Any]:
     return {
         "firings": [page["firings"] for page in told],
@@ -103,8 +102,9 @@ def _columns(
             for step, table in fates.items()
         },
         "why": {
-            str(n): {k: round(v, 3) if isinstance(v, float) else v for k, v in entry.items()}
-            for n, entry in why.items()
+            # a score may be NaN
+            str(n): {k: round(v, 3) if k != "explanation" else v for k, v in row.items() if v == v}
+            for n, row in why[["explanation", "correlation", "detection"]].to_dict("index").items()
         },
     }
 

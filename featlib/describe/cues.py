@@ -2,7 +2,7 @@
 
 A sentence names at most a dozen *cues*, each something that can be seen in a text (a token, a token
 after another, what precedes or follows, a class of tokens, a kind of text, a label of
-`featlib.labels`), with a strength from 1 to 9:
+`featlib.text.labels`), with a strength from 1 to 9:
 
     Fires on “·raise” (9), “·except” (7) and “Error” after “Value” (2); less on anything after “.”
     (3). Read 4 and more as firing.
@@ -10,8 +10,6 @@ after another, what precedes or follows, a class of tokens, a kind of text, a la
 `explain` finds the cues on one half of the text; `simulate` predicts activations on any text from
 the sentence and nothing else, by adding up the strengths of the cues that hold there. What stands
 behind that part of the sentence (promoted tokens, fits of labels) is for people only.
-
-Whitespace in tokens is shown by marks (·, ↵, ⇥), as in token strips.
 
 Deviation: the paper has a language model write explanations and predict from them; we do both by
 arithmetic, and by a chat model only where one is named, because everyone can then have the same
@@ -34,11 +32,20 @@ from featlib.family import DOMAIN_NAMES, DOMAINS
 from featlib.text.labels import TOKEN_CLASSES, token_class
 from featlib.text.tokens import visible
 
+PHRASES = {  # how each family of cues is named
+    "on": "“{}”",
+    "pair": "“{}” after “{}”",
+    "after": "anything after “{}”",
+    "before": "anything before “{}”",
+    "class": "any {} token",
+    "kind": "all {} text",
+    "label": "what is {}",
+}
+FAMILIES = tuple(PHRASES)
 STRONGEST = 9  # strengths are whole numbers from 0 to 9, as in the paper's scheme
 MIN_COUNT = 5  # times that a cue must occur
 MIN_SHARE = 0.002  # of the feature's sum of squares, which a cue must remove
 SHRINK = 5.0  # the ridge: so many silent sightings count against every cue; see `explain`
-FAMILIES = ("on", "pair", "after", "before", "class", "kind", "label")
 _FAMILY = 2**50  # a cue is one number: family * _FAMILY + what it is about
 _FEATURES_AT_ONCE = 256  # bounds the memory of the search
 
@@ -90,29 +97,27 @@ def read_text(
     ids: np.ndarray,
     documents: np.ndarray,
     vocabulary: Sequence[str],
-    kinds: np.ndarray | None = None,
-    labels: dict[str, np.ndarray] | None = None,
+    kinds: np.ndarray,
+    labels: dict[str, np.ndarray],
 ) -> Text:
     """Prepare a stream for `explain` and `simulate`.
 
-    `ids`, `documents` [blocks, context]; `vocabulary` the text of each id
-    (`featlib.tokens.token_strings`); `kinds` (index into DOMAINS) and each of `labels` (bool) have
-    the shape of `ids`.
+    `ids`, `documents` [blocks, context]; `vocabulary` the text of each id; `kinds` (index into
+    DOMAINS, -1: unknown) and each of `labels` (bool) have the shape of `ids`.
     """
     shown = [visible(text) for text in vocabulary]
     first = {text: i for i, text in reversed(list(enumerate(shown)))}
     same = np.array([first[text] for text in shown])[np.asarray(ids, dtype=np.int64)]
-    joined = np.asarray(documents)[:, 1:] == np.asarray(documents)[:, :-1]
+    joined = documents[:, 1:] == documents[:, :-1]
     previous, following = np.full(same.shape, -1), np.full(same.shape, -1)
     previous[:, 1:] = np.where(joined, same[:, :-1], -1)
     following[:, :-1] = np.where(joined, same[:, 1:], -1)
-    labels = labels or {}
-    masks = [np.asarray(mask, dtype=bool).reshape(-1) for mask in labels.values()]
+    masks = [mask.reshape(-1) for mask in labels.values()]
     return Text(
         ids=same.reshape(-1),
         previous=previous.reshape(-1),
         following=following.reshape(-1),
-        kinds=np.full(same.size, -1) if kinds is None else np.asarray(kinds).reshape(-1),
+        kinds=kinds.reshape(-1),
         labels=np.stack(masks, axis=1) if masks else np.zeros((same.size, 0), dtype=bool),
         label_names=tuple(labels),
         vocabulary=tuple(shown),
@@ -229,20 +234,11 @@ def _incidence(codes: np.ndarray, cues: np.ndarray) -> sp.csr_array:
 
 # --- words ------------------------------------------------------------------------------------
 
-_PHRASES = {
-    "on": "“{}”",
-    "pair": "“{}” after “{}”",
-    "after": "anything after “{}”",
-    "before": "anything before “{}”",
-    "class": "any {} token",
-    "kind": "all {} text",
-    "label": "what is {}",
-}
 _PATTERNS = {
     family: re.compile(
         phrase.replace("“{}”", "“([^”]+)”").replace("{}", r"([\w ]+?)") + r" \((\d)\)"
     )
-    for family, phrase in _PHRASES.items()
+    for family, phrase in PHRASES.items()
 }
 _JOINTS = (", and less on ", "; less on ", ", ", " and ")
 
@@ -290,7 +286,7 @@ def _name(cue: int, text: Text) -> str:
     family, what = FAMILIES[cue // _FAMILY], cue % _FAMILY
     names = text.names[family]
     about = reversed(divmod(what, len(names))) if family == "pair" else [what]
-    return _PHRASES[family].format(*(names[i] for i in about))
+    return PHRASES[family].format(*(names[i] for i in about))
 
 
 def _read_cue(sentence: str, at: int, text: Text) -> tuple[int, int, int] | None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from test_figures import HOSTILE
 
 from featlib.describe import atlas
@@ -74,8 +75,10 @@ class Made:
             "r": [0.9, 0.3, 0.0] * 24,
             "best": [4, 5, -1] * 24,
         }
-        fate = {key: column[:N_FEATURES] for key, column in fate.items()}
+        fate = pd.DataFrame(fate)[:N_FEATURES]
         steps = {"base": ["base>lua"], "lua": ["base>lua", "lua>merged"]}
+        why = {"model": "base", "feature": 3, "explanation": HOSTILE, "correlation": 0.5}
+        why["detection"] = np.nan
         self.size = write_atlas(
             folder,
             about={
@@ -91,7 +94,7 @@ class Made:
             models=self.pages,
             fates={m: dict.fromkeys(steps.get(m, []), fate) for m in MODELS},
             twins={m: np.linspace(0, 1, N_FEATURES) for m in MODELS},
-            explanations={"base": {3: {"explanation": HOSTILE, "correlation": 0.5}}},
+            explanations=pd.DataFrame([why | {"explanation": "an older one"}, why]),
         )
 
     def dense(self, model: str) -> np.ndarray:

@@ -95,7 +95,7 @@ def test_simulation_is_the_clipped_sum_of_what_holds() -> None:
 
 def test_neighbours_end_with_their_document_and_block() -> None:
     ids = np.array([[1, 2, 4, 5], [6, 7, 8, 9]])
-    text = ex.read_text(ids, np.array([[0, 0, 1, 1], [1, 1, 1, 2]]), WORDS)
+    text = ex.read_text(ids, np.array([[0, 0, 1, 1], [1, 1, 1, 2]]), WORDS, 0 * ids, {})
     assert text.previous.tolist() == [-1, 1, -1, 4, -1, 6, 7, -1]
     assert text.following.tolist() == [2, -1, 5, -1, 7, 8, -1, -1]
 
@@ -139,7 +139,8 @@ NASTY = [
 @settings(max_examples=60, deadline=None)
 @given(st.data())
 def test_every_rule_survives_being_written_and_read(data: st.DataObject) -> None:
-    text = ex.read_text(np.arange(len(NASTY))[None], np.zeros((1, len(NASTY)), int), NASTY)
+    none = np.zeros((1, len(NASTY)), int)
+    text = ex.read_text(np.arange(len(NASTY))[None], none, NASTY, none, {})
     size = len(NASTY)
     cue = st.one_of(
         st.integers(0, size - 1).map(lambda i: int(ex._code("on", i))),

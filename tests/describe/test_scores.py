@@ -21,7 +21,7 @@ def world(seed: int = 0) -> tuple[ex.Text, ew.Windows, sp.csr_array]:
     p = 1 / np.arange(2, N_WORDS + 2)
     ids = rng.choice(N_WORDS, (BLOCKS, CONTEXT), p=p / p.sum())
     documents = np.repeat(np.arange(BLOCKS) // 2, CONTEXT).reshape(BLOCKS, CONTEXT)
-    text = ex.read_text(ids, documents, [f" w{i}" for i in range(N_WORDS)])
+    text = ex.read_text(ids, documents, [f" w{i}" for i in range(N_WORDS)], 0 * ids - 1, {})
     flat = ids.reshape(-1)
     columns = [
         np.where(flat == 5 + 4 * j, 4.0, 0) + np.where(flat == 6 + 4 * j, 2.0, 0) for j in range(10)

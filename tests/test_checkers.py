@@ -1,0 +1,47 @@
+"""The checkers of built pages see the faults that they are there for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from links import broken_links
+
+
+@pytest.mark.browser
+def test_axe_sees_faults(browser: Any, tmp_path: Path) -> None:
+    from axe import check_axe
+    from browser import visit
+
+    (tmp_path / "bad.html").write_text(
+        "<html><title>x</title><p style='color:#bbb;background:#fff'>too pale to read</p>"
+        "<img src=''>"
+    )
+    with visit(browser, tmp_path / "bad.html") as seen:
+        found = " ".join(check_axe(seen.page))
+    assert "color-contrast" in found and "image-alt" in found and "html-has-lang" in found
+
+
+def test_links_that_lead_nowhere_are_named(tmp_path: Path) -> None:
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "a b.html").write_text("<p id='there'></p><p data-deep-links='index.js'>")
+    (tmp_path / "index.js").write_text(
+        'featlibAtlas("index",{"models":[{"name":"m","features":13}]});\n'
+    )
+    (tmp_path / "sub" / "page.html").write_text(
+        "<a href='../a%20b.html#there'></a><a href='../a%20b.html#m/12?q=x'></a><a href='#top'></a>"
+        "<p id='top'><a href='https://example.org/none'></a><img src='data:,'>"
+        "<a href='../a%20b.html#gone'></a><a href='none.html'></a><img src='none.png'>"
+        "<a href='../a%20b.html#m/13'></a><a href='#m/12'></a><a href='../../out.html'></a>"
+    )
+    (tmp_path / "s.css").write_text("a{background:url(x.png)} b{background:url('data:,')}")
+    assert broken_links(tmp_path) == [
+        "sub/page.html: ../a%20b.html#gone has no such anchor",
+        "sub/page.html: none.html is no file",
+        "sub/page.html: ../a%20b.html#m/13 has no such anchor",
+        "sub/page.html: #m/12 has no such anchor",
+        "sub/page.html: ../../out.html leaves the book",
+        "sub/page.html: none.png is no file",
+        "s.css: x.png is no file",
+    ]
