@@ -60,26 +60,19 @@ class Endpoint:
     def __post_init__(self) -> None:
         scheme, _, rest = self.url.partition("://")
         host = rest.partition("/")[0]
-        if scheme not in ("http", "https") or not host or "@" in host:
+        address = scheme in ("http", "https") and host and "@" not in host
+        key = self.key.isascii() and self.key.isprintable() and self.key == self.key.strip()
+        if not (address and self.model and key):
             raise FeatlibError(
-                "the chat model's address (FEATLIB_CHAT_URL) must look like https://host/v1, with "
-                "no user or password in it; a key belongs in FEATLIB_CHAT_KEY"
+                "chat_features asks for a chat model that is not well named: FEATLIB_CHAT_URL must "
+                "look like https://host/v1, with no user or password in it, FEATLIB_CHAT_MODEL "
+                "name the model, and FEATLIB_CHAT_KEY, if it is set, hold no blanks"
             )
-        if not self.model:
-            raise FeatlibError("name the chat model: set FEATLIB_CHAT_MODEL")
-        if not (self.key.isascii() and self.key.isprintable()) or self.key != self.key.strip():
-            raise FeatlibError("FEATLIB_CHAT_KEY holds blanks or characters no header can carry")
 
 
 def endpoint_from_environment() -> Endpoint:
-    """The endpoint that FEATLIB_CHAT_URL, _MODEL and _KEY name."""
-    url, model, key = (os.environ.get(name, "") for name in VARIABLES)
-    if not url:
-        raise FeatlibError(
-            f"chat_features asks for a chat model, but none is named: set "
-            f"{' and '.join(VARIABLES[:2])}, or chat_features to 0"
-        )
-    return Endpoint(url, model, key)
+    """The endpoint that the three variables name."""
+    return Endpoint(*(os.environ.get(name, "") for name in VARIABLES))
 
 
 @dataclass
@@ -129,7 +122,9 @@ class Chat:
             "temperature": 0,
             "max_tokens": max_tokens,
         }
-        place = self.cache / f"{question_hash(body)}.json"
+        # All that decides the answer names it; the endpoint's address and key do not.
+        name = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+        place = self.cache / f"{name}.json"
         unreadable = (OSError, ValueError, LookupError, TypeError, RecursionError)
         with contextlib.suppress(*unreadable):  # a damaged one is asked for again
             record = json.loads(place.read_text(encoding="utf-8"))
@@ -221,8 +216,3 @@ class Chat:
 def estimate_tokens(messages: Sequence[Message]) -> int:
     """Tokens that `messages` cost at most, roughly: no tokenizer is at hand, so a high guess."""
     return sum(OVERHEAD + len(m["content"]) // CHARACTERS_PER_TOKEN + 1 for m in messages)
-
-
-def question_hash(body: dict[str, Any]) -> str:
-    """Names a question by all that decides its answer; the endpoint's address and key do not."""
-    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()

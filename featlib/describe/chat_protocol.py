@@ -41,15 +41,15 @@ _WRITE = (
     "[token, activation] with activations from 0 (silent) to 9. Say in one short sentence what the "
     "neuron responds to: which tokens, in which context. Answer with that sentence only. " + _RULE
 )
-_READ = (
+_READ, _DETECT = (
     "You predict one neuron of a language model from a description of it. You get the description "
-    "and short texts as JSON lists of tokens. Answer with JSON only, a list that holds for each "
-    "text a list with one whole number from 0 (silent) to 9 for every token, in order. " + _RULE
-)
-_DETECT = (
-    "You predict one neuron of a language model from a description of it. You get the description "
-    "and short texts as JSON lists of tokens. Answer with JSON only, a list with one number for "
-    "each text, in order: 1 if the neuron fires on any of its tokens, else 0. " + _RULE
+    "and short texts as JSON lists of tokens. Answer with JSON only, a list " + what + _RULE
+    for what in (
+        "that holds for each text a list with one whole number from 0 (silent) to 9 for every "
+        "token, in order. ",
+        "with one number for each text, in order: 1 if the neuron fires on any of its tokens, "
+        "else 0. ",
+    )
 )
 
 
@@ -67,7 +67,7 @@ def write_question(
         [[t, int(a)] for t, a in zip(window, quantise(values, top), strict=True)]
         for window, values in zip(tokens, activations, strict=True)
     ]
-    return [_says("system", _WRITE), _says("user", json.dumps(texts, ensure_ascii=False))]
+    return _question(_WRITE, texts)
 
 
 def read_question(
@@ -75,8 +75,12 @@ def read_question(
 ) -> list[Message]:
     """Ask for activations on these windows, or (`detect`) in which of them the feature fires."""
     asked = {"description": explanation, "texts": [list(window) for window in tokens]}
-    system = _DETECT if detect else _READ
-    return [_says("system", system), _says("user", json.dumps(asked, ensure_ascii=False))]
+    return _question(_DETECT if detect else _READ, asked)
+
+
+def _question(system: str, data: Any) -> list[Message]:
+    said = {"system": system, "user": json.dumps(data, ensure_ascii=False)}
+    return [{"role": role, "content": content} for role, content in said.items()]
 
 
 def parse_explanation(answer: str) -> str:
@@ -106,10 +110,6 @@ def parse_numbers(answer: str, lengths: Sequence[int], top: int = STRONGEST) -> 
     return out
 
 
-def _says(role: str, content: str) -> Message:
-    return {"role": role, "content": content}
-
-
 def planned(n_features: int, n_windows: int, window: int) -> tuple[int, int]:
     """Requests of `explain_by_chat`, and the tokens that they may cost; retries not counted.
 
@@ -117,13 +117,10 @@ def planned(n_features: int, n_windows: int, window: int) -> tuple[int, int]:
     """
     questions = -(-2 * n_windows // PER_REQUEST)
     text = "x" * round(window * CHARACTERS)
-    write = estimate_tokens([_says("system", _WRITE), _says("user", text * 2 * EXAMPLES)])
-    read = estimate_tokens([_says("system", _READ), _says("user", text * PER_REQUEST)])
+    write = estimate_tokens(_question(_WRITE, text * 2 * EXAMPLES)) + WRITTEN_TOKENS
+    read = estimate_tokens(_question(_READ, text * PER_REQUEST))
     read += LONGEST // 2 + _answer_tokens(PER_REQUEST * window)
-    return (
-        n_features * (1 + 2 * questions),
-        n_features * (write + WRITTEN_TOKENS + 2 * questions * read),
-    )
+    return n_features * (1 + 2 * questions), n_features * (write + 2 * questions * read)
 
 
 def _answer_tokens(numbers: int) -> int:

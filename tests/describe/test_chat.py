@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
-from chat_server import KEY, Answer, Server, chat_server, completion
+from chat_server import KEY, Answer, Server, completion
 
 from featlib import FeatlibError
 from featlib.describe import chat as chat_lib
@@ -56,35 +55,25 @@ def test_nothing_is_asked_twice_not_even_by_another_client(server: Server, tmp_p
     assert ask(second) == "fine"
     assert (len(server.questions), second.hits, second.budget.spent_requests) == (1, 1, 0)
     assert ask(second, max_tokens=5) == "another answer"  # another question
-
-
-def test_a_damaged_transcript_is_asked_for_again(server: Server, tmp_path: Path) -> None:
-    ask(client(server, tmp_path))
-    [path] = tmp_path.glob("*.json")
-    path.write_text(path.read_text()[:40])
-    assert ask(client(server, tmp_path)) == "fine"
-    assert len(server.questions) == 2
+    for path in tmp_path.glob("*.json"):  # a damaged transcript is asked for again
+        path.write_text(path.read_text()[:40])
+    assert ask(second) == "another answer"
 
 
 @pytest.mark.parametrize(
     "bad",
     [
         Answer(status=500),
-        Answer(status=503, body=b"<html>try later</html>"),
         Answer(status=429),
         Answer(b'{"choices": [{"mess', cut=True),
         Answer(b"complete nonsense"),
-        Answer(b"complete nonsense", headers={"Content-Type": "application/json"}),
         Answer(b"[" * 5000, headers={"Content-Type": "application/json"}),
         Answer(b"[]"),
         Answer(b'{"choices": 5}'),
-        Answer(b'{"choices": []}'),
         Answer(b'{"choices": [{"message": {"content": null}}]}'),
         Answer(b'{"choices": [{"message": {"content": [1]}}]}'),
         Answer(b"x" * 1_500_000),
-        Answer(b"\xff\xfe\x00"),
         Answer(completion("fine"), headers={"Content-Encoding": "gzip"}),
-        Answer(b"", status=500, headers={"Retry-After": "-5"}),
     ],
     ids=lambda bad: f"{bad.status}-{bad.body[:20]!r}",
 )
@@ -92,13 +81,6 @@ def test_what_may_pass_is_tried_again(server: Server, tmp_path: Path, bad: Answe
     server.plan = [bad, bad]
     assert ask(client(server, tmp_path)) == "fine"
     assert len(server.questions) == 3
-
-
-def test_a_server_that_says_when_is_obeyed(server: Server, tmp_path: Path) -> None:
-    server.plan = [Answer(status=429, headers={"Retry-After": "0.4"})]
-    started = time.monotonic()
-    ask(client(server, tmp_path))
-    assert time.monotonic() - started > 0.4
 
 
 @pytest.mark.parametrize("slow", [{"wait": 2.0}, {"drip": 0.05}], ids=["silent", "dripping"])
@@ -117,23 +99,21 @@ def test_a_slow_server_is_left_after_the_timeout(
         (Answer(status=500), "status 500"),
         (Answer(b"x" * 1_500_000), "1,000,000 bytes"),
         (Answer(b"nonsense"), "not a chat completion"),
+        (Answer(b"{", cut=True), "does not answer"),
     ],
 )
 def test_giving_up_names_the_trouble_and_keeps_nothing(
     server: Server, tmp_path: Path, bad: Answer, said: str
 ) -> None:
     server.plan = [bad] * 9
+    with pytest.raises(BudgetSpent):  # attempts that fail count
+        ask(client(server, tmp_path, Budget(3, 10**6)))
+    assert len(server.questions) == 3
+    server.plan = [bad] * 9
     with pytest.raises(ChatError, match=said):
         ask(client(server, tmp_path))
-    assert len(server.questions) == ATTEMPTS
+    assert len(server.questions) == 3 + ATTEMPTS
     assert not list(tmp_path.iterdir())
-
-
-def test_nobody_listening_is_an_error_for_people(server: Server, tmp_path: Path) -> None:
-    with chat_server() as gone:
-        pass
-    with pytest.raises(ChatError, match="does not answer"):
-        ask(client(gone, tmp_path))
 
 
 @pytest.mark.parametrize("status", [400, 401, 404, 302])
@@ -178,14 +158,6 @@ def test_no_request_is_sent_beyond_the_budget(server: Server, tmp_path: Path) ->
     assert ask(chat, "0") == "fine"  # known answers stay free
 
 
-@pytest.mark.parametrize("bad", [Answer(status=500), Answer(b"nonsense"), Answer(b"{", cut=True)])
-def test_retries_count(server: Server, tmp_path: Path, bad: Answer) -> None:
-    server.plan = [bad] * 9
-    with pytest.raises(BudgetSpent):
-        ask(client(server, tmp_path, Budget(3, 10**6)))
-    assert len(server.questions) == 3
-
-
 def test_tokens_are_counted_as_the_server_says_else_as_estimated(
     server: Server, tmp_path: Path
 ) -> None:
@@ -205,9 +177,6 @@ def test_tokens_are_counted_as_the_server_says_else_as_estimated(
 
 
 def test_the_environment_names_the_endpoint(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("FEATLIB_CHAT_URL", raising=False)
-    with pytest.raises(FeatlibError, match="FEATLIB_CHAT_URL"):
-        endpoint_from_environment()
     for name, value in zip(chat_lib.VARIABLES, ("https://host/v1", "m", KEY), strict=True):
         monkeypatch.setenv(name, value)
     assert endpoint_from_environment() == Endpoint("https://host/v1", "m", KEY)
