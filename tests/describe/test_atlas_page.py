@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -250,6 +251,21 @@ def test_a_list_that_does_not_come_leaves_the_feature_to_be_read(
             found(seen.page, f"{N_FEATURES} features of BabyPython")
     finally:
         away.rename(part)
+
+
+def test_a_model_that_no_script_has_heard_of_has_its_pages_and_its_colour(
+    html: Path, browser: Any, made: Made, tmp_path: Path
+) -> None:
+    shutil.copytree(html.parents[1], tmp_path / "book")
+    for path in (tmp_path / "book" / "_static" / "atlas").iterdir():
+        text = path.read_text().replace("tinystories", "es_2024").replace("#009e73", "#f0e442")
+        path.unlink()
+        path.with_name(path.name.replace("tinystories", "es_2024")).write_text(text)
+    with visit(browser, f"{(tmp_path / 'book/book/atlas.html').as_uri()}#es_2024/66") as seen:
+        shows(seen.page, "es_2024/66")
+        ink = "getComputedStyle(document.querySelector('#at-name')).color"
+        assert re.match(r"oklch\(0\.5 0\.\d+ 1\d\d", seen.page.evaluate(ink))  # a darker yellow
+        assert seen.errors == [] and check_axe(seen.page) == []
 
 
 def test_where_there_is_no_data_the_page_says_so(html: Path, browser: Any, tmp_path: Path) -> None:

@@ -40,38 +40,38 @@ def planted(text: ex.Text) -> dict[str, np.ndarray]:
     }
 
 
+def explained(values: np.ndarray, text: ex.Text, rows: np.ndarray | None = None) -> str:
+    rows = np.arange(len(text)) if rows is None else rows
+    return ex.write_sentence(ex.explain(sp.csr_array(values[:, None]), text, rows)[0], text)
+
+
+def predicted(sentence: str, text: ex.Text) -> np.ndarray:
+    return ex.simulate([ex.read_sentence(sentence, text)], text, np.arange(len(text)))[:, 0]
+
+
 def test_planted_features_are_explained_by_what_was_planted_and_predicted_on_other_text() -> None:
     text, unseen = stream(0), stream(1)
-    features = planted(text)
-    rows = np.arange(len(text))
-    rules = ex.explain(sp.csr_array(np.stack(list(features.values()), 1)), text, rows)
-    truths = planted(unseen)
-    for (name, _), rule in zip(features.items(), rules, strict=True):
-        sentence = ex.write_sentence(rule, text)
+    for name, values in planted(text).items():
+        sentence = explained(values, text)
         # a class with one token is as well described by the token
         assert sentence.startswith((f"Fires on {name} (9)", "Fires on “7” (9)")), sentence
-        predicted = ex.simulate([ex.read_sentence(sentence, unseen)], unseen, rows)[:, 0]
-        assert np.corrcoef(predicted, truths[name])[0, 1] > 0.97, sentence
+        truth = planted(unseen)[name]
+        assert np.corrcoef(predicted(sentence, unseen), truth)[0, 1] > 0.97, sentence
 
 
 def test_graded_strengths_come_out_in_proportion() -> None:
     text = stream()
     values = np.select([text.ids == RAISE, text.ids == 2], [6.0, 2.0], 0)
-    sentence = ex.write_sentence(
-        ex.explain(sp.csr_array(values[:, None]), text, _all(text))[0], text
-    )
-    assert sentence == "Fires on “·raise” (9) and “·cat” (3). Read 1 and more as firing."
+    wanted = "Fires on “·raise” (9) and “·cat” (3). Read 1 and more as firing."
+    assert explained(values, text) == wanted
 
 
 def test_exceptions_are_told() -> None:
     text = stream()
     values = np.where((text.ids == RAISE) & (text.previous != DOT), 5.0, 0)
-    sentence = ex.write_sentence(
-        ex.explain(sp.csr_array(values[:, None]), text, _all(text))[0], text
-    )
+    sentence = explained(values, text)
     assert "Fires on “·raise” (9); less on “·raise” after “.” (8)" in sentence
-    predicted = ex.simulate([ex.read_sentence(sentence, text)], text, _all(text))[:, 0]
-    assert np.corrcoef(predicted, values)[0, 1] > 0.99
+    assert np.corrcoef(predicted(sentence, text), values)[0, 1] > 0.99
 
 
 def test_only_the_rows_given_are_looked_at() -> None:
@@ -79,17 +79,15 @@ def test_only_the_rows_given_are_looked_at() -> None:
     half = np.arange(len(text) // 2)
     values = np.where(text.ids == RAISE, 5.0, 0)
     values[len(half) :] = np.where(text.ids[len(half) :] == 2, 99.0, 0)
-    sentence = ex.write_sentence(ex.explain(sp.csr_array(values[:, None]), text, half)[0], text)
-    assert sentence.startswith("Fires on “·raise” (9).")
+    assert explained(values, text, half).startswith("Fires on “·raise” (9).")
 
 
 def test_simulation_is_the_clipped_sum_of_what_holds() -> None:
     text = stream()
     said = "Fires on “·raise” (9) and any word token (2); less on anything after “.” (3)."
-    rule = ex.read_sentence(said + " Read 1 and more as firing.", text)
     word = np.array([TOKEN_CLASSES[text.classes[i]] == "word" for i in text.ids])
     expected = 9 * (text.ids == RAISE) + 2 * word - 3 * (text.previous == DOT)
-    got = ex.simulate([rule], text, _all(text))[:, 0]
+    got = predicted(said + " Read 1 and more as firing.", text)
     np.testing.assert_array_equal(got, np.clip(expected, 0, 9))
 
 
@@ -102,54 +100,35 @@ def test_neighbours_end_with_their_document_and_block() -> None:
 
 def test_a_feature_that_never_fires_says_so_and_predicts_nothing() -> None:
     text = stream()
-    rules = ex.explain(sp.csr_array((len(text), 1), dtype=np.float32), text, _all(text))
-    sentence = ex.write_sentence(rules[0], text)
+    sentence = explained(np.zeros(len(text)), text)
     assert sentence == "Fires on nothing that could be told."
-    assert not ex.simulate([ex.read_sentence(sentence, text)], text, _all(text)).any()
+    assert not predicted(sentence, text).any()
 
 
 def test_what_is_said_for_people_does_not_reach_the_reader() -> None:
     text = stream()
-    rule = ex.Rules({ex.read_sentence(plain("“·raise” (9)"), text).cues.popitem()[0]: 9}, 4)
+    rule = ex.Rules({int(ex._code("on", RAISE)): 9}, 4)
     sentence = ex.write_sentence(rule, text, ["(", ".", "7"], {"exception_keyword": 0.9})
     assert "Makes “(”, “.” and “7” likelier next." in sentence
     assert "Fits the label exception keyword with F1 0.90." in sentence
     assert ex.read_sentence(sentence, text) == rule
 
 
-NASTY = [
-    "“",
-    "”",
-    "\\",
-    " after ",
-    "(9)",
-    "; less on",
-    ".",
-    " and ",
-    "\\n",
-    "\n",
-    "·",
-    " ",
-    "\t",
-    "",
-    "é",
-]
+NASTY = ["“", "”", "\\", " after ", "(9)", "; less on", ".", " and ", "\\n", "\n", "·", " ", "\t"]
+NASTY += ["", "é", " {}"]
 
 
 @settings(max_examples=60, deadline=None)
 @given(st.data())
 def test_every_rule_survives_being_written_and_read(data: st.DataObject) -> None:
-    none = np.zeros((1, len(NASTY)), int)
-    text = ex.read_text(np.arange(len(NASTY))[None], none, NASTY, none, {})
-    size = len(NASTY)
-    cue = st.one_of(
-        st.integers(0, size - 1).map(lambda i: int(ex._code("on", i))),
-        st.integers(0, size**2 - 1).map(lambda i: int(ex._code("pair", i))),
-        st.integers(0, size - 1).map(lambda i: int(ex._code("after", i))),
-        st.integers(0, size - 1).map(lambda i: int(ex._code("before", i))),
-        st.integers(0, len(TOKEN_CLASSES) - 1).map(lambda i: int(ex._code("class", i))),
-        st.integers(0, len(DOMAINS) - 1).map(lambda i: int(ex._code("kind", i))),
-    )
+    ids = np.arange(len(NASTY))[None]
+    text = ex.read_text(ids, 0 * ids, NASTY, 0 * ids, {"a_label": ids > 0, "other": ids > 1})
+    about = [
+        (family, i)
+        for family, names in text.names.items()
+        for i in range(len(names) ** (1 + (family == "pair")))
+    ]
+    cue = st.sampled_from([int(ex._code(*one)) for one in about])
     strength = st.integers(-9, 9).filter(bool)
     cues = data.draw(st.dictionaries(cue, strength, min_size=1, max_size=6))
     if max(cues.values()) < 0:
@@ -170,11 +149,3 @@ def test_every_rule_survives_being_written_and_read(data: st.DataObject) -> None
 def test_other_sentences_are_refused(sentence: str) -> None:
     with pytest.raises(FeatlibError, match="explanation"):
         ex.read_sentence(sentence, stream(blocks=1))
-
-
-def plain(cue: str) -> str:
-    return f"Fires on {cue}. Read 1 and more as firing."
-
-
-def _all(text: ex.Text) -> np.ndarray:
-    return np.arange(len(text))
