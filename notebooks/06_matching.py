@@ -50,7 +50,10 @@ from featlib.matching.fates import Rule, one_to_one
 from featlib.models import mistral as lm
 from featlib.params import derive_seed
 from featlib.run import needed, write_json
-from featlib.show import charts
+from featlib.show.figure import table
+from featlib.show.marks import areas, bars
+from featlib.show.picks import match_histogram
+from featlib.show.scales import Axis
 from featlib.text.stream import make_stream, save_stream
 
 chapter = start_chapter("06_matching", globals())
@@ -81,7 +84,7 @@ for name in MODELS:
     for n, found in enumerate(acts[name]):
         features.save_features(found, run_folder.features(name, n))
 write_json(run_folder.folder / "features" / "thresholds.json", thresholds)
-table = pd.DataFrame(
+sizes = pd.DataFrame(
     {
         "model": [PRINT_NAMES[m] for m in MODELS],
         "tokens": [acts[m][0].n_tokens for m in MODELS],
@@ -90,7 +93,7 @@ table = pd.DataFrame(
         "silent": [int((acts[m][0].firings == 0).sum()) for m in MODELS],
     }
 )
-charts.table(table)
+table(sizes)
 
 # %% [markdown]
 # Each autoencoder decides by a threshold which features are active, and that threshold fits the
@@ -124,7 +127,12 @@ chance = pd.DataFrame(
 )
 at_rule = float(nulls.chance_of_match(p.min_firings, acts[BASE][0].d_sae, p.threshold))
 chapter.figure(
-    charts.chance_by_firings(chance, min_firings=p.min_firings),
+    areas(
+        chance,
+        x=Axis("firings", "tokens that the correlation rests on", zero=True),
+        y=Axis("chance", "chance of a spurious match", "%"),
+        rule=(p.min_firings, f"testable from {p.min_firings} on"),
+    ),
     name="chance-of-match",
     caption="Probability that the best of all candidates passes the threshold by chance, when "
     "correlation is taken over so many tokens (Gaussian null). The rule marks where we begin to "
@@ -170,7 +178,7 @@ best_r = pd.concat(
 own_r = pd.concat([testable_r(f.parents, model=model) for model, f in itself.items()])
 passing = (best_r["r"] >= p.threshold).groupby([best_r["parent"], best_r["child"]]).mean()
 chapter.figure(
-    charts.match_histogram(best_r, own_r, threshold=p.threshold),
+    match_histogram(best_r, own_r, threshold=p.threshold),
     name="best-matches",
     caption="Best correlation of each testable feature of the parent with a feature of the child "
     "(bars) and with a feature of a second autoencoder of the parent itself (outline). Choose a "
@@ -203,7 +211,7 @@ for (parent, child), share in crossed.items():
             "calibrated (best)": f"{ceilings.calibrate(share, own[parent]).value:.2f}",
         }
     )
-charts.table(pd.DataFrame(ways))
+table(pd.DataFrame(ways))
 
 # %% [markdown]
 # ## Shares, ceilings and what remains
@@ -216,8 +224,19 @@ charts.table(pd.DataFrame(ways))
 
 # %% tags=["hide-input"]
 pairs = ceilings.summarize_steps(matrices, own, crossed, stream.documents, rng, rule)
+reach = 2 * pairs[["persist_high", "ceiling"]].max(axis=None)  # half for the words at the right
 chapter.figure(
-    charts.fate_bars(pairs),
+    bars(
+        pairs.assign(
+            step=pairs["parent"].map(PRINT_NAMES) + " → " + pairs["child"].map(PRINT_NAMES),
+            said=[f"{r.persist:.0%} of {r.ceiling:.0%}" for r in pairs.itertuples()],
+        ),
+        x=Axis("persist", "share of testable features", "%", domain=(0, reach)),
+        y="step",
+        upto="ceiling",
+        span=("persist_low", "persist_high"),
+        text="said",
+    ),
     name="persistence",
     caption="Share of a parent's testable features that persist in its child (dark bar; the line "
     "is its 95% interval), and the seed ceiling of the parent (pale bar, up to the mark).",
@@ -235,8 +254,8 @@ chapter.figure(
 # %%
 listed = []
 for (parent, child), f in fates.items():
-    for side, table in (("parent", f.parents), ("child", f.children)):
-        listed.append(table.assign(parent=parent, child=child, side=side))
+    for side, part in (("parent", f.parents), ("child", f.children)):
+        listed.append(part.assign(parent=parent, child=child, side=side))
 matches = pd.concat(listed, ignore_index=True)
 run_folder.save_table("matches", matches)
 run_folder.save_table("pairs", pairs)
@@ -251,7 +270,7 @@ counts = (
 )
 assert (counts.sum(axis=1) == acts[BASE][0].d_sae).all()
 counts = counts.reset_index()
-charts.table(
+table(
     counts.assign(parent=counts["parent"].map(PRINT_NAMES), child=counts["child"].map(PRINT_NAMES))
 )
 

@@ -32,7 +32,9 @@ min_firings: int = 30  # tokens a feature must fire on to be testable
 # %%
 from featlib.chapter import prose, start_chapter
 from featlib.family import BASE, CHILDREN, MERGED, PRINT_NAMES, STEPS
-from featlib.show import charts
+from featlib.show.figure import table
+from featlib.show.flow import flow
+from featlib.show.picks import correlation_by_firings
 
 chapter = start_chapter("07_flow", globals())
 p, run_folder = chapter.params, chapter.run
@@ -46,7 +48,7 @@ step = run_folder.read_table("pairs").set_index(["parent", "child"]).loc[list(ST
 flows = run_folder.read_table("flows")
 flows = flows[[pair in STEPS for pair in zip(flows["parent"], flows["child"], strict=True)]]
 chapter.figure(
-    charts.flow(flows.assign(children=p.d_sae)),
+    flow(flows.assign(children=p.d_sae)),
     name="flow",
     caption=f"Features from {PRINT_NAMES[BASE]} (left) through its children into "
     f"{PRINT_NAMES[MERGED]} (right). "
@@ -71,7 +73,7 @@ chapter.figure(
 # %%
 wide = flows.pivot(index=["parent", "child"], columns="fate", values="count").loc[list(STEPS)]
 wide = wide[["persists", "disappears", "emerges", "untestable"]].round().astype(int)
-charts.table(wide.rename(index=PRINT_NAMES).reset_index())
+table(wide.rename(index=PRINT_NAMES).reset_index())
 
 # %% [markdown]
 # ## Rare and common features
@@ -89,7 +91,7 @@ told = [
     for child, part in scatter[scatter["firings"] > 0].groupby("child", observed=True)
 ]
 chapter.figure(
-    charts.correlation_by_firings(scatter, threshold=p.threshold, min_firings=p.min_firings),
+    correlation_by_firings(scatter, threshold=p.threshold, min_firings=p.min_firings),
     name="correlation-by-firings",
     caption="Best correlation in the child against the number of firings in the common text, for "
     f"{PRINT_NAMES[BASE]}'s features: the median, and the middle half as a band. Left of the "

@@ -39,8 +39,9 @@ from featlib.chapter import listed, prose, start_chapter
 from featlib.family import BASE, CODE, PRINT_NAMES
 from featlib.models import mistral as lm
 from featlib.run import needed
-from featlib.show import case_charts
 from featlib.show.figure import table
+from featlib.show.marks import dots, stack
+from featlib.show.scales import Axis
 from featlib.show.strips import token_strips
 from featlib.text import tokens as token_lib
 from featlib.text.labels import LABELS
@@ -72,7 +73,14 @@ table(text_table(case))
 
 # %% tags=["hide-input"]
 chapter.figure(
-    case_charts.detector_dots(case.detectors),
+    dots(
+        case.detectors,
+        x=Axis("f1", "F1 on the test half", domain=(0, 1)),
+        y="detector",
+        color="model",
+        beside="model",
+        span=("f1_low", "f1_high"),
+    ),
     name="detectors",
     caption="Detectors of assignment in each model: the best feature, the best rule that sees the "
     "token alone, the best neuron, a logistic probe on the residual stream, and random features "
@@ -117,8 +125,29 @@ chapter.figure(
 # BabyPython itself ([chapter 9](09_exception) explains the routes).
 
 # %% tags=["hide-input"]
+counterparts = case.fates.assign(
+    who=case.fates["model"].map(PRINT_NAMES) + case.fates["again"].map({True: ", again", False: ""})
+)
+measures = [
+    Axis("f1", "F1 on the test half", domain=(0, 1)),
+    Axis("effect", "nats lost, beyond random features", zero=True),
+]
 chapter.figure(
-    case_charts.route_dots(case.fates),
+    stack(
+        *[
+            dots(
+                counterparts,
+                x=measure,
+                y="who",
+                color="who",
+                shape="route",
+                beside="route",
+                span=(f"{measure.column}_low", f"{measure.column}_high"),
+            )
+            for measure in measures
+        ],
+        left=90,
+    ),
     name="routes",
     caption="The assignment feature of BabyPython and its counterparts: how well each detects "
     "assignments (above), and what ablating it costs at labelled tokens, beyond random features "

@@ -59,8 +59,9 @@ from featlib.matching.owners import opinion_by_correlation
 from featlib.models import mistral as lm
 from featlib.params import check_choice
 from featlib.run import needed
-from featlib.show import case_charts
 from featlib.show.figure import fold, table
+from featlib.show.marks import dots, lines, stack
+from featlib.show.scales import Axis, t_axis
 from featlib.show.strips import token_strips
 from featlib.text import tokens as token_lib
 from featlib.text.labels import LABELS
@@ -136,7 +137,14 @@ table(pd.DataFrame(halves).reset_index(names=""))
 best = case.detectors[case.detectors["detector"] == "feature"]
 own = case.fits[p.label, case.reference]
 chapter.figure(
-    case_charts.label_dots(best),
+    dots(
+        best,
+        x=Axis("f1", "F1 of the best feature, on the test half", domain=(0, 1)),
+        y="label",
+        color="model",
+        beside="model",
+        span=("f1_low", "f1_high"),
+    ),
     name="labels",
     caption="F1 of the best feature for each label, in each model.",
     alt=f"F1 of the best feature in {parent}: "
@@ -152,7 +160,14 @@ chapter.figure(
 # %% tags=["hide-input"]
 rivals = case.detectors[case.detectors["label"] == p.label]
 chapter.figure(
-    case_charts.detector_dots(rivals),
+    dots(
+        rivals,
+        x=Axis("f1", "F1 on the test half", domain=(0, 1)),
+        y="detector",
+        color="model",
+        beside="model",
+        span=("f1_low", "f1_high"),
+    ),
     name="detectors",
     caption=f"Detectors of the label *{p.label.replace('_', ' ')}*, chosen on one half of the "
     "documents and judged on the other.",
@@ -220,8 +235,29 @@ fates = case.fates
 again = fates[fates["again"]].set_index("route")
 fates = fates[~fates["again"]]
 labelled = fates[(fates["route"] == "labels") & (fates["model"] != case.reference)]
+counterparts = case.fates.assign(
+    who=case.fates["model"].map(PRINT_NAMES) + case.fates["again"].map({True: ", again", False: ""})
+)
+measures = [
+    Axis("f1", "F1 on the test half", domain=(0, 1)),
+    Axis("effect", "nats lost, beyond random features", zero=True),
+]
 chapter.figure(
-    case_charts.route_dots(case.fates),
+    stack(
+        *[
+            dots(
+                counterparts,
+                x=measure,
+                y="who",
+                color="who",
+                shape="route",
+                beside="route",
+                span=(f"{measure.column}_low", f"{measure.column}_high"),
+            )
+            for measure in measures
+        ],
+        left=90,
+    ),
     name="routes",
     caption=f"The {name} of {parent} and its counterparts: how well each detects the label "
     "(above), and what ablating it costs at labelled tokens, beyond random features (below). "
@@ -250,8 +286,7 @@ table(tables.verdicts_by_route(case, threshold=p.threshold, opinion=opinion))
 
 # %% tags=["hide-input"]
 verdict_table = case.fates.assign(
-    model=case.fates["model"].map(PRINT_NAMES) + np.where(case.fates["again"], ", again", ""),
-    route=case.fates["route"].map(case_charts.ROUTE_NAMES),
+    model=counterparts["who"],
     feature=case.fates["feature"].where(case.fates["route"] != "transfer", case.feature),
 )[["model", "route", "feature", "r", "r_stream", "f1", "precision", "recall", "effect"]]
 full = table(verdict_table.rename(columns={"r_stream": "r, common stream"}), digits=2)
@@ -301,7 +336,14 @@ if others:
 if len(abroad):
     tried = abroad[abroad["detector"] != series.RULE]
     shown = chapter.figure(
-        case_charts.detector_dots(abroad, order=series.DETECTORS),
+        dots(
+            abroad,
+            x=Axis("f1", "F1 on the test half", domain=(0, 1)),
+            y="detector",
+            color="model",
+            beside="model",
+            span=("f1_low", "f1_high"),
+        ),
         name="elsewhere",
         caption=f"Detectors of the same label in {where} ({abroad['n_labelled'][0]} labelled "
         "tokens in the test half).",
@@ -349,8 +391,33 @@ effects = pd.concat(
     ]
 )
 at = effects[effects["region"] == "at"].pivot(index="model", columns="who", values="delta")
+WHO = {"feature": "the feature", "random": "random features"}
+REGIONS = {
+    "at": "at labelled tokens",
+    "labelled": "predicting labelled tokens",
+    "elsewhere": "elsewhere",
+}
+costs = effects[effects["who"].isin(WHO)].dropna(subset="delta").replace({"who": WHO})
+costs["whose"] = costs["model"].where(costs["who"] == WHO["feature"], costs["who"])
 chapter.figure(
-    case_charts.ablation_dots(effects),
+    stack(
+        *[
+            dots(
+                costs[costs["region"] == region],
+                x=Axis("delta", f"nats lost, {where}", zero=True),
+                y="model",
+                color="whose",
+                shape="who",
+                beside="who",
+                span=("low", "high"),
+                legend=False,
+            )
+            for region, where in REGIONS.items()
+            if (costs["region"] == region).any()
+        ],
+        left=90,
+        one_scale=True,  # what is nothing beside the effect at labelled tokens looks like nothing
+    ),
     name="ablation",
     caption=f"Change of loss when the {name} of {parent} is ablated in each model, in nats a "
     "token. All panels have one scale.",
@@ -418,8 +485,20 @@ steered = pd.concat(
 feature = steered[(steered["who"] == "feature") & steered["dose"].isin([0.0, 2.0])]
 pull = feature.assign(dose=np.where(feature["dose"] > 0, "twice", "none"))
 pull = pull.pivot(index="model", columns="dose", values="probability").reset_index()
+moved = steered.replace({"who": WHO}).sort_values("dose")
+moved["points"] = 100 * moved.groupby(["model", "who"])["probability"].transform(
+    lambda series: series - series.iloc[0]
+)
 chapter.figure(
-    case_charts.steering_lines(steered),
+    lines(
+        moved,
+        x=Axis("dose", ["amount added", "(1 = where the feature fires, on average)"]),
+        y=Axis("points", "change of probability (points)", zero=True),
+        color="model",
+        dash="who",
+        points=True,
+        height=280,
+    ),
     name="steering",
     caption=f"Change in the probability of {len(vocabulary)} related tokens, at random places of "
     "the text, as the feature is added (solid), or random features by the same amount (dashed).",
@@ -441,8 +520,34 @@ diluted = series.follow_merge(case, p)
 lives = series.half_lives(diluted)
 sweep = pd.read_parquet(needed(run_folder.table("merge_sweep")))
 accuracy = sweep[(sweep["method"] == p.merge_method) & (sweep["domain"] != "babylm")]
+followed = [
+    Axis("f1", "F1", domain=(0, 1)),
+    Axis("effect", "nats lost when ablated", zero=True),
+]
 chapter.figure(
-    case_charts.dose_response(diluted, accuracy, t=p.merge_t),
+    stack(
+        *[
+            lines(
+                diluted,
+                x=t_axis("x"),
+                y=measure,
+                color="route",
+                dash="route",
+                band=(f"{measure.column}_low", f"{measure.column}_high"),
+                rule=(p.merge_t, ""),
+                height=170,
+            )
+            for measure in followed
+        ],
+        lines(
+            accuracy,
+            x=t_axis(),
+            y=Axis("accuracy", "accuracy", "%", zero=True),
+            color="domain",
+            height=130,
+        ),
+        left=46,
+    ),
     name="dose-response",
     caption="F1 of the feature and what ablating it costs at labelled tokens as the merge goes "
     "from Lua to TinyStories, with 95% intervals; below, next-token accuracy. The rule marks the "
@@ -460,7 +565,21 @@ chapter.figure(
 along = series.follow_fine_tunes(case, run_folder, p)
 fades = series.half_lives(along[along["route"] == "transfer"])
 chapter.figure(
-    case_charts.fading(along),
+    stack(
+        *[
+            lines(
+                along[along["route"] == "transfer"],
+                x=Axis("x", "share of the fine-tune's steps done", "%", domain=(0, 1)),
+                y=measure,
+                color="model",
+                band=(f"{measure.column}_low", f"{measure.column}_high"),
+                points=True,
+                height=170,
+            )
+            for measure in followed
+        ],
+        left=46,
+    ),
     name="fading",
     caption="F1 and causal effect, by transfer, at checkpoints of both fine-tunes.",
     alt="By transfer: " + told(fades, "{measure} in {name} {start:.2f} to {end:.2f}"),

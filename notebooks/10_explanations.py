@@ -55,7 +55,11 @@ from featlib.family import MERGE_OF, MERGED, MODELS, PRINT_NAMES
 from featlib.models import mistral as lm
 from featlib.params import derive_seed
 from featlib.run import needed
-from featlib.show import charts, explanation_charts
+from featlib.show.figure import Markup, table
+from featlib.show.hists import hists
+from featlib.show.picks import scatter
+from featlib.show.scales import Axis
+from featlib.show.strips import explained_feature
 from featlib.text import tokens
 from featlib.text.archives import cache_folder
 from featlib.text.stream import load_stream
@@ -129,7 +133,7 @@ for name in MODELS:
     scored["persists"] = np.isin(scored["feature"], persisting) & (name == PARENT)
     tables.append(scored.assign(model=name, explainer="offline"))
 found = pd.concat(tables, ignore_index=True)
-charts.table(
+table(
     pd.DataFrame(
         {
             "model": [PRINT_NAMES[m] for m in MODELS],
@@ -152,8 +156,19 @@ sampled = found[found["sampled"]]
 lua = sampled[sampled["model"] == PARENT]
 share_other = (found["correlation"] > found["other_correlation"]).mean()
 share_frequency = (found["correlation"] > found["frequency_correlation"]).mean()
+BASELINES = {
+    "other_correlation": "another's explanation",
+    "frequency_correlation": "token frequency",
+}
+against = lua.assign(atlas=lua["model"] + "/" + lua["feature"].astype(str))
+against = against.melt(["atlas", "correlation"], list(BASELINES), "baseline", "reached")
 chapter.figure(
-    explanation_charts.explained_against_baselines(lua),
+    scatter(
+        against.replace({"baseline": BASELINES}),
+        x=Axis("reached", "correlation of the baseline"),
+        y=Axis("correlation", "correlation of the explanation"),
+        color="baseline",
+    ),
     name="baselines",
     caption="Correlation between predicted and true activation, by a feature's own explanation "
     "(up) and by each of two baselines (right). Above the dashed line, the explanation is better. "
@@ -174,7 +189,7 @@ columns = {
     "detection": "detection",
     "detection, another's": "other_detection",
 }
-charts.table(
+table(
     pd.DataFrame(
         {"model": PRINT_NAMES[name]}
         | {
@@ -204,7 +219,7 @@ groups = scores.group_features(found, PARENT, MERGED)
 medians = scores.group_medians(groups, rng)
 grouped = pd.concat(table.assign(group=group) for group, table in groups.items())
 chapter.figure(
-    explanation_charts.score_histograms(grouped, medians),
+    hists(grouped, "correlation", by="group", middle=medians),
     name="explanation-scores",
     caption="How well explanations predict activations on unseen text: features of Lua, of "
     "LuaStories, those of Lua that persist into LuaStories, and as many of Lua that do not persist "
@@ -227,7 +242,7 @@ def show(row: pd.Series) -> str:
     truth = column[windows.score.reshape(-1)].toarray().reshape(windows.score.shape)
     here = windows.score[truth.max(axis=1).argmax()]
     rule = cues.read_sentence(row["explanation"], text)
-    return explanation_charts.explained_feature(
+    return explained_feature(
         f"{PRINT_NAMES[row['model']]} {row['feature']}, {row['place']}",
         row["explanation"],
         [words[i] for i in stream.ids.reshape(-1)[here]],
@@ -246,7 +261,7 @@ half = max(len(ranked) // 2, 2)
 places = {"best": ranked[:3], "median": ranked[half - 2 : half + 2], "worst": ranked[-3:]}
 ten = pd.concat(rows.assign(place=place) for place, rows in places.items())
 chapter.figure(
-    charts.Markup("".join(show(row) for _, row in ten.iterrows())),
+    Markup("".join(show(row) for _, row in ten.iterrows())),
     name="ten-explanations",
     caption="Explanations of ten features of Lua and their tokens: the darker, the stronger. Each "
     "strip is shaded up to its own strongest token, predictions up to 9.",
@@ -291,7 +306,12 @@ if len(chat_table):
     chat_table = chat_table.join(offline, on=["model", "feature"])
     by_group = dict(iter(chat_table.groupby("group", sort=False)))
     page = chapter.figure(
-        explanation_charts.score_histograms(chat_table, scores.group_medians(by_group, rng)),
+        hists(
+            chat_table,
+            "correlation",
+            by="group",
+            middle=scores.group_medians(by_group, rng),
+        ),
         name="chat-scores",
         caption="How well a chat model's explanations let it predict activations, on the windows "
         "of the figure above.",

@@ -61,7 +61,10 @@ from featlib.family import PAIRS, PRINT_NAMES
 from featlib.matching import ceilings as controls
 from featlib.matching import owners as crosscoder_verdicts
 from featlib.run import needed
-from featlib.show import charts, control_charts
+from featlib.show.figure import Markup, table
+from featlib.show.hists import hist
+from featlib.show.marks import areas, bars, dots, lines
+from featlib.show.scales import Axis, t_axis
 
 chapter = start_chapter("11_controls", globals())
 p, run_folder = chapter.params, chapter.run
@@ -77,7 +80,7 @@ c = cr.open_run(run_folder, p)
 
 # %%
 sparsity = cr.compare_dictionaries(c)
-charts.table(ct.sparsity_table(sparsity))
+table(ct.sparsity_table(sparsity))
 
 # %% tags=["remove-input"]
 Markdown(control_text.say_sparsity(sparsity))
@@ -95,7 +98,17 @@ Markdown(control_text.say_sparsity(sparsity))
 seed_pairs = pd.read_parquet(needed(run_folder.table("seed_pairs")))
 each = ct.every_seed_pair(c, seed_pairs)
 chapter.figure(
-    control_charts.share_dots(ct.beside_ceilings(c), each=each),
+    dots(
+        ct.beside_ceilings(c),
+        x=Axis("share", "share of testable features", "%", zero=True),
+        y="label",
+        color="way",
+        shape="way",
+        beside="way",
+        span=("low", "high"),
+        each=each,
+        columns=2,
+    ),
     name="ceilings",
     caption="Share of the parent's testable features that persist in the child, and the share that "
     "a second autoencoder of the parent itself finds again. A tick is one pair of different seeds "
@@ -110,7 +123,7 @@ chapter.figure(
 )
 
 # %%
-charts.table(ct.calibrated_table(c))
+table(ct.calibrated_table(c))
 
 # %% [markdown]
 # A calibrated ratio of 1 says that the child is no further from its parent than a second
@@ -129,7 +142,7 @@ charts.table(ct.calibrated_table(c))
 fates = {(a, b): c.fates(a, 0, b, 1) for a, b in PAIRS}
 same_start = {(a, b): c.fates(a, 0, b, 0) for a, b in PAIRS}
 itself = c.fates("base", 0, "base", 1)
-charts.table(ct.index_table(c, same_start, fates))
+table(ct.index_table(c, same_start, fates))
 
 # %% [markdown]
 # ## Nothing to find
@@ -144,7 +157,16 @@ charts.table(ct.index_table(c, same_start, fates))
 # %% tags=["hide-input"]
 nothing = cr.run_nulls(c)
 chapter.figure(
-    control_charts.null_by_firings(nothing.by_firings(), min_firings=p.min_firings),
+    lines(
+        nothing.by_firings().query("firings > 0"),
+        x=Axis("firings", "tokens on which the feature fires", "~s", log=True),
+        y=Axis("share", "passes by chance", "%", zero=True),
+        color="null",
+        points=True,
+        rule=(p.min_firings, f"testable from {p.min_firings} on"),
+        columns=1,
+        height=220,
+    ),
     name="nulls-by-firings",
     caption="Share of features whose best correlation passes the threshold though nothing real can "
     "match, by the number of tokens on which the feature fires (bins of a factor of two; the rare "
@@ -162,7 +184,7 @@ chapter.figure(
 
 # %% tags=["hide-input"]
 neurons = {(a, b): cr.compare_neurons(c, c.models[a], c.models[b]) for a, b in PAIRS}
-charts.table(ct.null_table(nothing, neurons))
+table(ct.null_table(nothing, neurons))
 
 # %% tags=["remove-input"]
 about = cr.classes_of_features(c)
@@ -190,7 +212,16 @@ Markdown(
 moved = cr.run_transfers(c)
 shares = c.save("control_shares", ct.four_ways(c, moved, neurons))
 chapter.figure(
-    control_charts.share_dots(shares),
+    dots(
+        shares,
+        x=Axis("share", "share of testable features", "%", zero=True),
+        y="label",
+        color="way",
+        shape="way",
+        beside="way",
+        span=("low", "high"),
+        columns=2,
+    ),
     name="transfer",
     caption="Persisting shares measured in four ways. Transfer reads both models with the parent's "
     "own dictionary; the dot for neurons uses no dictionary.",
@@ -219,8 +250,17 @@ Markdown(control_text.say_transfer(*ct.both_ways(fates["base", "lua"], moved.fat
 # %% tags=["hide-input"]
 kept = cr.follow_through_merge(c, moved)
 ends = kept.set_index("t")["kept"]
+ENDS = {"both": "both ends", "one": "one end", "none": "neither end"}
+by_ends = kept.rename(columns=ENDS).melt("t", list(ENDS.values()), "kept by", "share")
 chapter.figure(
-    control_charts.kept_along_t(kept, t=p.merge_t),
+    areas(
+        by_ends,
+        x=t_axis(),
+        y=Axis("share", "share of testable features", "%"),
+        color="kept by",
+        rule=(p.merge_t, f"used: t = {p.merge_t:g}"),
+        columns=3,
+    ),
     name="kept-along-t",
     caption="Share of BabyPython's testable features that are themselves in the merge at t, by how "
     "many of the two children had kept them. What both children lost and the merge has again is "
@@ -232,7 +272,7 @@ chapter.figure(
 
 # %%
 followed = c.save("recovered", cr.find_recovered(c, moved))
-charts.table(ct.recovered_table(followed), digits=3)
+table(ct.recovered_table(followed), digits=3)
 
 # %% tags=["remove-input"]
 Markdown(control_text.say_recovered(followed, cr.moves_in_weights(c), p.threshold))
@@ -243,7 +283,7 @@ Markdown(control_text.say_recovered(followed, cr.moves_in_weights(c), p.threshol
 # `tables/recovered.parquet`.
 
 # %% tags=["hide-input"]
-charts.table(ct.recovered_examples(c, followed), digits=2)
+table(ct.recovered_examples(c, followed), digits=2)
 
 # %% [markdown]
 # ## Where the threshold lies
@@ -259,7 +299,15 @@ for pair in cr.STEPS[:2]:
     }
 curves = ct.by_threshold(measures)
 chapter.figure(
-    control_charts.threshold_curves(curves, threshold=p.threshold),
+    lines(
+        curves,
+        x=Axis("threshold", "correlation from which two features count as one", ".1f"),
+        y=Axis("share", "share of testable features", "%", zero=True),
+        color="way",
+        dash="label",
+        rule=(p.threshold, f"in use: {p.threshold:g}"),
+        columns=1,
+    ),
     name="thresholds",
     caption="Share of BabyPython's testable features that persist, for thresholds from 0.5 to "
     "0.95, with the ceiling of two seeds beside it. One pair of seeds.",
@@ -287,7 +335,16 @@ compared = {
 }
 by_class = ct.by_group(compared, about)
 chapter.figure(
-    control_charts.share_dots(by_class),
+    dots(
+        by_class,
+        x=Axis("share", "share of testable features", "%", zero=True),
+        y="label",
+        color="way",
+        shape="way",
+        beside="way",
+        span=("low", "high"),
+        columns=2,
+    ),
     name="persistence-by-class",
     caption="Share of BabyPython's testable features that persist in Lua, by the class of token "
     "they are about, with the share that a second autoencoder of BabyPython finds again. One pair "
@@ -304,7 +361,16 @@ chapter.figure(
 by_density = ct.by_group(compared, controls.density_bins(c.firings, c.stream.n_tokens))
 by_density["label"] = by_density["label"].astype(str) + " per token"
 chapter.figure(
-    control_charts.share_dots(by_density),
+    dots(
+        by_density,
+        x=Axis("share", "share of testable features", "%", zero=True),
+        y="label",
+        color="way",
+        shape="way",
+        beside="way",
+        span=("low", "high"),
+        columns=2,
+    ),
     name="persistence-by-density",
     caption="The same by how often a feature fires, in firings per token.",
     alt="Persist in Lua by matching: "
@@ -398,7 +464,16 @@ trained = trained_controls.trained_shares(c, moved, twin, other_text, warm)
 shown = None  # nothing to show
 if len(trained):
     shown = chapter.figure(
-        control_charts.share_dots(trained),
+        dots(
+            trained,
+            x=Axis("share", "share of testable features", "%", zero=True),
+            y="label",
+            color="way",
+            shape="way",
+            beside="way",
+            span=("low", "high"),
+            columns=2,
+        ),
         name="trained-controls",
         caption="Shares by the controls that train a model or an autoencoder of their own, beside "
         "those from above.",
@@ -420,10 +495,19 @@ shown
 # planted into the activations, to see what becomes of them.
 
 # %% tags=["hide-input"]
+OWNERS = ["parent only", "more in one", "shared", "child only"]
 joint = crosscoder_run.train_joint(c) if p.control_crosscoder else None
 if joint:
+    kinds = joint.kinds().rename(columns={"between": "more in one"}).fillna(0.0).reset_index()
+    owners = kinds.melt("label", OWNERS, "whose", "share")
     shown = chapter.figure(
-        control_charts.kind_bars(joint.kinds()),
+        bars(
+            owners,
+            x=Axis("share", "share of the crosscoder's testable features", "%", domain=(0, 1)),
+            y="label",
+            color="whose",
+            columns=2,
+        ),
         name="crosscoder",
         caption="What the crosscoder's features are to a parent and its child, by the child's part "
         f"of the two lengths: up to {crosscoder_verdicts.ABSENT:g} the parent's alone, between "
@@ -447,13 +531,26 @@ if joint:
 Markdown(said) if said else None
 
 # %% tags=["remove-input"]
-charts.table(ct.plants_table(joint.planted)) if joint else None
+table(ct.plants_table(joint.planted)) if joint else None
 
 # %% tags=["hide-input"]
 shown = None  # nothing to show
 if joint:
     shown = chapter.figure(
-        control_charts.norm_histogram(joint.norms()),
+        hist(
+            joint.norms(),
+            x=Axis(
+                "relative",
+                "child's part of the two decoder norms",
+                ".2~f",
+                domain=(0, 1),
+                values=(0, 0.25, 0.5, 0.75, 1),
+                words={0: "parent only", 1: "child only"},
+            ),
+            edges=[n / 20 for n in range(21)],
+            color="label",
+            columns=1,
+        ),
         name="crosscoder-lengths",
         caption="The same features by how they divide their length between a parent and its child: "
         "0 is written in the parent only, 1 in the child only, a half in both alike.",
@@ -507,7 +604,7 @@ verdicts = {
         **mean_index, chance=1 / len(c.firings)
     ),
 }
-charts.Markup(claims.claims_html(c.save("claims", claims.claims_table(verdicts))))
+Markup(claims.claims_html(c.save("claims", claims.claims_table(verdicts))))
 
 # %% tags=["remove-input"]
 chapter.finish(

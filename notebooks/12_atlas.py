@@ -47,7 +47,9 @@ from featlib.matching.fates import Rule, compare
 from featlib.models import mistral as lm
 from featlib.params import derive_seed
 from featlib.run import needed
-from featlib.show import atlas_charts, charts
+from featlib.show.figure import table
+from featlib.show.marks import bars
+from featlib.show.scales import Axis
 from featlib.text import tokens
 from featlib.text.stream import load_stream
 
@@ -66,7 +68,7 @@ acts = {m: [features.load_features(run_folder.features(m, n)) for n in (0, 1)] f
 # %%
 kinds = {DOMAIN_NAMES[d]: stream.kinds == number for number, d in enumerate(DOMAINS)}
 masks = {**stream.labels, **stream.classes, **kinds}
-charts.table(
+table(
     pd.DataFrame(
         {
             "label": [name.replace("_", " ") for name in masks],
@@ -188,7 +190,15 @@ fitting = first[first["f1"] >= 0.5].groupby(["model", "label"], as_index=False).
 fitting = fitting.rename(columns={"size": "features"})
 share = {m: fitting.loc[fitting["model"] == m, "features"].sum() / acts[m][0].d_sae for m in MODELS}
 chapter.figure(
-    atlas_charts.label_counts(fitting),
+    bars(
+        fitting,
+        x=Axis("features", "features", "d", zero=True),
+        y="label",
+        color="model",
+        beside=True,
+        order="-x",
+        step=10,
+    ),
     name="labels",
     caption="Features whose best label fits with an F1 of 0.5 or more, by label and model.",
     alt="Share of features that a simple label fits: "

@@ -38,7 +38,6 @@
     const theme = structuredClone(window.featlibThemes[mode()]);
     if (width < narrow) {
       theme.legend.columns = 2;
-      theme.legend.layout = { top: { direction: "vertical", anchor: "start" } }; // not side by side
       for (const part of [theme.axis, theme.legend]) part.labelFontSize = part.titleFontSize = 11;
     }
     return theme;

@@ -17,7 +17,7 @@ from featlib.matching.fates import Fates
 from featlib.text.tokens import visible
 
 CEILING = "ceiling: other seed"
-DOTS = ["label", "way", "share", "low", "high"]  # what `control_charts.share_dots` draws
+DOTS = ["label", "way", "share", "low", "high"]  # what a chart of shares draws
 
 
 def sparsity_table(sparsity: pd.DataFrame) -> pd.DataFrame:

@@ -11,10 +11,10 @@ import pandas as pd
 
 from featlib.show.figure import Layered
 from featlib.show.marks import framed, lines, read, stack
-from featlib.show.scales import DASHES, Axis, scale
+from featlib.show.scales import DASHES, Axis, printed, scale
 
 
-def binned(values: pd.Series, edges: np.ndarray) -> pd.DataFrame:
+def binned(values: pd.Series, edges: Sequence[float]) -> pd.DataFrame:
     """How many values, and which share of them, lie from each edge to the next; none is left out.
 
     Columns: the name of the values (the lower edge), to, features, share.
@@ -25,7 +25,7 @@ def binned(values: pd.Series, edges: np.ndarray) -> pd.DataFrame:
 
 
 def hist(
-    data: pd.DataFrame, x: Axis, edges: np.ndarray, *, color: str, columns: int | None = None
+    data: pd.DataFrame, x: Axis, edges: Sequence[float], *, color: str, columns: int | None = None
 ) -> Layered:
     """The outline of a histogram for each colour: shares of features by where `x` lies."""
     read(data, [x.column], [color])
@@ -57,24 +57,26 @@ def hist_panel(
 
 
 def hists(
-    data: pd.DataFrame, x: Axis, edges: np.ndarray, *, by: str, middle: pd.DataFrame
+    data: pd.DataFrame, column: str, *, by: str, middle: pd.DataFrame, step: float = 0.05
 ) -> alt.VConcatChart:
     """A panel of bars for each group of features, its median marked; shares, since groups differ.
 
     `middle`: the group (named as in `by`), median, low, high; groups keep its order.
     """
-    read(data, [x.column], [by])
-    colors = scale(middle[by])
-    looks = dict(zip(colors.domain, colors.range, strict=True))
-    found = {group: binned(part, edges) for group, part in data.groupby(by)[x.column]}
+    table = read(data, [column], [by])
+    low = min(0.0, float(np.floor(table[column].min() / step) * step))
+    edges = np.arange(round((1 - low) / step) + 1) * step + low
+    found = {group: binned(part, edges) for group, part in table.groupby(by)[column]}
     top = 1.12 * max(bins["share"].max() for bins in found.values())
-    y, panels = Axis("share", None, "%", domain=(0, top)), []
-    for row in middle.to_dict("records"):
+    y, colors = Axis("share", None, "%", domain=(0, top)), scale(middle[by].map(printed))
+    looks, panels = dict(zip(colors.domain, colors.range, strict=True)), []
+    for row in middle.assign(**{by: middle[by].map(printed)}).to_dict("records"):
         bins = found[row[by]].assign(**{by: row[by]})
+        x = Axis(column, None if len(panels) + 1 < len(middle) else column, domain=(low, 1))
         at = alt.Chart(pd.DataFrame([row])).encode(x=x.on(alt.X, "median"))
         reach = at.mark_rect(style="ink", opacity=0.25).encode(x=x.on(alt.X, "low"), x2="high:Q")
         rule = at.mark_rule(style="ink", strokeWidth=1.5)
         note = f"median {row['median']:.2f} ({row['low']:.2f} to {row['high']:.2f})"
         bar = alt.Chart(bins).mark_bar(color=looks[row[by]], opacity=0.85)
         panels.append(hist_panel(bins, x, y, bar, [reach, rule], row[by], note))
-    return stack(*panels, left=36)
+    return stack(*panels, left=36, spacing=10)

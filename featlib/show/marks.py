@@ -17,7 +17,7 @@ import pandas as pd
 
 from featlib import FeatlibError
 from featlib.show.figure import Layered
-from featlib.show.scales import FATES, NAMES, Axis, in_order, scale
+from featlib.show.scales import FATES, Axis, in_order, printed, scale
 
 
 def read(
@@ -35,25 +35,32 @@ def read(
     if not np.isfinite(table[numbers].to_numpy(float)).all():
         raise FeatlibError(f"one of {numbers} is not finite in some row; drop or fill it first")
     for column in named:
-        table[column] = [NAMES.get(name, str(name)) for name in table[column]]
+        table[column] = table[column].map(printed)
     for column in reversed(named):
         table = table.sort_values(column, key=lambda c: c.map(in_order(c).index), kind="stable")
     return table
 
 
 def looks(
-    table: pd.DataFrame, symbol: str, columns: int | None = None, legend: bool = True,
-    title: str | None = None, **channels: str | None,
+    table: pd.DataFrame, symbol: str | None, columns: int | None = None, legend: bool = True,
+    in_turn: bool = False, **channels: str | None,
 ) -> dict[str, Any]:  # fmt: skip
     """Channels color, shape and strokeDash of the columns given, with their legends."""
     made = {}
     for channel, column in channels.items():
         if column:
-            key = alt.Legend(symbolType=symbol, symbolOpacity=1, columns=columns or alt.Undefined)
+            key = alt.Legend(symbolOpacity=1)
+            if symbol:
+                key["symbolType"] = symbol
+            if columns:
+                key["columns"] = columns
             kind = {"color": alt.Color, "shape": alt.Shape, "strokeDash": alt.StrokeDash}[channel]
             shown = key if legend or channel == "shape" else None
             made[channel] = kind(
-                f"{column}:N", title=title, legend=shown, scale=scale(table[column], channel)
+                f"{column}:N",
+                title=None,
+                legend=shown,
+                scale=scale(table[column], channel, in_turn),
             )
     return made
 
@@ -88,7 +95,9 @@ def framed(layers: Sequence[Any], table: pd.DataFrame, height: Any, title: Any =
     return alt.layer(*layers, data=table).properties(width="container", height=height, **more)
 
 
-def stack(*panels: Layered, left: int, spacing: int = 18) -> alt.VConcatChart:
+def stack(
+    *panels: Layered, left: int, spacing: int = 18, one_scale: bool = False
+) -> alt.VConcatChart:
     """Panels one above another; `left` pixels of each hold the names or numbers of its rows."""
     for panel in panels:
         for layer in panel.layer:
@@ -98,7 +107,8 @@ def stack(*panels: Layered, left: int, spacing: int = 18) -> alt.VConcatChart:
                 y["axis"] = {**old, "minExtent": left, "maxExtent": left}
         panel.width = 500  # whatever the page has, less the gutter: half a number at the right
     chart = alt.vconcat(*panels, spacing=spacing, usermeta={"gutter": left + 36})
-    return chart.resolve_scale(color="independent", shape="shared", strokeDash="independent")
+    own = {"color": "independent", "strokeDash": "independent"}  # a legend each
+    return chart.resolve_scale(**own, x="shared" if one_scale else "independent")
 
 
 def dots(
@@ -121,7 +131,7 @@ def dots(
     tips = [f"{n}:N" for n in dict.fromkeys(names) if n]
     tips += [x.tip(c) for c in (x.column, *(span or ()))]
     base = alt.Chart(table).encode(x=x.on(alt.X), y=name_axis(table, y, order, True), tooltip=tips)
-    base = base.encode(**looks(table, alt.Undefined, columns, legend and color != y, color=color))
+    base = base.encode(**looks(table, None, columns, legend and color != y, color=color))
     if beside:
         base = base.encode(yOffset=beside_axis(table, beside))
     layers = [] if rule is None else marked(x, rule)
@@ -134,7 +144,7 @@ def dots(
         ends = base.mark_rule(strokeWidth=2, opacity=0.6)
         layers.append(ends.encode(x=x.on(alt.X, span[0]), x2=f"{span[1]}:Q"))
     point = base.mark_point(size=70, opacity=opacity)
-    layers.append(point.encode(**looks(table, alt.Undefined, columns, shape=shape)))
+    layers.append(point.encode(**looks(table, None, columns, shape=shape)))
     height = alt.Step(max(13, 40 // rows) if beside else 21)
     return framed(layers, table, height, title)
 
@@ -153,11 +163,13 @@ def lines(
     next one. `keep` names columns that the marks need besides, `look` gives the dots more channels.
     """
     ends = band or ()
-    table = read(data.sort_values(x.column), [x.column, y.column, *ends], [color, dash], keep)
+    table = read(data, [x.column, y.column, *ends], [color, dash], keep)
+    if dash:  # the first name is drawn last, so that lines beneath it are seen through its gaps
+        table = table[::-1]
     tips = [f"{n}:N" for n in dict.fromkeys((color, dash)) if n]
     tips += [x.tip(), *(y.tip(c) for c in (y.column, *ends))]
     colored = looks(table, "stroke", columns, legend, color=color)
-    dashed = looks(table, "stroke", columns, legend, strokeDash=dash)
+    dashed = looks(table, "stroke", columns, legend, dash != color, strokeDash=dash)
     grey = {} if color else {"color": FATES["untestable"]}
     base = alt.Chart(table).encode(x=x.on(alt.X), y=y.on(alt.Y), **colored)
     layers: list[Any] = marked(x, *rule, table[x.column]) if rule else []
@@ -180,11 +192,11 @@ def lines(
 
 def areas(
     data: pd.DataFrame, x: Axis, y: Axis, *, color: str | None = None,
-    rule: tuple[float, str] | None = None, height: int = 260,
+    rule: tuple[float, str] | None = None, columns: int | None = None, height: int = 260,
 ) -> Layered:  # fmt: skip
     """Areas upon one another, one for each colour, from the first name up."""
     table = read(data, [x.column, y.column], [color])
-    colored = looks(table, "square", color=color)
+    colored = looks(table, "square", columns, color=color)
     filled = {"color": FATES["untestable"]}
     if color:
         table["rank"] = [in_order(table[color]).index(name) for name in table[color]]
@@ -210,7 +222,7 @@ def bars(
     words = [text] if text not in ("", x.column) else []
     numbers = [x.column, *[upto] * bool(upto), *(span or ())]
     data = data.assign(**{c: data[c].fillna(data[x.column]) for c in numbers[1:]})
-    shades = list(dict.fromkeys(data[shade])) if shade else []
+    shades = list(dict.fromkeys(map(printed, data[shade]))) if shade else []
     table = read(data, numbers, [y, color, shade], words)
     inner = table[shade or color or y]
     table["rank"] = [(shades or in_order(inner)).index(name) for name in inner]
@@ -237,7 +249,7 @@ def bars(
         layers.append(ends.encode(x=x.on(alt.X, span[0]), x2=f"{span[1]}:Q"))
     if text:
         said = alt.Text(f"{text}:N") if words else alt.Text(f"{text}:Q", format=x.format)
-        word = base.mark_text(align="left", dx=8, **{} if words else {"style": "muted"})
+        word = base.mark_text(align="left", dx=8, style="strong" if words else "muted")
         layers.append(word.encode(text=said, x=x.on(alt.X, "far")))
     return framed(layers, table, alt.Step(step or (17 if beside else 40)))
 

@@ -51,7 +51,9 @@ def match_histogram(best: pd.DataFrame, own: pd.DataFrame, *, threshold: float) 
     `best`: parent, child, r. `own`: model, r, the same between two autoencoders of one model, drawn
     as an outline over the panels of that parent. Bars from `threshold` on count as a match.
     """
-    x = Axis("r", "best correlation in the child", domain=(BINS[0], 1), values=np.arange(6) / 5)
+    x = Axis(
+        "r", "best correlation in the child", domain=(BINS[0], 1), values=[0, 0.2, 0.4, 0.6, 0.8, 1]
+    )
     y = Axis("share", None, "%", zero=True)
     found = dict(list(best.groupby(["parent", "child"])["r"]))
     pairs, panels = [pair for pair in PAIRS if pair in found], []
@@ -135,27 +137,21 @@ def correlation_by_firings(
     return list_features(chart, [pair for pair in PAIRS if pair in steps], choices)
 
 
-def scatter(data: pd.DataFrame, x: Axis, y: Axis, *, color: str, link: str) -> Layered:
-    """Two numbers of each row against one another; a dot leads to the atlas (`link`: model/number).
+def scatter(data: pd.DataFrame, x: Axis, y: Axis, *, color: str) -> Layered:
+    """Two numbers of each row against one another; above the diagonal y is the larger.
 
-    Above the diagonal y is the larger. Dragging moves the picture, shift and wheel zoom into it.
+    A dot leads to a feature of the atlas (column `atlas`: model/number). Dragging moves the
+    picture, shift and wheel zoom into it.
     """
-    table = read(data.assign(atlas=data[link]), [x.column, y.column], [color], ["atlas"])
+    table = read(data, [x.column, y.column], [color], ["atlas"])
     low = float(min(table[x.column].min(), table[y.column].min(), 0))
     x, y = replace(x, domain=(low, 1)), replace(y, domain=(low, 1))
-    ends = alt.Chart(pd.DataFrame({x.column: [low, 1.0], y.column: [low, 1.0]}))
+    both: dict[str, Any] = {"x": x.on(alt.X), "y": y.on(alt.Y)}
+    ends = alt.Chart(pd.DataFrame({x.column: [low, 1.0], y.column: [low, 1.0]})).encode(**both)
     diagonal = ends.mark_line(style="ink", strokeDash=[4, 3], strokeWidth=1)
     # A bare wheel scrolls the page; a second click would be a double one, which resets.
     zoom = alt.selection_interval(bind="scales", zoom="wheel![event.shiftKey]", name="zoom")
-    dots = (
-        alt.Chart(table)
-        .mark_point(size=26, opacity=0.55, cursor="pointer")
-        .encode(
-            x=x.on(alt.X),
-            y=y.on(alt.Y),
-            tooltip=["atlas:N", f"{color}:N", x.tip(), y.tip()],
-            **looks(table, "circle", color=color, shape=color),
-        )
-    )
-    layers = [diagonal.encode(x=x.on(alt.X), y=y.on(alt.Y)), dots.add_params(zoom)]
-    return framed(layers, table, 360)
+    tips = ["atlas:N", f"{color}:N", x.tip(), y.tip()]
+    dots = alt.Chart(table).mark_point(size=26, opacity=0.55, cursor="pointer")
+    dots = dots.encode(**both, tooltip=tips, **looks(table, None, color=color, shape=color))
+    return framed([diagonal, dots.add_params(zoom)], table, 360)

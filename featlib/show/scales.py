@@ -32,20 +32,22 @@ WAYS = {
     "ceiling: other seed": (GREY, "diamond"),
     "ceiling: other model": (OCHRE, "triangle-left"),
     "ceiling: other text": (BLUE, "triangle-right"),
-    "transfer": (CYAN, "square"),
-    "neurons": (GREEN, "triangle-down"),
-    "warm start": (PINK, "cross"),
     "labels": (GREY, "triangle-up"),
     "correlation": (VIOLET, "circle"),
+    "transfer": (CYAN, "square"),
     "crosscoder": (PINK, "cross"),
+    "neurons": (GREEN, "triangle-down"),
+    "warm start": (PINK, "cross"),
     "the feature": (VIOLET, "circle"),
     "random features": (GREY, "diamond"),
 }
 # Of these a chart shows one row each; their order is the order of every chart.
 _TOGETHER = (
+    {"shifted within documents": BLUE, "documents permuted": VERMILION, "random dictionary": GREEN},
     {"both ends": PINK, "one end": VIOLET, "neither end": CYAN},  # of a merge, keep a feature
     {"parent only": OCHRE, "more in one": GREY, "shared": VIOLET, "child only": CYAN},
     {"spherical": PINK, "linear (fallback)": GREY},
+    {"another's explanation": GREY, "token frequency": OCHRE},
     {"persisting": VIOLET, "equally common": GREY},  # features "Lua, persisting"
 )
 COLORS = {}
@@ -58,13 +60,20 @@ COLORS |= FATES | {way: color for way, (color, _) in WAYS.items()}
 for names in _TOGETHER:
     COLORS |= names
 SHAPES = {way: shape for way, (_, shape) in WAYS.items()}
+# Two steps have the colour of one fine-tune; the search by labels often runs upon transfer's line.
 DASHES = {step_name(a, b): [5, 3] if b == MERGED else [1, 0] for a, b in PAIRS}
+DASHES |= {"labels": [4, 4], "transfer": [1, 0]}
 OTHERS = {  # what names that the book does not know get, in turn
     "color": [BLUE, VERMILION, GREEN, PINK, VIOLET, OCHRE, CYAN, GREY],
     "shape": ["circle", "diamond", "square", "triangle-up", "cross", "triangle-right"],
     "strokeDash": [[1, 0], [5, 3], [2, 2], [8, 3, 2, 3], [1, 3]],
 }
 KNOWN: dict[str, Mapping[str, Any]] = {"color": COLORS, "shape": SHAPES, "strokeDash": DASHES}
+
+
+def printed(name: Any) -> str:
+    """A name in a table as a reader sees it."""
+    return NAMES.get(name, str(name).replace("_", " "))
 
 
 def in_order(names: Iterable[str]) -> list[str]:
@@ -77,12 +86,13 @@ def in_order(names: Iterable[str]) -> list[str]:
     return sorted(dict.fromkeys(names), key=place)
 
 
-def scale(names: Iterable[str], channel: str = "color") -> alt.Scale:
-    """The names in order, each with its own colour, shape or dash.
+def scale(names: Iterable[str], channel: str = "color", in_turn: bool = False) -> alt.Scale:
+    """The names in order, each with its own colour, shape or dash (`in_turn`: with the next one).
 
     A name with a comma that has none of its own looks like the part behind it, or else before it.
     """
-    order, known, others = in_order(names), KNOWN[channel], iter(OTHERS[channel] * 9)
+    order, others = in_order(names), iter(OTHERS[channel] * 9)
+    known = {} if in_turn else KNOWN[channel]
     parts = [(name, *reversed(name.split(", "))) for name in order]
     looks = [next((known[p] for p in tried if p in known), None) or next(others) for tried in parts]
     return alt.Scale(domain=order, range=looks)

@@ -96,6 +96,34 @@ def token_strips(
     return shown
 
 
+def explained_feature(
+    label: str,
+    explanation: str,
+    tokens: Sequence[str],
+    rows: Mapping[str, Sequence[float]],
+    scores: Mapping[str, float],
+    peaks: Mapping[str, float] | None = None,
+    link: str = "",
+) -> Markup:
+    """One feature: its explanation as text, its scores, and strips of true and predicted values.
+
+    `rows` is label -> activation of each of `tokens`; each strip is shaded up to its own largest
+    value unless `peaks` gives one for its label. `link` is where the label leads.
+    """
+    own = {name: max([float(v) for v in row if v > 0], default=1.0) for name, row in rows.items()}
+    told = ", ".join(f"{name} {value:.2f}" for name, value in scores.items()).replace("-", "−")
+    deepest = {f"{name} (deepest: {v:.3g})": v for name, v in {**own, **(peaks or {})}.items()}
+    shown = dict(zip(deepest, rows.values(), strict=True))
+    name = html.escape(label)
+    if link:
+        name = f'<a href="{html.escape(link, quote=True)}">{name}</a>'
+    return Markup(
+        f'<section class="fl-explained"><p class="fl-strip-label">{name} '
+        f"({html.escape(told)})</p><p>{html.escape(explanation)}</p>"
+        f"{token_strips(tokens, shown, peak=deepest, legend=False)}</section>"
+    )
+
+
 def _token(token: str, value: float, peak: float, note: str = "") -> str:
     strength = round(min(max(value / peak, 0.0), 1.0), 3)
     # A code host shows notebooks without our style sheet, hence the fallback colour.

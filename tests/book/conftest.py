@@ -11,7 +11,7 @@ import nbformat
 import pytest
 from build import build
 from driver import ROOT, SMOKE, call, said
-from examples import every_chart
+from gallery import gallery
 from test_figures import HOSTILE
 
 from featlib.run import Run
@@ -104,7 +104,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / "book" / f"{name}.md").write_text(text)
     figures = [
         cell(figure(chart, name=name, caption=f"This is {name}.", alt=f"The finding of {name}."))
-        for name, chart in every_chart().items()
+        for name, chart in gallery().items()
     ]
     write_notebook(run / "notebooks" / "01_gallery.ipynb", "Gallery", figures)
     strip = token_strip(["try", ":", "\n", " raise", HOSTILE], [0, 1, 0, 4, 2], label="BabyPython")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from examples import every_chart
+from gallery import gallery
 
 from featlib import FeatlibError
 
@@ -29,16 +29,16 @@ def test_every_chart_is_drawn_live(html: Path, browser: Any) -> None:
     from browser import draw_charts, visit
 
     with visit(browser, html / "notebooks" / "01_gallery.html") as seen:
-        assert draw_charts(seen.page) == len(every_chart())
-        assert seen.page.locator(".fl-live svg").count() == len(every_chart())
+        assert draw_charts(seen.page) == len(gallery())
+        assert seen.page.locator(".fl-live svg").count() == len(gallery())
 
 
 def test_charts_follow_the_theme_button_and_the_width(html: Path, browser: Any) -> None:
     from browser import check_theme_switch, draw_charts, visit
 
-    gallery = html / "notebooks" / "01_gallery.html"
-    assert check_theme_switch(browser, gallery) == []
-    with visit(browser, gallery) as seen:
+    path = html / "notebooks" / "01_gallery.html"
+    assert check_theme_switch(browser, path) == []
+    with visit(browser, path) as seen:
         draw_charts(seen.page)
         seen.page.set_viewport_size({"width": 500, "height": 800})
         seen.page.wait_for_function(
@@ -50,12 +50,12 @@ def test_charts_follow_the_theme_button_and_the_width(html: Path, browser: Any) 
 def test_paper_and_no_script_show_the_static_drawings(html: Path, browser: Any) -> None:
     from browser import check_print
 
-    gallery = html / "notebooks" / "01_gallery.html"
-    assert check_print(browser, gallery) == []
+    path = html / "notebooks" / "01_gallery.html"
+    assert check_print(browser, path) == []
     context = browser.new_context(java_script_enabled=False, offline=True)
     page = context.new_page()
-    page.goto(gallery.as_uri())
-    assert page.locator(".fl-static svg:visible").count() == len(every_chart())
+    page.goto(path.as_uri())
+    assert page.locator(".fl-static svg:visible").count() == len(gallery())
     assert page.locator(".fl-live:visible").count() == 0
     context.close()
 
