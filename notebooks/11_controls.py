@@ -498,8 +498,8 @@ shown
 OWNERS = ["parent only", "more in one", "shared", "child only"]
 joint = crosscoder_run.train_joint(c) if p.control_crosscoder else None
 if joint:
-    kinds = joint.kinds().rename(columns={"between": "more in one"}).fillna(0.0).reset_index()
-    owners = kinds.melt("label", OWNERS, "whose", "share")
+    owners = joint.kinds().rename(columns={"between": "more in one"}).fillna(0.0).reset_index()
+    owners = owners.melt("label", OWNERS, "whose", "share")
     shown = chapter.figure(
         bars(
             owners,
