@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 
 from featlib.claims import FORMATTING
 from featlib.dictionaries import features
-from featlib.dictionaries.activations import activation_stats
+from featlib.dictionaries.activations import activation_scale
 from featlib.dictionaries.sae import SparseAutoencoder, load_autoencoder
 from featlib.estimate import Estimate, document_weights, proportion
 from featlib.family import BASE, DOMAINS, MERGE_OF, MODELS, PAIRS, PRINT_NAMES
@@ -108,7 +108,7 @@ def open_run(run: Run, p: SimpleNamespace) -> ControlRun:
         ),
         models=models,
         saes=saes,
-        scales={m: activation_stats(models[m], stream.ids).scale for m in MODELS},
+        scales={m: activation_scale(models[m], stream.ids) for m in MODELS},
         acts=acts,
         pairs=pairs.set_index(["parent", "child"]),
         weights=document_weights(stream.documents, p.bootstrap, rng),

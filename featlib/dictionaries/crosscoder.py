@@ -38,7 +38,7 @@ import torch
 from torch import Tensor
 
 from featlib import FeatlibError
-from featlib.dictionaries.activations import HOOK_NAME, harvest, shuffled_batches
+from featlib.dictionaries.activations import shuffled_batches
 from featlib.dictionaries.features import FeatureActivations, feature_activations
 from featlib.dictionaries.sae import (
     AutoencoderConfig,
@@ -47,6 +47,7 @@ from featlib.dictionaries.sae import (
     save_autoencoder,
 )
 from featlib.dictionaries.training import train_autoencoders
+from featlib.models.forward import HOOK_NAME, harvest
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

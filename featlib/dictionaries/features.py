@@ -18,8 +18,8 @@ import scipy.sparse as sp
 import torch
 
 from featlib import FeatlibError
-from featlib.dictionaries.activations import harvest
 from featlib.dictionaries.sae import SparseAutoencoder
+from featlib.models.forward import harvest
 from featlib.run import atomic_path
 
 if TYPE_CHECKING:

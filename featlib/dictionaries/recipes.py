@@ -11,11 +11,12 @@ from types import SimpleNamespace
 import numpy as np
 from transformers import PreTrainedModel
 
-from featlib.dictionaries.activations import activation_stats, harvest, shuffled_batches
+from featlib.dictionaries.activations import activation_scale, shuffled_batches
 from featlib.dictionaries.architectures import ARCHITECTURES
 from featlib.dictionaries.features import FeatureActivations, calibrate, encode_stream
 from featlib.dictionaries.sae import AutoencoderConfig, SparseAutoencoder
 from featlib.dictionaries.training import train_autoencoders
+from featlib.models.forward import harvest
 from featlib.models.recipes import training_text
 from featlib.params import derive_seed
 from featlib.run import Run
@@ -41,7 +42,7 @@ def autoencoder_config(p: SimpleNamespace, d_in: int) -> AutoencoderConfig:
 
 def training_scale(model: PreTrainedModel, text: tokens.TokenBlocks) -> float:
     """What `model`'s activations are multiplied by."""
-    return activation_stats(model, text.ids[:SCALE_BLOCKS]).scale
+    return activation_scale(model, text.ids[:SCALE_BLOCKS])
 
 
 def train_dictionaries(

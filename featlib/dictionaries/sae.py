@@ -35,13 +35,14 @@ from torch import Tensor, nn
 
 from featlib import FeatlibError
 from featlib.dictionaries import sparse as codes
-from featlib.dictionaries.activations import HOOK_NAME
 from featlib.dictionaries.architectures import ARCHITECTURES
+from featlib.models.forward import HOOK_NAME
 from featlib.models.loss import compute_dtype
 from featlib.run import atomic_path
 
 MANTISSA_BITS = 20  # of trained weights: folding a scale into float32 can then be undone exactly
 FEW = 64  # features: for so few a plain float32 product is much faster than the sparse encoder
+_NORMS = "rescale_acts_by_decoder_norm"  # SAELens ranks by decoder norms too, which we do not
 _FORMAT = "6.0.0"  # the SAELens version whose folder format this is
 
 
@@ -71,7 +72,7 @@ class AutoencoderConfig:
 
 
 class SparseAutoencoder(nn.Module):
-    """One trained dictionary. `encode` and `decode` work on scaled activations, x_raw * scale.
+    """One trained dictionary. It reads and rebuilds scaled activations, x_raw * scale.
 
     An activation depends on its own token only: a feature is active where it exceeds its
     `threshold` (batchtopk: of all features alike, the running estimate of training; relu: 0); with
@@ -141,10 +142,6 @@ class SparseAutoencoder(nn.Module):
             return pre.relu() * (pre >= rule.limit(pre, self.k, None))
         return pre * (pre > self.threshold)
 
-    def decode(self, f: Tensor) -> Tensor:
-        """Scaled activations [..., d_in] rebuilt from features f [..., d_sae]."""
-        return f @ self.W_dec + self.b_dec
-
     @torch.no_grad()
     def encode_sparse(self, x: Tensor) -> codes.Codes:
         """Features of scaled activations x [tokens, d_in], as `encode`, several times faster.
@@ -187,10 +184,9 @@ def save_autoencoder(
     """Write a SAELens folder: `cfg.json` and `sae_weights.safetensors`, all or nothing.
 
     The activation scale is folded into the weights, so that SAELens reads raw activations from
-    `HOOK_NAME` and gives the same features; a fixed threshold makes batchtopk SAELens's `jumprelu`
-    (as SAELens itself saves it), relu is its `standard`. Scaled weights are first rounded to
-    `MANTISSA_BITS` bits, which training has done already. `metadata`: model_name, training
-    parameters and whatever else should travel with the weights (JSON).
+    `HOOK_NAME` and gives the same features, under the architecture's name there (`Architecture`).
+    Scaled weights are first rounded to `MANTISSA_BITS` bits, which training has done already.
+    `metadata`: model_name, training parameters and whatever else should travel along (JSON).
     """
     parts = [round_mantissa(t.detach().cpu()) for t in (sae.W_enc, sae.W_dec, sae.b_dec)]
     weights = {
@@ -202,12 +198,11 @@ def save_autoencoder(
     kind = ARCHITECTURES[sae.architecture].saelens
     if kind == "jumprelu":
         weights["threshold"] = sae.threshold.cpu()
-    of_topk = {"k": sae.k, "rescale_acts_by_decoder_norm": False} if kind == "topk" else {}
     cfg = {
         "architecture": kind,
         "d_in": sae.d_in,
         "d_sae": sae.d_sae,
-        **of_topk,
+        **({"k": sae.k, _NORMS: False} if kind == "topk" else {}),
         "dtype": "float32",
         "device": "cpu",
         "apply_b_dec_to_input": True,
@@ -234,6 +229,8 @@ def load_autoencoder(folder: str | Path) -> SparseAutoencoder:
         cfg = json.loads((folder / "cfg.json").read_text(encoding="utf-8"))
         weights = load_file(folder / "sae_weights.safetensors")
         about = cfg.get("metadata", {})
+        if cfg.get(_NORMS):
+            raise ValueError(f"{_NORMS} is true")
         alike = [a for a, rule in ARCHITECTURES.items() if rule.saelens == cfg["architecture"]]
         scale = float(about.get("activation_scale", 1.0))
         return SparseAutoencoder(

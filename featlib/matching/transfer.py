@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
-from featlib.dictionaries.activations import activation_stats, harvest
+from featlib.dictionaries.activations import activation_scale
 from featlib.dictionaries.features import FeatureActivations, count_firings, encode_stream
 from featlib.dictionaries.sae import SparseAutoencoder
 from featlib.estimate import Estimate, bootstrap_estimate
@@ -24,6 +24,7 @@ from featlib.family import MERGED
 from featlib.matching.correlation import paired_pearson
 from featlib.matching.fates import RULE, Fates, Rule, fate_table
 from featlib.matching.resampling import persistence_draws
+from featlib.models.forward import harvest
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -48,12 +49,12 @@ def read_with(
 ) -> FeatureActivations:
     """Features of a parent's `sae` in `child`, over blocks `ids` [blocks, context].
 
-    `parent_scale`: `activation_stats(parent, ids).scale`, over the same blocks, and `child_scale`
+    `parent_scale`: `activation_scale(parent, ids)`, over the same blocks, and `child_scale`
     likewise (measured here if not given). With the parent itself as the child this gives
     `encode_stream(parent, sae, ids)`.
     """
     other = copy.copy(sae)  # the same weights, another scale
-    own = activation_stats(child, ids).scale if child_scale is None else child_scale
+    own = activation_scale(child, ids) if child_scale is None else child_scale
     other.scale = sae.scale * own / parent_scale
     return encode_stream(child, other, ids)
 

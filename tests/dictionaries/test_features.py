@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from small import random_ids, tiny_model
 
 from featlib import FeatlibError
-from featlib.dictionaries.activations import harvest
 from featlib.dictionaries.features import (
     activation_histograms,
     calibrate,
@@ -24,6 +23,7 @@ from featlib.dictionaries.features import (
     tokens_fired_on,
 )
 from featlib.dictionaries.sae import SparseAutoencoder
+from featlib.models.forward import harvest
 
 
 def sparse_stream(n: int, d: int, density: float, seed: int) -> np.ndarray:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from planted import csr, even_documents, noisy_copy, sparse_features
 
-from featlib.dictionaries.activations import activation_stats, harvest
+from featlib.dictionaries.activations import activation_scale
 from featlib.dictionaries.features import encode_stream
 from featlib.dictionaries.sae import AutoencoderConfig
 from featlib.dictionaries.training import train_autoencoders
@@ -21,6 +21,7 @@ from featlib.matching.transfer import (
     share_by_t,
     transfer_share,
 )
+from featlib.models.forward import harvest
 from featlib.models.merging import merge_models
 from featlib.models.mistral import build_model
 
@@ -36,7 +37,7 @@ def tiny_model(seed: int):
 def family():
     ids = np.random.default_rng(0).integers(0, 60, (40, 16))
     base, other = tiny_model(0), tiny_model(1)
-    scale = activation_stats(base, ids).scale
+    scale = activation_scale(base, ids)
     x = torch.cat(list(harvest(base, ids))) * scale
     config = AutoencoderConfig(
         d_in=24, d_sae=32, k=4, n_tokens=30 * len(x), batch_size=len(x), lr=1e-2
