@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from small import random_ids, tiny_model
 
 from featlib import FeatlibError
+from featlib.dictionaries.architectures import ARCHITECTURES
 from featlib.dictionaries.features import (
     activation_histograms,
     calibrate,
@@ -22,8 +23,10 @@ from featlib.dictionaries.features import (
     token_windows,
     tokens_fired_on,
 )
+from featlib.dictionaries.recipes import read_common_text
 from featlib.dictionaries.sae import SparseAutoencoder
 from featlib.models.forward import harvest
+from featlib.text.tokens import TokenBlocks
 
 
 def sparse_stream(n: int, d: int, density: float, seed: int) -> np.ndarray:
@@ -82,6 +85,16 @@ def test_thresholds_make_any_autoencoder_as_sparse_as_asked(read, l0, own):
     torch.testing.assert_close(moved, moved[:1].expand(80))  # all by one number
 
 
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_the_common_text_is_read_equally_sparsely(read, name):
+    model, ids = read
+    sae = random_autoencoder(24, architecture=name, k=2, scale=300.0)
+    stream = TokenBlocks(ids, np.zeros_like(ids))
+    before = encode_stream(model, sae, ids).l0
+    (f,) = read_common_text(model, [sae], stream, k=2, seed=0)
+    assert f.l0 == pytest.approx(before if name == "relu" else 2, abs=0.05)
+
+
 def test_a_threshold_never_lets_negative_activations_through(read):
     sae = random_autoencoder(24, threshold=0.5, scale=300.0)
     calibrate(sae, (x * sae.scale for x in harvest(*read)), sae.d_sae)
@@ -104,8 +117,9 @@ def test_stored_zeros_and_double_entries_are_cleaned():
 # --- files ----------------------------------------------------------------------------------------
 
 
-def test_saving_and_loading_keeps_every_bit(tmp_path):
-    f = feature_activations(sparse_stream(40, 17, 0.2, 3))
+@pytest.mark.parametrize("d_sae", [17, 70_001], ids=["16 bits", "more"])
+def test_saving_and_loading_keeps_every_bit(tmp_path, d_sae):
+    f = feature_activations(sparse_stream(40, d_sae, 0.2, 3))
     path = tmp_path / "features" / "base.seed-0.npz"
     save_features(f, path)
     g = load_features(path)
@@ -114,12 +128,6 @@ def test_saving_and_loading_keeps_every_bit(tmp_path):
         np.testing.assert_array_equal(getattr(g.matrix, part), getattr(f.matrix, part))
         assert getattr(g.matrix, part).dtype == getattr(f.matrix, part).dtype
     assert [p.name for p in path.parent.iterdir()] == [path.name]
-
-
-def test_more_features_than_16_bits_survive_a_file(tmp_path):
-    m = sp.csr_array(([1.0], ([0], [70_000])), shape=(1, 70_001))
-    save_features(feature_activations(m), tmp_path / "wide.npz")
-    assert load_features(tmp_path / "wide.npz").matrix.indices.tolist() == [70_000]
 
 
 @pytest.mark.parametrize("damage", ["truncated", "garbage", "missing array", "index too large"])
@@ -140,11 +148,6 @@ def test_a_damaged_file_is_named(tmp_path, damage):
         np.savez(path, **arrays)
     with pytest.raises(FeatlibError, match=r"f\.npz is not a readable feature file"):
         load_features(path)
-
-
-def test_a_missing_file_is_a_missing_file(tmp_path):
-    with pytest.raises(FileNotFoundError):
-        load_features(tmp_path / "none.npz")
 
 
 # --- counts and histograms ------------------------------------------------------------------------

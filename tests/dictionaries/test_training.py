@@ -54,7 +54,7 @@ def test_features_learn_thresholds_of_their_own():
     sae, x = trained(60_000, architecture="jumprelu", lr=5e-3)
     often = sae.encode_sparse(x).counts() > 100
     assert sae.threshold.min() >= 0
-    assert sae.threshold[torch.from_numpy(often)].std() > 0.05
+    assert sae.threshold[torch.from_numpy(often)].std() > 0.01
     assert trained()[0].threshold.unique().numel() == 1  # batchtopk has one for all
 
 
