@@ -446,7 +446,7 @@ prose(
 # what removing costs depends on which feature one happens to hold.
 
 # %% tags=["hide-input"]
-compared = series.compare_dictionaries(case, p)
+compared = series.compare_dictionaries(case)
 cells = [f"F1 {r.f1:.2f}, {r.effect:.2f} nats".replace("-", "−") for r in compared.itertuples()]
 by_model = compared.assign(cell=cells).pivot(
     index=["autoencoder", "feature"], columns="model", values="cell"

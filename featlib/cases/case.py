@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from featlib import FeatlibError
-from featlib.cases.detectors import LabelledStream, feature_scores, rank_features
+from featlib.cases.detectors import Draws, LabelledStream, feature_scores, rank_features
 from featlib.cases.edits import ablation_effects, effect_at_label, loss_changes
 from featlib.cases.fit import LabelFit, evaluate_feature, fit_label
 from featlib.cases.subjects import Subject, best_dictionary, read_subjects
@@ -46,6 +46,7 @@ class Case:
 
     label: str
     reference: str  # the model in which the feature is found
+    draws: Draws
     text: CaseText
     streams: dict[str, LabelledStream]  # by label
     dictionaries: dict[str, list[Subject]]  # by model: its autoencoders, as far as searched
@@ -117,13 +118,9 @@ def study_label(
     bootstrap.
     """
     check_choice("label", label, labels)
-    options = {
-        "seed": derive_seed(p.seed, "case", label),
-        "n_random": p.case_random,
-        "n_boot": p.bootstrap,
-    }
+    draws = Draws(derive_seed(p.seed, "case", label), p.bootstrap, p.case_random)
     text = read_text(run, p, labels, languages)
-    streams = split_halves(text, list(labels), seed=options["seed"])
+    streams = split_halves(text, list(labels), seed=draws.seed)
     if label not in streams:
         raise FeatlibError(
             f"{int(text.masks[label].sum())} tokens of the held-out text have the label {label!r}, "
@@ -145,12 +142,12 @@ def study_label(
         (each, name): fit
         for name, subjects in dictionaries.items()
         for each, stream in streams.items()
-        if (fit := fit_label(subjects, stream, rivals=each == label, **options))
+        if (fit := fit_label(subjects, stream, draws, rivals=each == label))
     }
     fit = fits[label, reference]
-    found = _find_counterparts(run, fit, dictionaries, streams[label], options)
-    fates, effects = trace_feature(found, streams[label], text.documents, **options)
-    return Case(label, reference, text, streams, dictionaries, fits, found, fates, effects)
+    found = _find_counterparts(run, fit, dictionaries, streams[label], draws)
+    fates, effects = trace_feature(found, streams[label], text.documents, draws)
+    return Case(label, reference, draws, text, streams, dictionaries, fits, found, fates, effects)
 
 
 def read_text(
@@ -183,12 +180,12 @@ def _find_counterparts(
     fit: LabelFit,
     dictionaries: Mapping[str, Sequence[Subject]],
     stream: LabelledStream,
-    options: Mapping[str, int],
+    draws: Draws,
 ) -> list[Found]:
     """The feature, then its counterparts: the reference's other autoencoders give the ceiling."""
     own, feature = fit.subject, fit.feature
     in_stream = load_features(needed(run.features(own.name, own.seed))).matrix[:, [feature]]
-    kept = own.with_controls(feature, options["n_random"], options["seed"])
+    kept = own.with_controls(feature, draws.n_random, draws.seed)
     found = [Found(own, "labels", feature)]
     for name, searched in dictionaries.items():
         again = name == own.name
@@ -215,10 +212,7 @@ def trace_feature(
     found: Sequence[Found],
     stream: LabelledStream,
     documents: np.ndarray,
-    *,
-    seed: int,
-    n_random: int,
-    n_boot: int,
+    draws: Draws,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """What a feature, the first of `found`, and its counterparts detect and do: (fates, effects).
 
@@ -233,16 +227,15 @@ def trace_feature(
         who = {"model": subject.name, "route": item.route, "again": item.again}
         score = feature_scores(f, item.feature)
         cost = ablation_effects(
-            subject, item.feature, stream.mask.reshape(documents.shape), documents,
-            seed=seed, n_random=n_random, n_boot=n_boot,
-        )  # fmt: skip
+            subject, item.feature, stream.mask.reshape(documents.shape), documents, draws
+        )
         fates.append(
             {
                 **who,
                 "feature": item.feature,
                 "r": float(np.corrcoef(own, score)[0, 1]) if own.std() and score.std() else 0.0,
                 "r_stream": item.r_stream,
-                **evaluate_feature(f, item.feature, stream, seed=seed, n_boot=n_boot),
+                **evaluate_feature(f, item.feature, stream, draws),
                 **effect_at_label(cost).named("effect"),
             }
         )

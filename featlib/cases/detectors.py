@@ -28,6 +28,15 @@ GAIN = 0.01  # ... each of which raises the set's F1 by at least this
 
 
 @dataclass(frozen=True)
+class Draws:
+    """What is left to chance, and how much of it is drawn."""
+
+    seed: int
+    n_boot: int  # resamples of documents behind an interval
+    n_random: int = 0  # random features of like density beside one whose effect is measured
+
+
+@dataclass(frozen=True)
 class LabelledStream:
     """Tokens in reading order, which of them have the label, and which half each belongs to."""
 
@@ -222,16 +231,17 @@ def as_estimate(draws: np.ndarray) -> Estimate:
 
 
 def evaluate_detector(
-    score: np.ndarray, threshold: float, stream: LabelledStream, *, seed: int, n_boot: int
+    score: np.ndarray, threshold: float, stream: LabelledStream, draws: Draws
 ) -> dict[str, float]:
     """Precision, recall, F1 and AUROC of `score` > `threshold` on the test half.
 
-    Each with `_low` and `_high`, percentiles over `n_boot` resamplings of the documents; a
-    detector that never says yes has precision 0. Ties in `score` count one half in AUROC.
+    Each with `_low` and `_high`, percentiles over resamplings of the documents; a detector that
+    never says yes has precision 0. Ties in `score` count one half in AUROC.
     """
     score = np.asarray(score)[stream.test].astype(np.float64)
     mask, said = stream.mask[stream.test], score > threshold
-    resampled = Resampled(stream.documents[stream.test], n_boot, np.random.default_rng(seed))
+    rng = np.random.default_rng(draws.seed)
+    resampled = Resampled(stream.documents[stream.test], draws.n_boot, rng)
     hits, yes, positive = (resampled.total(tokens) for tokens in (said & mask, said, mask))
     with np.errstate(invalid="ignore", divide="ignore"):
         found = {
@@ -240,7 +250,7 @@ def evaluate_detector(
             "f1": 2 * hits / (yes + positive),
             "auroc": _auroc(score, mask, resampled.home, resampled.weights),
         }
-    named = (as_estimate(draws).named(name) for name, draws in found.items())
+    named = (as_estimate(values).named(name) for name, values in found.items())
     return {key: value for part in named for key, value in part.items()}
 
 

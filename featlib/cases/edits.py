@@ -32,7 +32,7 @@ import torch
 from torch import Tensor, nn
 from transformers import MistralForCausalLM
 
-from featlib.cases.detectors import LabelledStream, Resampled, as_estimate, feature_scores
+from featlib.cases.detectors import Draws, LabelledStream, Resampled, as_estimate, feature_scores
 from featlib.cases.rivals import similar_features
 from featlib.cases.subjects import Subject
 from featlib.dictionaries.sae import SparseAutoencoder
@@ -136,10 +136,7 @@ def ablation_effects(
     feature: int,
     mask: np.ndarray,
     documents: np.ndarray,
-    *,
-    seed: int,
-    n_random: int,
-    n_boot: int,
+    draws: Draws,
 ) -> pd.DataFrame:
     """What removing a feature costs, by kind of token, against random features of equal density.
 
@@ -152,15 +149,15 @@ def ablation_effects(
 
     Predictions across documents are left out. One row for each of who ("feature", "random",
     "difference") and region: delta (mean change of loss, nats a token; positive: the feature
-    helped), low, high (resampling whole documents), n (predictions). `random` pools `n_random`
-    features; `difference` is feature less random, resampled together.
+    helped), low, high (resampling whole documents), n (predictions). `random` pools
+    several features; `difference` is feature less random, resampled together.
     """
     shape = subject.sites.ids.shape
     assert mask.shape == documents.shape == shape, "of the very blocks that were read"
-    rng = np.random.default_rng(seed)
-    features = [feature, *map(int, similar_features(subject.features, feature, n_random, rng))]
+    rng = np.random.default_rng(draws.seed)
+    features = [feature, *similar_features(subject.features, feature, draws.n_random, rng)]
     inside = documents[:, 1:] == documents[:, :-1]
-    resampled = Resampled(documents[:, :-1][inside], n_boot, rng)
+    resampled = Resampled(documents[:, :-1][inside], draws.n_boot, rng)
     at, next_ = mask[:, :-1][inside], mask[:, 1:][inside]
     regions = (at, next_, at & ~next_, ~at & ~next_)
     sums = np.zeros((len(features), len(REGIONS), resampled.weights.shape[1]))
@@ -173,14 +170,14 @@ def ablation_effects(
             counts[row, column] = resampled.by_document(region)
     each = {"feature": slice(1), "random": slice(1, None)}
     with np.errstate(invalid="ignore", divide="ignore"):
-        draws = {  # [regions, n_boot + 1]
+        means = {  # [regions, n_boot + 1]
             who: (sums[rows].sum(0) @ resampled.weights.T)
             / (counts[rows].sum(0) @ resampled.weights.T)
             for who, rows in each.items()
         }
-    draws["difference"] = draws["feature"] - draws["random"]
+    means["difference"] = means["feature"] - means["random"]
     table = []
-    for who, values in draws.items():
+    for who, values in means.items():
         n = counts[each.get(who, each["feature"])].sum((0, -1))
         for region, row, size in zip(REGIONS, values, n, strict=True):
             found = as_estimate(row)

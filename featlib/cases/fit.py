@@ -8,7 +8,7 @@ and `separation_within_tokens` say how much is not.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -16,6 +16,7 @@ from scipy import sparse
 
 from featlib.cases.detectors import (
     MEASURES,
+    Draws,
     LabelledStream,
     best_threshold,
     evaluate_detector,
@@ -24,7 +25,7 @@ from featlib.cases.detectors import (
     rank_features,
     select_feature_set,
 )
-from featlib.cases.rivals import best_neuron, residual_probe, similar_features, token_rule
+from featlib.cases.rivals import best_neuron, residual_probe, token_rule
 from featlib.cases.subjects import Subject, best_dictionary
 from featlib.dictionaries.features import FeatureActivations
 from featlib.estimate import Estimate
@@ -57,17 +58,15 @@ class LabelFit:
 def fit_label(
     subjects: Sequence[Subject],
     stream: LabelledStream,
+    draws: Draws,
     *,
-    seed: int,
-    n_random: int,
-    n_boot: int,
     rivals: bool = False,
 ) -> LabelFit | None:
     """Find the feature that detects the label best, and compare it with what a sceptic would try.
 
     `subjects`: one model with each of its autoencoders. Detectors: feature; feature set
     (`select_feature_set` of the autoencoder that has the best; index: how many); token rule; random
-    feature, the mean over `n_random` features of like density, their lowest and highest as its
+    feature, the mean over several features of like density, their lowest and highest as its
     interval; where `rivals` are asked for also neuron (the best one) and probe (logistic, on the
     residual stream). None where no feature fires on the selection half.
     """
@@ -90,14 +89,15 @@ def fit_label(
     if rivals:
         index, values = best_neuron(subject.sites.neurons.cpu().numpy(), stream)
         rows.append(("neuron", index, best_threshold(values, stream), values))
-        values, cut = residual_probe(subject.sites.residual.cpu().numpy(), stream, seed=seed)
+        values, cut = residual_probe(subject.sites.residual.cpu().numpy(), stream, seed=draws.seed)
         rows.append(("probe", -1, cut, values))
     table: list[dict[str, float | str]] = []
     for name, index, cut, score in rows:
-        measured = evaluate_detector(score, cut, stream, seed=seed, n_boot=n_boot)
+        measured = evaluate_detector(score, cut, stream, draws)
         table.append({"detector": name, "index": index, "threshold": cut, **measured})
-    others = similar_features(f, feature, n_random, np.random.default_rng(seed))
-    chance = pd.DataFrame([evaluate_feature(f, i, stream, seed=seed, n_boot=0) for i in others])
+    others = subject.with_controls(feature, draws.n_random, draws.seed)[1:]
+    once = replace(draws, n_boot=0)
+    chance = pd.DataFrame([evaluate_feature(f, i, stream, once) for i in others])
     table.append({"detector": "random feature", "index": -1, "threshold": np.nan})
     for name in MEASURES if len(chance) else ():
         found = chance[name]
@@ -117,7 +117,7 @@ def fit_label(
 
 
 def evaluate_feature(
-    f: FeatureActivations, feature: int, stream: LabelledStream, *, seed: int, n_boot: int
+    f: FeatureActivations, feature: int, stream: LabelledStream, draws: Draws
 ) -> dict[str, float]:
     """Test-half numbers of one given feature: a match by correlation, or a transferred one.
 
@@ -126,7 +126,7 @@ def evaluate_feature(
     """
     score = feature_scores(f, feature)
     cut = max(best_threshold(score, stream), 0.0)
-    return {"threshold": cut} | evaluate_detector(score, cut, stream, seed=seed, n_boot=n_boot)
+    return {"threshold": cut} | evaluate_detector(score, cut, stream, draws)
 
 
 def tally_tokens(

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -20,6 +20,7 @@ from transformers import MistralForCausalLM
 from featlib import FeatlibError
 from featlib.cases.case import Case, read_text
 from featlib.cases.detectors import (
+    Draws,
     LabelledStream,
     Resampled,
     as_estimate,
@@ -83,24 +84,21 @@ def follow_fine_tunes(case: Case, run: Run, p: SimpleNamespace) -> pd.DataFrame:
 def _follow(
     case: Case, models: Iterable[tuple[float, MistralForCausalLM]], p: SimpleNamespace
 ) -> pd.DataFrame:
-    seed = derive_seed(p.seed, "case", case.label)
-
     def offer(subject: Subject, features: list[int]) -> Offer:
-        controls = subject.with_controls(features[0], CONTROLS, seed)[1:]
+        controls = subject.with_controls(features[0], CONTROLS, case.draws.seed)[1:]
         return Offer(subject.sae.only([*features, *controls]), len(features))
 
     offers = [offer(case.subjects[case.reference], [case.feature])]
     for name in case.dictionaries:
         if fit := case.fits.get((case.label, name)):
             offers.append(offer(fit.subject, fit.candidates["feature"].head(OFFERED).to_list()))
-    blocks, stream = _some_code(case, p, seed)
-    return follow_feature(
-        models, offers, stream, case.text.ids[blocks], case.text.documents[blocks],
-        seed=seed, n_boot=min(p.bootstrap, BOOT),
-    )  # fmt: skip
+    blocks, stream = _some_code(case, p)
+    draws = replace(case.draws, n_boot=min(case.draws.n_boot, BOOT))
+    ids, documents = case.text.ids[blocks], case.text.documents[blocks]
+    return follow_feature(models, offers, stream, ids, documents, draws)
 
 
-def _some_code(case: Case, p: SimpleNamespace, seed: int) -> tuple[np.ndarray, LabelledStream]:
+def _some_code(case: Case, p: SimpleNamespace) -> tuple[np.ndarray, LabelledStream]:
     """`case_sweep_tokens` of the case's code, labelled blocks not preferred: blocks, and the label.
 
     All of the code where that part holds too few labelled tokens.
@@ -112,7 +110,7 @@ def _some_code(case: Case, p: SimpleNamespace, seed: int) -> tuple[np.ndarray, L
     for blocks in (some, rows):
         with contextlib.suppress(FeatlibError):
             return blocks, labelled_stream(
-                mask[blocks], text.ids[blocks], text.documents[blocks], seed=seed
+                mask[blocks], text.ids[blocks], text.documents[blocks], seed=case.draws.seed
             )
     raise FeatlibError(f"too little text with the label {case.label!r}: raise case_tokens")
 
@@ -123,9 +121,7 @@ def follow_feature(
     stream: LabelledStream,
     ids: np.ndarray,
     documents: np.ndarray,
-    *,
-    seed: int,
-    n_boot: int,
+    draws: Draws,
 ) -> pd.DataFrame:
     """F1 and causal effect in each model of a series, by both routes.
 
@@ -140,14 +136,12 @@ def follow_feature(
         read = list(zip(offers, read_subjects("", model, saes, ids), strict=True))
         for route, pool in (("transfer", read[:1]), ("labels", read[1:])):
             n, subject, best = _choose(pool, stream)
-            measured = evaluate_feature(subject.features, best, stream, seed=seed, n_boot=n_boot)
+            measured = evaluate_feature(subject.features, best, stream, draws)
             few = subject.only([best, *range(n, subject.features.d_sae)])
             alive, effect = int((few.features.firings[1:] > 0).sum()), Estimate(0.0, 0.0, 0.0)
             if alive:
-                cost = ablation_effects(
-                    few, 0, mask, documents, seed=seed, n_random=alive, n_boot=n_boot
-                )
-                effect = effect_at_label(cost)
+                all_of_them = replace(draws, n_random=alive)
+                effect = effect_at_label(ablation_effects(few, 0, mask, documents, all_of_them))
             row = {key: measured[key] for key in ("f1", "f1_low", "f1_high", "auroc")}
             rows.append({"x": float(x), "route": route, **row, **effect.named("effect")})
     return pd.DataFrame(rows)
@@ -185,7 +179,7 @@ def half_lives(followed: pd.DataFrame) -> pd.DataFrame:
 # ------------------------------------------------------------------------------ other dictionaries
 
 
-def compare_dictionaries(case: Case, p: SimpleNamespace) -> pd.DataFrame:
+def compare_dictionaries(case: Case) -> pd.DataFrame:
     """Each autoencoder's own best feature for the label, transferred to every model.
 
     Two autoencoders of one model may give a label features that detect it equally well and yet
@@ -194,10 +188,9 @@ def compare_dictionaries(case: Case, p: SimpleNamespace) -> pd.DataFrame:
     model, f1 (test half) and effect (nats that ablating costs at labelled tokens of both halves,
     in the mean), each with its interval.
     """
-    seed = derive_seed(p.seed, "case", case.label)
-    documents = case.text.documents
+    documents, draws = case.text.documents, case.draws
     at = case.text.masks[case.label][:, :-1] & (documents[:, 1:] == documents[:, :-1])
-    resampled = Resampled(documents[:, :-1][at], p.bootstrap, np.random.default_rng(seed))
+    resampled = Resampled(documents[:, :-1][at], draws.n_boot, np.random.default_rng(draws.seed))
     counts = resampled.total(np.ones(len(resampled.home)))
     rows = []
     for subject in case.dictionaries[case.reference]:
@@ -205,9 +198,7 @@ def compare_dictionaries(case: Case, p: SimpleNamespace) -> pd.DataFrame:
             sae = subject.sae.only([feature])
             for name, other in case.subjects.items():
                 read = other.through(sae)
-                found = evaluate_feature(
-                    read.features, 0, case.stream, seed=seed, n_boot=p.bootstrap
-                )
+                found = evaluate_feature(read.features, 0, case.stream, draws)
                 effect = as_estimate(resampled.total(loss_changes(read, 0)[at]) / counts)
                 row = {"autoencoder": subject.seed, "feature": feature, "model": name}
                 row |= {key: found[key] for key in ("f1", "f1_low", "f1_high")}
@@ -230,14 +221,12 @@ def detect_elsewhere(
     empty where it holds too few such tokens to choose on and to judge on.
     """
     text = read_text(run, p, {case.label: label}, (language,))
-    options = {"seed": derive_seed(p.seed, "case", case.label)}
-    stream = split_halves(text, [case.label], **options).get(case.label)
+    stream = split_halves(text, [case.label], seed=case.draws.seed).get(case.label)
     if stream is None:
         return pd.DataFrame()
-    options["n_boot"] = p.bootstrap
     carried = case.subjects[case.reference].sae.only([case.feature])
     by_token = token_rule(stream)
-    rule = evaluate_detector(by_token, best_threshold(by_token, stream), stream, **options)
+    rule = evaluate_detector(by_token, best_threshold(by_token, stream), stream, case.draws)
     rows = []
     for name, subject in case.subjects.items():
         [here] = read_subjects(name, subject.model, {subject.seed: subject.sae}, text.ids)
@@ -245,7 +234,7 @@ def detect_elsewhere(
         for best in rank_features(here.features, stream, 1)["feature"]:
             tried.append((BEST, best, here.features, best))
         for detector, feature, f, index in tried:
-            measured = evaluate_feature(f, index, stream, **options)
+            measured = evaluate_feature(f, index, stream, case.draws)
             rows.append({"model": name, "detector": detector, "feature": feature, **measured})
         rows.append({"model": name, "detector": RULE, "feature": -1, **rule})
         del here, tried  # a model's activations are let go before the next one's are read

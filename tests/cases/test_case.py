@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
-from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -12,7 +11,7 @@ import pytest
 import torch
 
 from featlib.cases.case import Case, Found, case_metrics, trace_feature
-from featlib.cases.detectors import labelled_stream
+from featlib.cases.detectors import Draws, labelled_stream
 from featlib.cases.edits import loss_changes
 from featlib.cases.fit import fit_label
 from featlib.cases.series import Offer, compare_dictionaries, follow_feature, half_lives
@@ -87,24 +86,24 @@ def own(model, sae, ids):
     return read_subjects("base", model, {0: sae}, ids)[0]
 
 
-OPTIONS = {"seed": 0, "n_random": 3, "n_boot": 20}
+DRAWS = Draws(seed=0, n_boot=20, n_random=3)
 
 
 def make_case(text, stream, dictionaries, found=(), fates=None) -> Case:
     fits = {
-        ("word", name): fit_label(subjects, stream, **OPTIONS)
+        ("word", name): fit_label(subjects, stream, DRAWS)
         for name, subjects in dictionaries.items()
     }
     streams, fates = {"word": stream}, pd.DataFrame() if fates is None else fates
     return Case(
-        "word", "base", text, streams, dictionaries, fits, list(found), fates, pd.DataFrame()
+        "word", "base", DRAWS, text, streams, dictionaries, fits, list(found), fates, pd.DataFrame()
     )
 
 
 def test_transfer_to_the_same_model_changes_nothing(own, stream, documents):
     moved = own.through(own.sae.only(own.with_controls(0, 3, seed=0)))
     found = [Found(own, "labels", 0), Found(moved, "transfer", 0)]
-    fates, effects = trace_feature(found, stream, documents, **OPTIONS)
+    fates, effects = trace_feature(found, stream, documents, DRAWS)
     first, second = fates.iloc[0], fates.iloc[1]
     assert first["r"] == pytest.approx(1) == pytest.approx(second["r"])
     assert first["f1"] == second["f1"] > 0.6
@@ -198,7 +197,7 @@ def test_a_feature_fades_as_its_direction_leaves_the_model(model, sae, stream, t
             yield x, changed
 
     offers = [Offer(sae.only([0, 3, 4, 5]), 1), Offer(sae.only([2, 0, 6, 3, 4, 5]), 3)]
-    table = follow_feature(series(), offers, stream, text.ids, text.documents, seed=0, n_boot=20)
+    table = follow_feature(series(), offers, stream, text.ids, text.documents, DRAWS)
     assert table["x"].tolist() == [0, 0, 0.5, 0.5, 1, 1]
     f1 = table.pivot(index="x", columns="route", values="f1")
     assert f1.loc[0.0, "transfer"] > 0.6
@@ -215,7 +214,7 @@ def test_every_dictionary_is_asked(model, sae, ids, documents, stream, text):
         mute.W_dec[1] = 0
     subjects = read_subjects("base", model, {0: sae, 3: mute}, ids)
     case = make_case(text, stream, {"base": subjects, "lua": subjects[:1]})
-    table = compare_dictionaries(case, SimpleNamespace(seed=0, bootstrap=20))
+    table = compare_dictionaries(case)
     assert table["autoencoder"].tolist() == [0, 0, 3, 3]
     assert table["feature"].tolist() == [0, 0, 1, 1]
     assert (table["f1"] == table["f1"][0]).all(), "the same activations"

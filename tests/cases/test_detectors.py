@@ -12,6 +12,7 @@ from streams import random_features, random_stream
 from featlib import FeatlibError
 from featlib.cases import detectors, rivals
 from featlib.cases.detectors import (
+    Draws,
     LabelledStream,
     evaluate_detector,
     labelled_stream,
@@ -141,7 +142,7 @@ def test_measures_equal_scikit_learns():
     rng = np.random.default_rng(2)
     stream = random_stream(rng)
     score = np.round(rng.random(len(stream.mask)) + 0.3 * stream.mask, 1)  # ties
-    found = evaluate_detector(score, 0.65, stream, seed=0, n_boot=100)
+    found = evaluate_detector(score, 0.65, stream, Draws(0, 100))
     mask, test = stream.mask[stream.test], score[stream.test]
     assert found["auroc"] == pytest.approx(metrics.roc_auc_score(mask, test))
     for name in ("precision", "recall", "f1"):
@@ -169,7 +170,7 @@ def test_intervals_resample_documents():
     copies = labelled_stream(
         np.tile(one_mask, 10), np.zeros(500, int), np.repeat(np.arange(10), 50), seed=0
     )
-    same = evaluate_detector(np.tile(one_score, 10), 0.5, copies, seed=0, n_boot=200)
+    same = evaluate_detector(np.tile(one_score, 10), 0.5, copies, Draws(0, 200))
     for name in detectors.MEASURES:
         assert same[f"{name}_low"] == pytest.approx(same[name])
         assert same[f"{name}_high"] == pytest.approx(same[name])
@@ -186,14 +187,14 @@ def test_intervals_cover_at_their_rate():
         score = np.where(mask, rng.random(n_documents * n) < rate, 0.0)
         documents = np.repeat(np.arange(n_documents), n)
         stream = labelled_stream(mask, np.zeros(len(mask), int), documents, seed=repetition)
-        found = evaluate_detector(score, 0.5, stream, seed=repetition, n_boot=200)
+        found = evaluate_detector(score, 0.5, stream, Draws(repetition, 200))
         held += found["recall_low"] <= 0.6 <= found["recall_high"]
     assert held >= 50
 
 
 def test_a_detector_that_never_says_yes():
     stream = random_stream(np.random.default_rng(5))
-    found = evaluate_detector(np.zeros(len(stream.mask)), 0.0, stream, seed=0, n_boot=20)
+    found = evaluate_detector(np.zeros(len(stream.mask)), 0.0, stream, Draws(0, 20))
     assert (found["precision"], found["recall"], found["f1"]) == (0, 0, 0)
     assert found["auroc"] == pytest.approx(0.5)
 
@@ -228,14 +229,14 @@ def test_probe_finds_a_planted_direction(most, monkeypatch):
     direction /= np.linalg.norm(direction)
     residual = rng.normal(size=(6000, 4)) + 2.5 * np.outer(stream.mask, direction)
     score, cut = rivals.residual_probe(residual, stream, seed=0)
-    found = evaluate_detector(score, cut, stream, seed=0, n_boot=0)
+    found = evaluate_detector(score, cut, stream, Draws(0, 0))
     ideal = residual @ direction  # by construction no score is better
     at_best = detectors.best_threshold(ideal, stream)
-    best = evaluate_detector(ideal, at_best, stream, seed=0, n_boot=0)
+    best = evaluate_detector(ideal, at_best, stream, Draws(0, 0))
     assert found["auroc"] == pytest.approx(best["auroc"], abs=0.02)
     assert found["f1"] == pytest.approx(best["f1"], abs=0.06)
     noise, cut = rivals.residual_probe(rng.normal(size=(6000, 4)), stream, seed=0)
-    found = evaluate_detector(noise, cut, stream, seed=0, n_boot=0)
+    found = evaluate_detector(noise, cut, stream, Draws(0, 0))
     assert found["auroc"] == pytest.approx(0.5, abs=0.08)
 
 
@@ -244,7 +245,7 @@ def test_probe_does_not_choose_its_threshold_on_what_it_learnt_by_heart():
     rng = np.random.default_rng(21)
     stream = random_stream(rng, n=240, n_documents=12, rate=0.3)
     score, cut = rivals.residual_probe(rng.normal(size=(240, 400)), stream, seed=0)
-    assert evaluate_detector(score, cut, stream, seed=0, n_boot=0)["recall"] > 0.8
+    assert evaluate_detector(score, cut, stream, Draws(0, 0))["recall"] > 0.8
 
 
 def test_token_rule_is_the_best_set_of_ids():

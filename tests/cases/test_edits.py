@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from featlib import FeatlibError
-from featlib.cases.detectors import labelled_stream
+from featlib.cases.detectors import Draws, labelled_stream
 from featlib.cases.edits import (
     REGIONS,
     ablate,
@@ -181,7 +181,7 @@ def test_picked_features_are_the_same_features(model, sae, ids, subject):
 
 def test_effects_are_means_over_their_regions(model, sae, ids, subject, documents):
     mask = np.random.default_rng(4).random(ids.shape) < 0.3
-    table = ablation_effects(subject, FEATURE, mask, documents, seed=0, n_random=2, n_boot=50)
+    table = ablation_effects(subject, FEATURE, mask, documents, Draws(0, 50, 2))
     at_label = effect_at_label(table)
     table = table.set_index(["who", "region"])
     found = changes(model, ids, lambda hidden: ablate(hidden, sae, FEATURE))
@@ -225,9 +225,9 @@ def test_a_feature_that_predicts_matters_and_random_ones_do_not(model, ids, docu
     dense = (np.random.default_rng(6).random((text.size, 20)) < 0.25) * size
     dense[:, 0] = (text.reshape(-1) == marked) * size
     read = Subject("base", model, planted, sites, feature_activations(dense))
-    table = ablation_effects(
-        read, 0, text == marked, documents, seed=0, n_random=5, n_boot=200
-    ).set_index(["who", "region"])
+    table = ablation_effects(read, 0, text == marked, documents, Draws(0, 200, 5)).set_index(
+        ["who", "region"]
+    )
     assert table.loc["difference", "at"]["low"] > 0
     assert table.loc["feature", "elsewhere"]["delta"] == 0
     assert table.loc["feature", "at"]["delta"] > 3 * abs(table.loc["random", "at"]["delta"])
@@ -262,7 +262,7 @@ def test_steering_equals_the_hooked_model(model, sae, ids, documents, subject):
 
 def test_effects_are_the_same_for_a_seed(subject, documents, ids):
     one, two, other = (
-        ablation_effects(subject, FEATURE, ids % 5 == 0, documents, seed=s, n_random=3, n_boot=20)
+        ablation_effects(subject, FEATURE, ids % 5 == 0, documents, Draws(s, 20, 3))
         for s in (0, 0, 1)
     )
     assert one.equals(two) and not one.equals(other)

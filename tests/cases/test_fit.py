@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from sklearn import metrics
 from streams import planted, random_features, random_stream
 
-from featlib.cases.detectors import LabelledStream, labelled_stream
+from featlib.cases.detectors import Draws, LabelledStream, labelled_stream
 from featlib.cases.fit import (
     evaluate_feature,
     fit_label,
@@ -21,6 +21,8 @@ from featlib.cases.fit import (
 )
 from featlib.cases.subjects import Sites, Subject
 from featlib.dictionaries.features import feature_activations
+
+DRAWS = Draws(seed=0, n_boot=10, n_random=4)
 
 
 def test_a_tally_says_which_tokens():
@@ -112,7 +114,7 @@ def subject(f, neurons=None) -> Subject:
 
 
 def fit(stream, *subjects, **options):
-    return fit_label(subjects, stream, seed=0, n_random=4, n_boot=10, **options)
+    return fit_label(subjects, stream, DRAWS, **options)
 
 
 def test_a_planted_feature_is_found_and_beats_its_rivals():
@@ -137,10 +139,10 @@ def test_a_planted_feature_is_found_and_beats_its_rivals():
 
 def test_a_given_feature_is_measured_the_same_way():
     f, stream, _ = planted(np.random.default_rng(15))
-    found, options = fit(stream, subject(f)), {"seed": 0, "n_boot": 10}
-    measured = evaluate_feature(f, found.feature, stream, **options)
+    found = fit(stream, subject(f))
+    measured = evaluate_feature(f, found.feature, stream, DRAWS)
     assert measured["f1"] == found.row()["f1"] and measured["f1_low"] == found.row()["f1_low"]
-    assert evaluate_feature(f, 0, stream, **options)["f1"] == 0.0  # silent: no yes, not all yes
+    assert evaluate_feature(f, 0, stream, DRAWS)["f1"] == 0.0  # silent: no yes, not all yes
 
 
 def test_a_set_is_looked_for_in_every_autoencoder():
