@@ -1,8 +1,10 @@
-"""Labelled streams and features that are known beforehand."""
+"""Labelled streams, features and models that are known beforehand."""
 
 from __future__ import annotations
 
 import numpy as np
+import torch
+from small_models import small_model
 
 from featlib.cases.detectors import LabelledStream, labelled_stream
 from featlib.dictionaries.features import FeatureActivations, feature_activations
@@ -34,3 +36,13 @@ def planted(rng, n=6000, n_documents=60):
     dense[:, 8:] = (rng.random((n, 4)) < 0.05) * rng.uniform(1, 2, (n, 4))
     stream = labelled_stream(mask, ids, documents, seed=1)
     return feature_activations(dense), stream, dense
+
+
+def lively_model(factor: float, **sizes):
+    """A fresh model predicts alike everywhere: this one cares."""
+    model = small_model(**sizes)
+    with torch.no_grad():
+        for weight in model.parameters():
+            if weight.ndim > 1:
+                weight.mul_(factor)
+    return model.eval()

@@ -9,32 +9,24 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from streams import lively_model
 
 from featlib.cases.case import Case, Found, case_metrics, trace_feature
 from featlib.cases.detectors import Draws, labelled_stream
 from featlib.cases.edits import loss_changes
 from featlib.cases.fit import fit_label
 from featlib.cases.series import Offer, compare_dictionaries, follow_feature, half_lives
-from featlib.cases.subjects import best_dictionary, read_subjects
+from featlib.cases.subjects import best_dictionary, read_sites, read_subjects
 from featlib.cases.tables import case_strips, verdicts_by_route
 from featlib.cases.text import CaseText
 from featlib.dictionaries.sae import SparseAutoencoder
-from featlib.models.mistral import build_model
 
 D_IN, D_SAE, WORD = 24, 12, 7
 
 
 @pytest.fixture(scope="module")
 def model():
-    model = build_model(
-        vocab_size=40, hidden_size=16, intermediate_size=D_IN, heads=2, kv_heads=1, context=16,
-        seed=0,
-    )  # fmt: skip
-    with torch.no_grad():
-        for weight in model.parameters():
-            if weight.ndim > 1:
-                weight.mul_(6)
-    return model.eval()
+    return lively_model(6, vocab_size=40, heads=2, kv_heads=1, context=16)
 
 
 @pytest.fixture(scope="module")
@@ -50,11 +42,7 @@ def documents():
 @pytest.fixture(scope="module")
 def sae(model, ids):
     """Feature 0 is planted: it fires on the token WORD, since its direction tells that token."""
-    plain = SparseAutoencoder(
-        torch.eye(D_IN)[:, :D_SAE].clone(), torch.zeros(D_SAE), torch.eye(D_IN)[:D_SAE].clone(),
-        torch.zeros(D_IN), architecture="relu",
-    )  # fmt: skip
-    neurons = read_subjects("base", model, {0: plain}, ids)[0].sites.neurons
+    neurons = read_sites(model, ids).neurons
     here = torch.from_numpy(ids.reshape(-1) == WORD)
     x, y = neurons.double(), here.double() * 2 - 1
     ridge = torch.linalg.solve(x.T @ x + 1e-3 * torch.eye(D_IN).double(), x.T @ y).float()

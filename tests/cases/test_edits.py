@@ -7,6 +7,7 @@ import copy
 import numpy as np
 import pytest
 import torch
+from streams import lively_model
 
 from featlib import FeatlibError
 from featlib.cases.detectors import Draws, labelled_stream
@@ -24,7 +25,7 @@ from featlib.cases.edits import (
 from featlib.cases.subjects import Subject, read_sites, read_subjects
 from featlib.dictionaries.features import feature_activations
 from featlib.dictionaries.sae import SparseAutoencoder
-from featlib.models.mistral import build_model, open_bridge, save_checkpoint
+from featlib.models.mistral import open_bridge, save_checkpoint
 from featlib.text.labels import Label
 from featlib.text.tokens import train_tokenizer
 
@@ -33,15 +34,7 @@ D_IN, D_SAE, SCALE, FEATURE = 48, 64, 3.0, 3
 
 @pytest.fixture(scope="module")
 def model():
-    model = build_model(
-        vocab_size=300, hidden_size=32, intermediate_size=D_IN, heads=4, kv_heads=2, context=24,
-        seed=0,
-    )  # fmt: skip
-    with torch.no_grad():  # a fresh model predicts alike everywhere: make it care
-        for weight in model.parameters():
-            if weight.ndim > 1:
-                weight.mul_(8)
-    return model.eval()
+    return lively_model(8, hidden_size=32, intermediate_size=D_IN, context=24)
 
 
 @pytest.fixture(scope="module")
