@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from featlib import FeatlibError
 from featlib.models.loss import autocast_context, compute_dtype, score_targets
@@ -30,13 +31,13 @@ Read = TypeVar("Read")
 Change = Callable[[Tensor], Tensor]  # activations [batch, pos, d_mlp] into others
 
 
-def hooked_module(model: nn.Module) -> nn.Linear:
+def hooked_module(model: PreTrainedModel) -> nn.Linear:
     """The module whose input is `HOOK_NAME`: the first block's `down_proj`."""
     return model.model.layers[0].mlp.down_proj
 
 
 def run_blocks(
-    model: nn.Module,
+    model: Any,
     ids: np.ndarray,
     read: Callable[[Tensor], Read],
     *,
@@ -62,7 +63,7 @@ def run_blocks(
         model.train(was_training)
 
 
-def hidden_states(model: nn.Module, batch: Tensor) -> Tensor:
+def hidden_states(model: PreTrainedModel, batch: Tensor) -> Tensor:
     """Final hidden states that predict tokens 1.. of `batch` [batch, pos]: [batch*(pos-1), d]."""
     hidden = model.model(input_ids=batch, use_cache=False).last_hidden_state[:, :-1]
     return hidden.reshape(-1, hidden.shape[-1]).to(compute_dtype(batch.device))
@@ -75,7 +76,7 @@ def to_device(ids: np.ndarray, device: torch.device) -> Tensor:
     return batch.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else batch
 
 
-def check_blocks(model: nn.Module, ids: np.ndarray) -> None:
+def check_blocks(model: PreTrainedModel, ids: np.ndarray) -> None:
     """Refuse what is no block of token ids, or not of this model's vocabulary."""
     if ids.ndim != 2 or ids.size == 0 or ids.shape[1] < 2:
         raise FeatlibError(
@@ -93,7 +94,7 @@ class _AllReadError(Exception):
     """Ends a forward pass that need not go on."""
 
 
-def read_inputs(model: nn.Module, batch: Tensor, *modules: nn.Module) -> list[Tensor]:
+def read_inputs(model: PreTrainedModel, batch: Tensor, *modules: nn.Module) -> list[Tensor]:
     """First input [batch, pos, width] of each of `modules`; nothing after the last of them runs."""
     found: dict[nn.Module, Tensor] = {}
 
@@ -110,7 +111,9 @@ def read_inputs(model: nn.Module, batch: Tensor, *modules: nn.Module) -> list[Te
     return [found[module] for module in modules]
 
 
-def harvest(model: nn.Module, ids: np.ndarray, *, low_precision: bool = False) -> Iterator[Tensor]:
+def harvest(
+    model: PreTrainedModel, ids: np.ndarray, *, low_precision: bool = False
+) -> Iterator[Tensor]:
     """Activations [batch * pos, d_mlp] at `HOOK_NAME`, batch by batch, in reading order."""
     site = hooked_module(model)
     return run_blocks(
@@ -141,7 +144,11 @@ def edited(model: Any, change: Change | None) -> Iterator[None]:
 
 
 def evaluate(
-    model: nn.Module, ids: np.ndarray, *, change: Change | None = None, low_precision: bool = True
+    model: PreTrainedModel,
+    ids: np.ndarray,
+    *,
+    change: Change | None = None,
+    low_precision: bool = True,
 ) -> tuple[float, float]:
     """Loss (nats a token) and accuracy (share of tokens ranked first) with `change` made.
 
@@ -165,7 +172,7 @@ def evaluate(
 
 
 def score_texts(
-    model: nn.Module, texts: Mapping[str, np.ndarray], /, **columns: Any
+    model: PreTrainedModel, texts: Mapping[str, np.ndarray], /, **columns: Any
 ) -> pd.DataFrame:
     """`evaluate` on each text (blocks, by domain): the `columns` given, domain, loss, accuracy."""
     rows = [(*columns.values(), domain, *evaluate(model, ids)) for domain, ids in texts.items()]
