@@ -46,7 +46,6 @@ from featlib.models import recipes
 from featlib.models.forward import score_texts
 from featlib.models.training import keep_snapshots, train
 from featlib.params import derive_seed
-from featlib.run import needed
 from featlib.show.marks import averaged, bars, lines
 from featlib.show.scales import Axis
 from featlib.text import tokens
@@ -114,7 +113,7 @@ own = pd.concat(
     [score_texts(model, held_out, model=child) for child, model in children.items()],
     ignore_index=True,
 )
-before = pd.read_parquet(needed(run_folder.table("scores_base")))
+before = run_folder.read_table("scores_base")
 scores = pd.concat([before, own], ignore_index=True)
 run_folder.save_table("scores_fine_tunes", scores)
 accuracy = scores.pivot(index="model", columns="domain", values="accuracy")

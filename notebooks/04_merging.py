@@ -41,7 +41,6 @@ from featlib.family import BASE, MERGE_OF, MERGED, TRAINING_MIX
 from featlib.models import merging, recipes
 from featlib.models import mistral as lm
 from featlib.models.forward import score_texts
-from featlib.run import needed
 from featlib.show.marks import bars, dots, lines
 from featlib.show.scales import Axis, t_axis
 
@@ -105,7 +104,7 @@ merged = merging.merge_models(*children, base, t=p.merge_t, method=p.merge_metho
 lm.save_checkpoint(merged, lm.load_tokenizer(run_folder.tokenizer), run_folder.model(MERGED))
 held_out = recipes.validation_texts(run_folder, p.evaluation_tokens)
 own = score_texts(merged, held_out, model=MERGED)
-before = pd.read_parquet(needed(run_folder.table("scores_fine_tunes")))
+before = run_folder.read_table("scores_fine_tunes")
 scores = pd.concat([before, own], ignore_index=True)
 run_folder.save_table("scores", scores)
 accuracy = scores.pivot(index="model", columns="domain", values="accuracy")
