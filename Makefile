@@ -55,7 +55,7 @@ publish: env
 
 # Pairs: notebooks/NN_name.py is the source, NN_name.ipynb what papermill and code hosts read.
 notebooks: env
-	$(BIN)/jupytext --quiet --sync notebooks/*.py
+	$(BIN)/jupytext --quiet --sync notebooks/[0-9]*.py
 
 lock:
 	uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --extra test \

@@ -12,6 +12,7 @@ from __future__ import annotations
 import ast
 import difflib
 import json
+import re
 import resource
 import sys
 import time
@@ -21,6 +22,8 @@ from functools import cached_property
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+import jinja2
+
 from featlib import FeatlibError
 from featlib.params import Params, check_params
 from featlib.run import Run, git_commit
@@ -29,15 +32,22 @@ if TYPE_CHECKING:
     from featlib.show.figure import Figure
 
 PROVENANCE = """\
-<section class="fl-provenance"><h2>How this page was made</h2>
-<dl>{% for name, fact in facts.items() %}<dt>{{ name }}</dt><dd>{{ fact }}</dd>{% endfor %}</dl>
+{% set machine = whole.hardware %}
+<section class="fl-provenance"><h2>How this page was made</h2><dl>
+<dt>Run</dt><dd>{{ run }}</dd><dt>Commit</dt><dd>{{ whole.commit }}</dd>
+<dt>Time</dt><dd>{{ "%.0f s, at most {:,} MB".format(entry.peak_memory_mb) % entry.seconds }}</dd>
+<dt>Hardware</dt><dd>{{ machine.cpu }}, {{ machine.cores }} cores, {{ machine.memory_gb }} GB
+{%- if machine.gpu %}, {{ machine.gpu }}{% endif %}</dd><dt>Versions</dt><dd>
+{%- for name, version in whole.versions.items() %}{{ name }} {{ version }}
+{%- if not loop.last %}, {% endif %}{% endfor %}</dd></dl>
 <p>This repeats it:</p><pre><code>{{ command }}</code></pre>
 <details><summary>Parameters of this chapter</summary><table><thead><tr>
 <th>Parameter</th><th>Value</th><th>What it does</th></tr></thead><tbody>
-{% for key, value, does in parameters %}
-<tr><td><code>{{ key }}</code></td><td>{{ value }}</td><td>{{ does }}</td></tr>{% endfor %}
+{% for key, value in entry.parameters.items() %}<tr><td><code>{{ key }}</code></td>
+<td>{{ value }}</td><td>{{ fields[key].description }}</td></tr>{% endfor %}
 </tbody></table></details></section>"""
 INJECTED = "# Parameters"  # how papermill starts the cell that it injects
+ASSIGNED = re.compile(r"^(\w+)(?:: [^=\n]+)? = ", re.MULTILINE)
 
 
 @dataclass
@@ -62,13 +72,12 @@ class Chapter:
 
     def finish(self, metrics: Mapping[str, float] | None = None, **facts: Any) -> Provenance:
         """Record numbers, seconds and peak memory; what it returns is the page's closing table."""
-        used = vars(self.params)
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         seconds = time.monotonic() - self.started
         entry = {
             "seconds": round(seconds, 1),
             "peak_memory_mb": round(peak / (2**20 if sys.platform == "darwin" else 2**10)),
-            "parameters": used,
+            "parameters": vars(self.params),
             **facts,
         }
         self.run.record_chapter(self.name, entry, metrics or {})
@@ -100,8 +109,6 @@ def prose(template: str, *, glue: str = "", **numbers: Any) -> Prose:
     Filters: pct ("12%"), num ("0.12"; both take digits, and write a true minus), listed ("a, b and
     c"). An `Estimate` prints itself with its interval. `glue` names what other pages show again.
     """
-    import jinja2
-
     page = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True)
     page.filters |= {
         "pct": lambda x, digits=0: f"{x:.{digits}%}".replace("-", "−"),
@@ -128,38 +135,17 @@ class Provenance:
 
     @property
     def command(self) -> str:
-        changed = {
-            key: value
-            for key, value in self.entry["parameters"].items()
-            if value != Params.model_fields[key].default
-        }
-        # papermill reads True, not true, as a truth value.
-        words = [
-            f"-p {key} {value if isinstance(value, bool) else json.dumps(value).strip(chr(34))}"
-            for key, value in changed.items()
-        ]
-        return " ".join(
-            [f"papermill notebooks/{self.chapter}.ipynb out.ipynb -p run {self.run}", *words]
-        )
+        words = [f"papermill notebooks/{self.chapter}.ipynb out.ipynb -p run {self.run}"]
+        for key, value in self.entry["parameters"].items():
+            if value != Params.model_fields[key].default:
+                # papermill reads True, not true, as a truth value.
+                said = value if isinstance(value, bool) else json.dumps(value).strip('"')
+                words.append(f"-p {key} {said}")
+        return " ".join(words)
 
     def _repr_html_(self) -> str:
-        machine, versions = self.whole["hardware"], self.whole["versions"]
-        facts = {
-            "Run": self.run,
-            "Commit": self.whole["commit"],
-            "Time": f"{self.entry['seconds']:.0f} s, at most {self.entry['peak_memory_mb']:,} MB",
-            "Hardware": f"{machine['cpu']}, {machine['cores']} cores, {machine['memory_gb']} GB"
-            + (f", {machine['gpu']}" if machine["gpu"] else ""),
-            "Versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
-        }
-        parameters = [
-            (key, value, Params.model_fields[key].description or "")
-            for key, value in self.entry["parameters"].items()
-        ]
-        import jinja2
-
         page = jinja2.Environment(autoescape=True).from_string(PROVENANCE)
-        return page.render(facts=facts, command=self.command, parameters=parameters)
+        return page.render(**vars(self), command=self.command, fields=Params.model_fields)
 
     def __repr__(self) -> str:
         return f"{self.chapter}: {self.entry['seconds']} s. Repeat with: {self.command}"
@@ -173,11 +159,14 @@ def start_chapter(name: str, namespace: Mapping[str, Any]) -> Chapter:
     an earlier chapter has not been run.
     """
     cells = [cell for cell in namespace.get("In", []) if isinstance(cell, str)]
-    declared = _declared(name, cells)
-    injected: dict[str, None] = {}
-    for cell in cells:
-        if cell.startswith(INJECTED):
-            injected |= dict.fromkeys(_assigned(cell))
+    given = [cell for cell in cells if cell.startswith(INJECTED)]
+    injected = dict.fromkeys(key for cell in given for key in ASSIGNED.findall(cell))
+    own = (ASSIGNED.findall(cell) for cell in cells if cell not in given)
+    declared = next((keys for keys in own if "run" in keys), None)
+    if declared is None:
+        raise FeatlibError(
+            f"notebook {name}: run the cell of parameters first (it is the first code cell)."
+        )
     unknown = [key for key in injected if key not in declared]
     if unknown:
         near = difflib.get_close_matches(unknown[0], declared, n=1, cutoff=0.4)
@@ -187,19 +176,17 @@ def start_chapter(name: str, namespace: Mapping[str, Any]) -> Chapter:
             f"It has: {', '.join(declared)}. Nothing was started."
         )
     run = Run(str(namespace["run"]))
-    recorded = run.recorded_params()
-    defaults = Params()
+    recorded, defaults = run.recorded_params(), Params()
     values: dict[str, Any] = {}
-    for key in declared:
-        if key == "run":
-            continue
+    for key in (key for key in declared if key != "run"):
         chosen = key in injected or namespace[key] != getattr(defaults, key)
         values[key] = namespace[key] if chosen or key not in recorded else recorded[key]
     params = check_params({**recorded, **values, "run_name": run.name}, where=f"notebook {name}")
     run.folder.mkdir(parents=True, exist_ok=True)
     run.write_params(params)
-    _withdraw_stale_page(run, name, {key: getattr(params, key) for key in values})
-    return Chapter(name, run, SimpleNamespace(**{key: getattr(params, key) for key in values}))
+    used = {key: getattr(params, key) for key in values}
+    _withdraw_stale_page(run, name, used)
+    return Chapter(name, run, SimpleNamespace(**used))
 
 
 def declared_parameters(source: str) -> dict[str, Any]:
@@ -213,35 +200,12 @@ def declared_parameters(source: str) -> dict[str, Any]:
     return found
 
 
-def _declared(name: str, cells: list[str]) -> list[str]:
-    for cell in cells:
-        keys = _assigned(cell)
-        if "run" in keys and not cell.startswith(INJECTED):
-            return keys
-    raise FeatlibError(
-        f"notebook {name}: run the cell of parameters first (it is the first code cell)."
-    )
-
-
-def _assigned(cell: str) -> list[str]:
-    try:
-        body = ast.parse(cell).body
-    except SyntaxError:  # a cell with a magic, or one the reader is still typing
-        return []
-    names: list[str] = []
-    for node in body:
-        targets = node.targets if isinstance(node, ast.Assign) else []
-        targets = [node.target] if isinstance(node, ast.AnnAssign) else targets
-        names += [target.id for target in targets if isinstance(target, ast.Name)]
-    return names
-
-
 def _withdraw_stale_page(run: Run, name: str, params: Mapping[str, Any]) -> None:
     """Remove the run's page of this chapter if it was made with other parameters.
 
     The folder will hold this execution's files from here on, so the old page would describe
     something that is no longer there; Snakemake then makes it anew with the run's own parameters.
     """
-    made_with = run.provenance().get("chapters", {}).get(name, {}).get("parameters")
-    if made_with is not None and made_with != dict(params):
+    made_with = run.provenance().get("chapters", {}).get(name, {}).get("parameters", params)
+    if made_with != params:
         run.notebook(name).unlink(missing_ok=True)

@@ -254,6 +254,8 @@ def expected_bytes(params: Params) -> int:
 
 def describe_machine() -> dict[str, Any]:
     """Commit, versions and hardware, as provenance.json keeps them."""
+    import torch
+
     cpu = platform.processor() or platform.machine()
     with contextlib.suppress(OSError, IndexError):
         text = Path("/proc/cpuinfo").read_text()
@@ -265,7 +267,7 @@ def describe_machine() -> dict[str, Any]:
             "cpu": cpu,
             "cores": os.cpu_count(),
             "memory_gb": round(memory / 2**30, 1),
-            "gpu": _gpu_name(),
+            "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
             "system": f"{platform.system()} {platform.machine()}",
         },
         "versions": {
@@ -273,12 +275,6 @@ def describe_machine() -> dict[str, Any]:
             **{name: metadata.version(name) for name in PACKAGES},
         },
     }
-
-
-def _gpu_name() -> str | None:
-    import torch
-
-    return torch.cuda.get_device_name() if torch.cuda.is_available() else None
 
 
 def git_commit() -> str:

@@ -11,18 +11,6 @@ from urllib.parse import unquote, urlsplit
 from bs4 import BeautifulSoup
 
 OUTSIDE = re.compile(r"^(?:https?:|mailto:|data:|javascript:|//)")
-# Where an address can stand, by tag.
-ADDRESSES = {
-    "a": ("href",),
-    "link": ("href",),
-    "script": ("src",),
-    "img": ("src", "srcset"),
-    "iframe": ("src",),
-    "source": ("src", "srcset"),
-    "video": ("src", "poster"),
-    "object": ("data",),
-    "form": ("action",),
-}
 
 
 def broken_links(html: Path) -> list[str]:
@@ -52,40 +40,27 @@ def broken_links(html: Path) -> list[str]:
             found |= {model["name"]: model["features"] for model in known["models"]}
         return found
 
-    def is_feature(path: Path, anchor: str) -> bool:
-        model, _, number = anchor.partition("?")[0].partition("/")
-        return number.isdigit() and int(number) < features(path).get(model, 0)
+    def fault(path: Path, address: str) -> str:
+        parts = urlsplit(address)
+        target = (path.parent / unquote(parts.path)).resolve() if parts.path else path
+        if not target.is_relative_to(html) or not target.is_file():
+            return "is no file of the book"
+        anchor = unquote(parts.fragment)
+        if anchor and target.suffix == ".html" and anchor not in anchors(target):
+            model, _, number = anchor.partition("?")[0].partition("/")
+            if not (number.isdigit() and int(number) < features(target).get(model, 0)):
+                return "has no such anchor"
+        return ""
 
     faults = []
     for path in sorted(p for p in html.rglob("*.html") if "_static" not in p.parts):
-        for address in _addresses(page(path)):
-            if not address or OUTSIDE.match(address):
-                continue
-            parts = urlsplit(address)
-            where = f"{path.relative_to(html)}: {address}"
-            target = (path.parent / unquote(parts.path)).resolve() if parts.path else path
-            if not target.is_relative_to(html):
-                faults.append(f"{where} leaves the book")
-            elif not target.is_file():
-                faults.append(f"{where} is no file")
-            elif parts.fragment and target.suffix == ".html":
-                anchor = unquote(parts.fragment)
-                if anchor not in anchors(target) and not is_feature(target, anchor):
-                    faults.append(f"{where} has no such anchor")
+        tags = page(path).select("[href], [src]")
+        for address in {str(tag.get("href") or tag.get("src") or "").strip() for tag in tags}:
+            if address and not OUTSIDE.match(address) and (said := fault(path, address)):
+                faults.append(f"{path.relative_to(html)}: {address} {said}")
     for path in sorted(html.rglob("*.css")):
         for address in re.findall(r"url\(\s*['\"]?([^'\")]+)", path.read_text(encoding="utf-8")):
             target = (path.parent / unquote(urlsplit(address).path)).resolve()
             if not OUTSIDE.match(address) and address[0] != "#" and not target.is_file():
                 faults.append(f"{path.relative_to(html)}: {address} is no file")
-    return list(dict.fromkeys(faults))
-
-
-def _addresses(page: BeautifulSoup) -> list[str]:
-    found = []
-    for tag, attributes in ADDRESSES.items():
-        for node in page.find_all(tag):
-            for attribute in attributes:
-                value = (node.get(attribute) or "").strip()
-                many = value.split(",") if attribute == "srcset" else [value]
-                found += [one.split()[0] if one.split() else "" for one in many]
-    return found
+    return sorted(faults)

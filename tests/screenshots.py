@@ -6,8 +6,8 @@ Each page is taken whole at 1280 and 390 pixels, in light and dark, the network 
 
 from __future__ import annotations
 
-import argparse
 import html
+import itertools
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -42,59 +42,33 @@ def take_screenshots(run: Path, pages: Sequence[str] = PAGES) -> Path:
             "no Chromium to take pictures with: install one (Debian: apt install chromium), or "
             "name one: CHROMIUM=/path/to/chromium make screenshots"
         )
+    rows = []
     with atomic_path(run / "screenshots") as folder, open_browser() as browser:
         folder.mkdir()
         for page in pages:
-            for width in WIDTHS:
-                for mode in MODES:
-                    with visit(
-                        browser, book / f"{page}.html", size=(width, 900), mode=mode
-                    ) as seen:
-                        draw_charts(seen.page, mode)
-                        if seen.page.locator("#fl-atlas").count():
-                            seen.page.wait_for_selector("#fl-atlas[data-complete], [role=alert]")
-                        seen.page.evaluate("scrollTo(0, 0)")
-                        path = folder / picture(page, width, mode)
-                        seen.page.screenshot(path=path, full_page=True)
-        (folder / "index.html").write_text(contact_sheet(run.name, pages), encoding="utf-8")
+            rows.append(f"<h2>{html.escape(page)}</h2>")
+            for width, mode in itertools.product(WIDTHS, MODES):
+                name = f"{page.rpartition('/')[2]}-{width}-{mode}.png"
+                with visit(browser, book / f"{page}.html", size=(width, 900), mode=mode) as seen:
+                    draw_charts(seen.page, mode)
+                    if seen.page.locator("#fl-atlas").count():
+                        seen.page.wait_for_selector("#fl-atlas[data-complete], [role=alert]")
+                    # The window as high as the page: pictures of more than the window can shift.
+                    height = seen.page.evaluate("document.documentElement.scrollHeight")
+                    seen.page.set_viewport_size({"width": width, "height": max(height, 900)})
+                    draw_charts(seen.page, mode)
+                    seen.page.evaluate("scrollTo(0, 0)")
+                    seen.page.screenshot(path=folder / name)
+                rows.append(f'<img src="{name}" width="{width // 4}" alt="{name}" loading="lazy">')
+        title = f"<meta charset=utf-8><title>Screenshots of {html.escape(run.name)}</title>"
+        sheet = f"<!doctype html><html lang=en>{title}{''.join(rows)}</html>"
+        (folder / "index.html").write_text(sheet, encoding="utf-8")
     return run / "screenshots" / "index.html"
 
 
-def picture(page: str, width: int, mode: str) -> str:
-    return f"{page.rpartition('/')[2]}-{width}-{mode}.png"
-
-
-def contact_sheet(run: str, pages: Sequence[str]) -> str:
-    """All pictures, one row a page."""
-    rows = []
-    for page in pages:
-        rows.append(f"<h2>{html.escape(page)}</h2><div>")
-        for width in WIDTHS:
-            for mode in MODES:
-                name = html.escape(picture(page, width, mode), quote=True)
-                rows.append(
-                    f'<a href="{name}"><img src="{name}" loading="lazy" '
-                    f'alt="{html.escape(page)}, {width} pixels wide, {mode}"></a>'
-                )
-        rows.append("</div>")
-    return (
-        '<!doctype html><html lang="en"><meta charset="utf-8">'
-        f"<title>Screenshots of {html.escape(run)}</title>"
-        "<style>body{font-family:sans-serif;margin:2rem}div{display:flex;gap:1rem;"
-        "align-items:start}a{flex:1 1 0}a:nth-child(n+3){flex:0.4 1 0}"
-        "img{width:100%;border:1px solid #8888}</style>"
-        f"<h1>Screenshots of {html.escape(run)}</h1>{''.join(rows)}</html>\n"
-    )
-
-
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument("run", type=Path, help="folder of a finished run, such as runs/mini")
-    parser.add_argument("pages", nargs="*", help="pages, such as book/index; the key ones if none")
-    arguments = parser.parse_args()
     try:
-        print(f"The pictures: {take_screenshots(arguments.run, arguments.pages or PAGES)}")
+        pages = sys.argv[2:] or PAGES
+        print(f"The pictures: {take_screenshots(Path(sys.argv[1]), pages)}")
     except FeatlibError as problem:
         sys.exit(f"\n{problem}\n")

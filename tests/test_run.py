@@ -44,7 +44,7 @@ def test_a_killed_writer_leaves_the_old_file_and_its_rest_is_swept_up(tmp_path):
     final.write_text("old")
     code = f"""
         import time
-        from featlib.runs import atomic_path
+        from featlib.run import atomic_path
         with atomic_path({str(final)!r}) as tmp:
             tmp.write_text("half")
             print("writing", flush=True)
@@ -77,7 +77,7 @@ def test_metrics_of_a_chapter_replace_its_older_ones_only(tmp_path):
 
 def test_chapters_that_end_together_lose_nothing(tmp_path):
     code = (
-        "import sys; from featlib.runs import Run; "
+        "import sys; from featlib.run import Run; "
         "Run('r', sys.argv[1]).record_chapter(sys.argv[2], {}, {sys.argv[2]: 1.0})"
     )
     workers = [
@@ -115,7 +115,7 @@ def test_too_small_a_disk_is_refused(tmp_path, monkeypatch):
 def test_concurrent_lock_is_dropped_with_its_process(tmp_path):
     run = Run("r", tmp_path)
     code = (
-        "import sys, time; from featlib.runs import Run\n"
+        "import sys, time; from featlib.run import Run\n"
         "with Run('r', sys.argv[1])._locked():\n print('held', flush=True); time.sleep(60)"
     )
     holder = subprocess.Popen(
