@@ -89,20 +89,17 @@ class Levels:
         feature = np.repeat(np.arange(f.d_sae, dtype=np.int64), np.diff(c.indptr))
         self.n_tokens = f.n_tokens
         self.keys = feature * f.n_tokens + c.indices  # ascending
-        self.levels = np.maximum(np.rint(LEVELS * (c.data / peak[feature])), 1).astype(np.int64)
+        levels = np.maximum(np.rint(LEVELS * (c.data / peak[feature])), 1).astype(np.int64)
+        self.told = np.stack([c.indices, levels], axis=1)  # token, level
 
     def within(self, feature: np.ndarray, start: np.ndarray, stop: np.ndarray) -> list[list[int]]:
         """[offset, level, ...] of each window [start, stop) under its feature."""
         base = np.asarray(feature, dtype=np.int64) * self.n_tokens
-        low = np.searchsorted(self.keys, base + start)
-        high = np.searchsorted(self.keys, base + stop)
-        first = base + start
-        told = []
-        for a, b, zero in zip(low.tolist(), high.tolist(), first.tolist(), strict=True):
-            pair = np.empty(2 * (b - a), dtype=np.int64)
-            pair[::2], pair[1::2] = self.keys[a:b] - zero, self.levels[a:b]
-            told.append(pair.tolist())
-        return told
+        low, high = (np.searchsorted(self.keys, base + edge) for edge in (start, stop))
+        return [
+            (self.told[a:b] - (first, 0)).reshape(-1).tolist()
+            for a, b, first in zip(low, high, start, strict=True)
+        ]
 
 
 def choose_examples(

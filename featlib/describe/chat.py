@@ -185,8 +185,9 @@ class Chat:
                 self.budget.spent_tokens -= self._reserved
             if "content-encoding" in response.headers:
                 raise httpx2.ReadError("compressed, though asked not to be")
-            body, ends = bytearray(), time.monotonic() + TIMEOUT
-            with contextlib.closing(response.stream) as stream:
+            body, ends, stream = bytearray(), time.monotonic() + TIMEOUT, response.stream
+            assert isinstance(stream, httpx2.SyncByteStream)
+            with contextlib.closing(stream):
                 for part in stream:
                     body += part
                     if len(body) > LARGEST_ANSWER:

@@ -21,7 +21,7 @@ from scipy.optimize import linear_sum_assignment
 
 from featlib.describe import cues
 from featlib.describe.cues import STRONGEST, Rules, Text
-from featlib.describe.windows import Windows, choose_windows, window_peaks
+from featlib.describe.windows import Windows, choose_windows, window_firings
 from featlib.estimate import Estimate, percentile_interval
 from featlib.family import PRINT_NAMES
 
@@ -142,7 +142,7 @@ def explain_and_score(
 def _with_cuts(
     rules: list[Rules], activations: sp.csr_array, text: Text, windows: Windows
 ) -> list[Rules]:
-    fires = (window_peaks(activations, windows.explain) > 0).toarray()
+    fires = (window_firings(activations, windows.explain) > 0).toarray()
     out = []
     for start in range(0, len(rules), AT_ONCE):
         some = rules[start : start + AT_ONCE]

@@ -85,18 +85,12 @@ def choose_windows(peaks: np.ndarray, n: int, rng: np.random.Generator) -> np.nd
     return np.concatenate(drawn)
 
 
-def window_peaks(activations: sp.sparray, windows: np.ndarray) -> sp.csc_array:
-    """[windows, features] each feature's largest activation in each of `windows`."""
-    part = sp.csr_array(activations)[windows.reshape(-1)].tocsc()
-    part.sort_indices()
-    row = part.indices // windows.shape[1]
-    col = np.repeat(np.arange(part.shape[1]), np.diff(part.indptr))
-    starts = np.ones(len(row), dtype=bool)
-    starts[1:] = (row[1:] != row[:-1]) | (col[1:] != col[:-1])
-    starts = np.flatnonzero(starts)
-    peaks = np.maximum.reduceat(part.data, starts) if len(starts) else part.data
-    shape = (len(windows), part.shape[1])
-    return sp.csc_array((peaks, (row[starts], col[starts])), shape=shape)
+def window_firings(activations: sp.sparray, windows: np.ndarray) -> sp.csc_array:
+    """[windows, features] on how many tokens of each of `windows` each feature fires."""
+    fires = (sp.csr_array(activations)[windows.reshape(-1)] > 0).astype(np.int32)
+    starts = np.arange(0, windows.size + 1, windows.shape[1])
+    together = sp.csr_array((np.ones(windows.size, np.int32), np.arange(windows.size), starts))
+    return (together @ fires).tocsc()
 
 
 def choose_features(activations: sp.sparray, windows: Windows, n_windows: int) -> np.ndarray:
@@ -104,7 +98,7 @@ def choose_features(activations: sp.sparray, windows: Windows, n_windows: int) -
     windows, and are silent in as many."""
     ok = np.ones(activations.shape[1], dtype=bool)
     for half in (windows.explain, windows.score):
-        firing = np.diff(window_peaks(activations, half).indptr)
+        firing = np.diff(window_firings(activations, half).indptr)
         ok &= (firing >= n_windows) & (len(half) - firing >= n_windows)
     return np.flatnonzero(ok)
 
