@@ -487,7 +487,7 @@ pull = feature.assign(dose=np.where(feature["dose"] > 0, "twice", "none"))
 pull = pull.pivot(index="model", columns="dose", values="probability").reset_index()
 moved = steered.replace({"who": WHO}).sort_values("dose")
 moved["points"] = 100 * moved.groupby(["model", "who"])["probability"].transform(
-    lambda series: series - series.iloc[0]
+    lambda row: row - row.iloc[0]
 )
 chapter.figure(
     lines(

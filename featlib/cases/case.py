@@ -221,7 +221,8 @@ def trace_feature(
     its interval. effects: the tables of `ablation_effects`, with model, route and again.
     """
     own = feature_scores(found[0].subject.features, found[0].feature)
-    fates, effects = [], []
+    fates: list[dict[str, object]] = []
+    effects = []
     for item in found:
         subject, f = item.subject, item.subject.features
         who = {"model": subject.name, "route": item.route, "again": item.again}
@@ -254,7 +255,7 @@ def case_metrics(case: Case, label: str, prefix: str) -> dict[str, float]:
     silent = {"f1": 0.0, "precision": 0.0, "recall": 0.0, "auroc": 0.5}
     inside = case.text.documents[:, 1:] == case.text.documents[:, :-1]
     at = case.text.masks[label][:, :-1]
-    found = {}
+    found: dict[str, float] = {}
     for model in case.dictionaries:
         values = {**silent, "set_f1": 0.0, "loss_delta_on": 0.0, "loss_delta_off": 0.0}
         fit = case.fits.get((label, model))
