@@ -178,7 +178,7 @@ def count_flows(
 
 def step_metrics(steps: pd.DataFrame) -> dict[str, float]:
     """What `metrics.json` keeps of `summarize_steps`."""
-    found = {}
+    found: dict[str, float] = {}
     for row in steps.to_dict("records"):
         step = f"{row['parent']}.{row['child']}"
         found |= {f"match.{step}.{key}": row[key] for key in METRICS}

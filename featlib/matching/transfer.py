@@ -74,7 +74,7 @@ def transfer_share(
     """
     r = paired_pearson(before, after)
     own = np.arange(len(r))
-    best = {"best": own, "r": r, "mutual": True}
+    best = {"best": own, "r": r, "mutual": np.ones(len(r), dtype=bool)}
     parents = fate_table(best, count_firings(before), "disappears", rule)
     children = fate_table(best, count_firings(after), "emerges", rule)
     fates = Fates(parents, children, own[:, None].astype(np.int32), rule)

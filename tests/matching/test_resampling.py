@@ -54,26 +54,15 @@ def test_a_known_common_share_comes_back_within_its_interval():
     assert found.high - found.low < 0.1
 
 
-def test_the_draw_that_takes_each_document_once_is_the_estimate_itself():
-    rng = np.random.default_rng(4)
-    x = sparse_features(4000, 50, 0.03, rng)
-    y = noisy_copy(x, np.linspace(0.6, 1, 50), rng)
-    documents = np.sort(rng.integers(0, 40, 4000))
-    fates = compare(csr(x), csr(y))
-    once = np.ones((1, len(np.unique(documents))))
-    draws = persistence_draws(csr(x), csr(y), documents, fates, once)
-    assert 0.2 < fates.persist < 0.8
-    assert draws[0] == fates.persist
-
-
 def test_a_draw_equals_the_matrix_with_its_documents_repeated():
     rng = np.random.default_rng(5)
     x = sparse_features(3000, 30, 0.05, rng)
     y = noisy_copy(x, np.linspace(0.65, 0.95, 30), rng)
     documents = even_documents(3000, 60)
     fates = compare(csr(x), csr(y))
-    weights = document_weights(documents, 5, rng)
+    weights = np.vstack([np.ones((1, 50)), document_weights(documents, 5, rng)])
     draws = persistence_draws(csr(x), csr(y), documents, fates, weights)
+    assert draws[0] == fates.persist, "each document once is the text as it is"
     for weight, draw in zip(weights, draws, strict=True):
         rows = np.repeat(np.arange(3000), weight[documents].astype(int))
         r = pearson(csr(x[rows]), csr(y[rows]))
