@@ -48,7 +48,7 @@ env: .venv/.complete
 	@touch $@
 
 corpora: env
-	@$(BIN)/python -m featlib.text.corpora
+	@$(BIN)/python -m featlib.text.archives
 
 publish: env
 	@$(BIN)/python book/_ext/publish.py "runs/$$RUN"

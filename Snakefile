@@ -19,8 +19,8 @@ from featlib.family import DOMAINS
 from featlib.models.merging import METHODS
 from featlib.params import check_choice, check_params
 from featlib.run import AFTER, MAKES, Run, prepare_run
-from featlib.text.corpora import check_corpus
-from featlib.text.files import find_domain
+from featlib.text.labels import LABELS
+from featlib.text.sources import check_corpus
 
 if not config:
 
@@ -39,11 +39,11 @@ TRAINING = ("02_base_model", "03_fine_tuning")
 try:
     PARAMS = check_params(config, where="parameters of this run")
     check_choice("merge_method", PARAMS.merge_method, METHODS)
+    check_choice("label", PARAMS.label, LABELS)
     RUN = Run(PARAMS.run_name)
     prepare_run(RUN, PARAMS)
     for domain in DOMAINS:
-        path = find_domain(PARAMS.corpora_folder, domain) if PARAMS.source == "files" else ""
-        check_corpus(domain, source=PARAMS.source, path=path)
+        check_corpus(domain, PARAMS.source, PARAMS.corpora_folder)
 except FeatlibError as error:
     sys.exit(f"\n{error}\n")
 R = RUN.folder

@@ -53,7 +53,8 @@ from featlib.show.flow import design_diagram
 from featlib.show.marks import bars
 from featlib.show.scales import Axis
 from featlib.show.strips import excerpts
-from featlib.text import corpora, tokens
+from featlib.text import documents, tokens
+from featlib.text.sources import read_corpus
 
 chapter = start_chapter("01_corpora", globals())
 p, run_folder = chapter.params, chapter.run
@@ -88,26 +89,26 @@ chapter.figure(
 # has tokens on both sides.
 
 # %%
-splits: dict[str, dict[str, list[corpora.Document]]] = {}
+splits: dict[str, dict[str, list[documents.Document]]] = {}
 removed: dict[str, int] = {}
 skipped = []
 for domain in DOMAINS:
-    corpus = corpora.read_corpus(
+    corpus = read_corpus(
         domain,
-        source=p.source,
-        path=corpora.find_domain(p.corpora_folder, domain) if p.source == "files" else "",
+        p.source,
+        p.corpora_folder,
         megabytes=getattr(p, f"{domain}_mb"),
         seed=derive_seed(p.seed, "documents", domain),
     )
     skipped.append(corpus.skipped)
-    documents, removed[domain] = corpora.deduplicate(corpus.documents)
-    splits[domain] = corpora.split_documents(
-        documents,
+    kept, removed[domain] = documents.deduplicate(corpus.documents)
+    splits[domain] = documents.split_documents(
+        kept,
         validation=p.validation_share,
         test=p.test_share,
         seed=derive_seed(p.seed, "split", domain),
     )
-summary = corpora.describe(splits)
+summary = documents.describe(splits)
 columns = ["domain", "split", "documents", "megabytes", "sources"]
 table(summary[columns].replace({"domain": DOMAIN_NAMES}))
 
@@ -172,8 +173,8 @@ with atomic_path(run_folder.tokenizer) as folder:
 
 counted = []
 for domain in DOMAINS:
-    for split, documents in splits[domain].items():
-        blocks = tokens.tokenize_documents(tokenizer, [d.text for d in documents], p.context)
+    for split, texts in splits[domain].items():
+        blocks = tokens.tokenize_documents(tokenizer, [d.text for d in texts], p.context)
         tokens.save_blocks(blocks, run_folder.tokens, f"{domain}.{split}")
         counted.append({"domain": domain, "split": split, "tokens": blocks.n_tokens})
 counts = summary.merge(pd.DataFrame(counted))
@@ -222,7 +223,7 @@ text, two of them new to the base model."""
 # %% tags=["remove-input"]
 chapter.finish(
     corpora={
-        domain: corpora.corpus_hash([d for split in splits[domain].values() for d in split])
+        domain: documents.corpus_hash([d for split in splits[domain].values() for d in split])
         for domain in DOMAINS
     },
 )

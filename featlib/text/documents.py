@@ -12,13 +12,14 @@ import numpy as np
 import pandas as pd
 
 from featlib import FeatlibError
+from featlib.family import CODE
 
-CODE = ("python", "lua")
 LARGEST = 200_000  # bytes; above it a file of code is a bundle, a table or a generated thing
 SHORTEST = 200  # characters
 LONGEST_MEAN_LINE = 100  # characters, code only: prose has a paragraph to a line
 LONGEST_LINE = 1_000  # characters, code only: minified or encoded
 TOO_LARGE = "too large a part of a small corpus"
+COPY = 0.8  # of a document's shingles in a longer one: it counts as a copy
 SHINGLE = 5  # words
 SAMPLE_EVERY = 4  # one shingle in so many is looked up; what that finds is checked on all
 SPLITS = ("train", "validation", "test")
@@ -97,18 +98,12 @@ def _is_data(lines: Sequence[str]) -> bool:
     return 2 * data > len(sample)
 
 
-def deduplicate(
-    documents: Sequence[Document], *, threshold: float = 0.8
-) -> tuple[list[Document], int]:
+def deduplicate(documents: Sequence[Document]) -> tuple[list[Document], int]:
     """Drop copies and near copies; the longest of a family stays, the order stays.
 
-    A document goes if it equals another after whitespace is normalised, or if `threshold` of its
+    A document goes if it equals another after whitespace is normalised, or if `COPY` of its
     distinct runs of five words (shingles; Broder, 1997) are in one longer document that stays.
     One shingle in four, chosen by hash, finds the candidates; the decision uses all of them.
-
-    Args:
-        documents: any number.
-        threshold: share of a document's shingles, 0..1, from which on it counts as a copy.
 
     Returns:
         What stays, and how many went.
@@ -129,8 +124,8 @@ def deduplicate(
             for holder in holders.get(shingle, ()):
                 shared[holder] = shared.get(holder, 0) + 1
         # Half of the threshold on the sample: the sample errs, the count below does not.
-        likely = [j for j, n in shared.items() if n >= threshold / 2 * len(sample)]
-        if any(np.isin(mine, shingles[j], assume_unique=True).mean() >= threshold for j in likely):
+        likely = [j for j, n in shared.items() if n >= COPY / 2 * len(sample)]
+        if any(np.isin(mine, shingles[j], assume_unique=True).mean() >= COPY for j in likely):
             continue
         seen.add(key)
         kept.append(i)
@@ -169,39 +164,33 @@ def split_documents(
 
     Args:
         documents: deduplicated ones.
-        validation: share of the documents, 0..1.
-        test: share of the documents, 0..1; together below 1.
+        validation: share of the documents, above 0.
+        test: share of the documents, above 0; together below 1.
         seed: another seed, another split.
 
     Returns:
         Keys train, validation, test; the order of the documents is kept.
 
     Raises:
-        FeatlibError: impossible shares, or fewer documents than splits.
+        FeatlibError: fewer documents than splits.
 
     Deviation: the paper takes its data sets' own splits; we drop near-copies and split by document,
     because a file that stands on both sides lets a model pass its test from memory.
     """
-    if not (validation >= 0 and test >= 0 and validation + test < 1):
+    assert validation > 0 and test > 0 and validation + test < 1
+    if len(documents) < len(SPLITS):
         raise FeatlibError(
-            f"validation = {validation} and test = {test} leave nothing to train on: each is a "
-            "share of the documents from 0, together below 1 (for example 0.05 and 0.05)."
-        )
-    shares = {"test": test, "validation": validation, "train": 1 - validation - test}
-    wanted = [name for name, share in shares.items() if share > 0]
-    if len(documents) < len(wanted):
-        raise FeatlibError(
-            f"{len(documents)} documents cannot be split into {', '.join(sorted(wanted))}: ask "
-            "for more megabytes, or give the corpus more files."
+            f"{len(documents)} documents cannot be split into {', '.join(SPLITS)}: ask for more "
+            "megabytes, or give the corpus more files."
         )
     ranks = np.array([_rank(document.text, seed) for document in documents])
     edges = {"test": 0.0, "validation": test, "train": test + validation}
     later = np.where(ranks < test + validation, "validation", "train")
     place = np.where(ranks < test, "test", later)
-    for name in wanted:
+    for name in edges:
         while not (place == name).any():
             # From the fullest split, so that none is emptied in turn.
-            fullest = max(shares, key=lambda other: int((place == other).sum()))
+            fullest = max(edges, key=lambda other: int((place == other).sum()))
             spare = np.flatnonzero(place == fullest)
             place[spare[np.abs(ranks[spare] - edges[name]).argmin()]] = name
     return {
@@ -226,32 +215,23 @@ def corpus_hash(documents: Iterable[Document]) -> str:
     return digest.hexdigest()
 
 
-def describe(
-    documents_by_domain: Mapping[str, Mapping[str, Sequence[Document]] | Sequence[Document]],
-) -> pd.DataFrame:
-    """Tabulate a corpus: one row a domain and split.
+def describe(splits: Mapping[str, Mapping[str, Sequence[Document]]]) -> pd.DataFrame:
+    """Count the documents of each domain's splits.
 
-    Args:
-        documents_by_domain: domain -> split -> documents; a plain sequence counts as split "all".
-
-    Returns:
-        Columns domain, split, documents, characters, megabytes (UTF-8, 10^6 bytes), sources (how
-        many), licenses (SPDX names, comma between), sha256 (see `corpus_hash`).
+    Columns domain, split, documents, characters, megabytes (UTF-8, 10^6 bytes), sources (how many),
+    licenses (SPDX names, comma between), sha256 (see `corpus_hash`).
     """
-    rows = []
-    for domain, splits in documents_by_domain.items():
-        named = splits if isinstance(splits, Mapping) else {"all": splits}
-        for split, documents in named.items():
-            rows.append(
-                {
-                    "domain": domain,
-                    "split": split,
-                    "documents": len(documents),
-                    "characters": sum(len(document.text) for document in documents),
-                    "megabytes": sum(len(d.text.encode("utf-8")) for d in documents) / 1e6,
-                    "sources": len({document.source for document in documents}),
-                    "licenses": ", ".join(sorted({document.license for document in documents})),
-                    "sha256": corpus_hash(documents),
-                }
-            )
-    return pd.DataFrame(rows)
+    return pd.DataFrame(
+        {
+            "domain": domain,
+            "split": split,
+            "documents": len(documents),
+            "characters": sum(len(document.text) for document in documents),
+            "megabytes": sum(len(document.text.encode()) for document in documents) / 1e6,
+            "sources": len({document.source for document in documents}),
+            "licenses": ", ".join(sorted({document.license for document in documents})),
+            "sha256": corpus_hash(documents),
+        }
+        for domain, parts in splits.items()
+        for split, documents in parts.items()
+    )

@@ -1,4 +1,4 @@
-"""The source `files`: .txt, .py, .lua and .jsonl, each also as .zst, sampled in bounded memory."""
+"""The source `files`: the reader's own .txt, .jsonl and sources, sampled in bounded memory."""
 
 from __future__ import annotations
 
@@ -12,16 +12,12 @@ from pathlib import Path
 import zstandard
 
 from featlib import FeatlibError
-from featlib.text.documents import CODE, TOO_LARGE, Document, decode, largest_document, refuse
+from featlib.family import CODE, DOMAINS, KINDS
+from featlib.text.documents import TOO_LARGE, Document, decode, largest_document, refuse
 
-SUFFIXES = {
-    "babylm": (".txt", ".jsonl"),
-    "python": (".py", ".txt", ".jsonl"),
-    "lua": (".lua", ".txt", ".jsonl"),
-    "tinystories": (".txt", ".jsonl"),
-}
+SUFFIXES = {kind.name: (*kind.suffixes, ".txt", ".jsonl") for kind in KINDS}  # each also as .zst
 KEYS = ("text", "content")
-BLOCK = 1 << 20  # bytes read at a time
+BLOCK = 1 << 17  # bytes read at a time
 LONGEST_RECORD = 64 << 20  # bytes of one line: above it this is no file of lines
 PIECE = 8_000  # bytes: a .txt without separators is cut into documents of about this size
 SEPARATOR = b"<|endoftext|>"  # between the stories of the TinyStories text files
@@ -29,75 +25,41 @@ WINDOW = 40  # times the bytes asked for: what is read of an endless corpus, at 
 WINDOW_LEAST = 400_000_000
 
 
-def list_files(domain: str, path: str | Path) -> list[Path]:
-    """List the files of a domain at `path`, sorted.
+def find_files(domain: str, folder: str | Path) -> list[Path]:
+    """Files of a domain in the folder that holds all of them as lua/, lua.jsonl.zst, ...
 
     Raises:
-        FeatlibError: nothing is there, or nothing of a kind that the domain can use.
-    """
-    allowed = SUFFIXES[domain]
-    kinds = ", ".join(f"{suffix}[.zst]" for suffix in allowed)
-    if not str(path):
-        raise FeatlibError(
-            f"Domain {domain} has source `files` but no path: give a file or folder of {kinds}."
-        )
-    root = Path(path).expanduser()
-    if not root.exists():
-        raise FeatlibError(
-            f"{root}, the corpus of domain {domain}, does not exist: give a file or folder of "
-            f"{kinds}."
-        )
-    if root.is_file():
-        if _suffix(root) not in allowed:
-            raise FeatlibError(
-                f"{root} is not a file that domain {domain} can use: allowed are {kinds}."
-            )
-        return [root]
-    files = [p for p in sorted(root.rglob("*")) if p.is_file() and _suffix(p) in allowed]
-    if not files:
-        raise FeatlibError(f"{root} holds no file for domain {domain}: put {kinds} there.")
-    return files
-
-
-def find_domain(folder: str | Path, domain: str) -> Path:
-    """The file or folder of a domain inside the folder that holds all four: lua, lua.jsonl.zst ...
-
-    Raises:
-        FeatlibError: no such folder, nothing of that name in it, or more than one.
+        FeatlibError: no such folder, nothing of that name in it or more than one, nothing that the
+            domain can use, or a file that cannot be read.
     """
     root = Path(folder).expanduser()
-    if not root.is_dir():
+    if not str(folder) or not root.is_dir():
         raise FeatlibError(
-            f"corpora_folder {root} is no folder: give one that holds babylm, python, lua and "
-            "tinystories, each a folder or a file (lua/, lua.jsonl.zst, ...)."
+            f"corpora_folder {str(folder)!r} is no folder: source files needs one that holds "
+            f"{', '.join(DOMAINS)}, each a folder or a file (lua/, lua.jsonl.zst, ...)."
         )
-    found = [p for p in sorted(root.iterdir()) if p.name.partition(".")[0] == domain]
-    if len(found) != 1:
-        names = ", ".join(p.name for p in found) or "nothing of that name"
+    named = [path for path in sorted(root.iterdir()) if path.name.partition(".")[0] == domain]
+    if len(named) != 1:
+        names = ", ".join(path.name for path in named) or "nothing of that name"
         raise FeatlibError(
             f"corpora_folder {root} must hold one file or folder for domain {domain}, named "
             f"{domain} or {domain}.<ending>; it holds {names}."
         )
-    return found[0]
-
-
-def check_files(domain: str, path: str | Path) -> None:
-    """Refuse a corpus that is missing, empty or unreadable, before work starts."""
-    files = list_files(domain, path)
-    if not any(file.stat().st_size for file in files):
-        raise FeatlibError(f"{path}, the corpus of domain {domain}, is empty: give it some text.")
-    for file in files:
-        try:
-            for _ in _blocks(file):
-                break
-        except OSError as error:
-            raise FeatlibError(
-                f"{file} cannot be read ({error.strerror}): mend its permissions."
-            ) from error
+    inside = sorted(named[0].rglob("*")) if named[0].is_dir() else named
+    files = [path for path in inside if path.is_file() and _suffix(path) in SUFFIXES[domain]]
+    try:
+        if not any(file.stat().st_size for file in files):
+            kinds = ", ".join(f"{suffix}[.zst]" for suffix in SUFFIXES[domain])
+            raise FeatlibError(f"{named[0]} holds no text for domain {domain}: put {kinds} there.")
+        for file in files:
+            next(_blocks(file), None)
+    except OSError as error:
+        raise FeatlibError(f"{named[0]} cannot be read ({error}): mend its permissions.") from error
+    return files
 
 
 def sample_files(
-    domain: str, path: str | Path, budget: int, rng: random.Random, skipped: Counter[str]
+    domain: str, folder: str | Path, budget: int, rng: random.Random, skipped: Counter[str]
 ) -> list[Document]:
     """Draw documents up to `budget` bytes, each record with the same chance, in random order.
 
@@ -108,39 +70,36 @@ def sample_files(
 
     Args:
         domain: says which files count and what is refused.
-        path: file or folder.
+        folder: of all domains, see `find_files`.
         budget: bytes of UTF-8.
         rng: draws the sample.
         skipped: reasons are counted into it, of the records that were parsed.
 
     Raises:
-        FeatlibError: see `list_files`; a .zst is damaged; JSON lines have none of the keys.
+        FeatlibError: see `find_files`; a .zst is damaged.
     """
-    files = list_files(domain, path)
+    files = find_files(domain, folder)
     rng.shuffle(files)
     window = max(WINDOW * budget, WINDOW_LEAST)
     largest = largest_document(budget)
     heap: list[tuple[float, int, int, Document]] = []  # minus the draw, number, bytes, document
-    total = passed = number = 0
-    for file in files:
-        for name, raw in _records(file, domain):
-            number += 1
-            passed += len(raw)
-            draw = rng.random()
-            if total < budget or draw < -heap[0][0]:
-                document = _parse(file, name, raw, domain, largest)
-                if isinstance(document, str):
-                    skipped[document] += 1
-                    continue
-                size = len(document.text.encode("utf-8"))
-                heapq.heappush(heap, (-draw, number, size, document))
-                total += size
-                while total - heap[0][2] >= budget:
-                    total -= heapq.heappop(heap)[2]
-            if passed >= window:
-                break
+    total = passed = 0
+    records = ((file, *record) for file in files for record in _records(file))
+    for number, (file, name, raw) in enumerate(records):
         if passed >= window:
             break
+        passed += len(raw)
+        draw = rng.random()
+        if total < budget or draw < -heap[0][0]:
+            document = _parse(file, name, raw, domain, largest)
+            if isinstance(document, str):
+                skipped[document] += 1
+                continue
+            size = len(document.text.encode("utf-8"))
+            heapq.heappush(heap, (-draw, number, size, document))
+            total += size
+            while total - heap[0][2] >= budget:
+                total -= heapq.heappop(heap)[2]
     return [document for *_, document in sorted(heap, key=lambda item: (-item[0], item[1]))]
 
 
@@ -182,7 +141,7 @@ def _cut(text: str, largest: int) -> str:
     return head
 
 
-def _records(file: Path, domain: str) -> Iterator[tuple[str, bytes]]:
+def _records(file: Path) -> Iterator[tuple[str, bytes]]:
     """Cut a file into records: a line of .jsonl, a whole file of code, a story or piece of .txt."""
     kind = _suffix(file)
     if kind == ".jsonl":
@@ -190,40 +149,34 @@ def _records(file: Path, domain: str) -> Iterator[tuple[str, bytes]]:
             if line.strip():
                 yield f"line {number}", line
     elif kind == ".txt":
-        for number, piece in enumerate(_pieces(file), 1):
+        for number, piece in enumerate(filter(bytes.strip, _pieces(file)), 1):
             yield f"piece {number}", piece
     else:
-        yield file.name, b"".join(_lines(file))
+        yield file.name, b"".join(_blocks(file))
 
 
 def _pieces(file: Path) -> Iterator[bytes]:
     """Cut plain text at its separators; where it has none, after a line, near `PIECE` bytes."""
     held: list[bytes] = []
-    size, separated = 0, False
+    separated = False
     for line in _lines(file):
-        if SEPARATOR in line:
-            before, *rest = line.split(SEPARATOR)
+        *ends, rest = line.split(SEPARATOR)
+        for end in ends:
             separated = True
-            for part in (b"".join([*held, before]), *rest[:-1]):
-                if part.strip():
-                    yield part
-            held, size = [rest[-1]], len(rest[-1])
-            continue
-        held.append(line)
-        size += len(line)
-        blank = not line.strip()
-        if not separated and (size >= 2 * PIECE or (size >= PIECE and blank)):
+            yield b"".join([*held, end])
+            held = []
+        held.append(rest)
+        size = 0 if separated else sum(map(len, held))
+        if size >= 2 * PIECE or (size >= PIECE and not line.strip()):
             yield b"".join(held)
-            held, size = [], 0
-    if b"".join(held).strip():
-        yield b"".join(held)
+            held = []
+    yield b"".join(held)
 
 
 def _lines(file: Path) -> Iterator[bytes]:
     rest = b""
     for block in _blocks(file):
-        lines = (rest + block).split(b"\n")
-        rest = lines.pop()
+        *lines, rest = (rest + block).split(b"\n")
         if len(rest) > LONGEST_RECORD:
             raise FeatlibError(
                 f"{file} has a line over {LONGEST_RECORD >> 20} MB: it is not a file of text lines."
@@ -235,23 +188,22 @@ def _lines(file: Path) -> Iterator[bytes]:
 
 
 def _blocks(file: Path) -> Iterator[bytes]:
-    """Read a file block by block, .zst unpacked (several frames too) and checked to its end."""
+    """Read a file block by block, .zst unpacked frame by frame and checked to its end."""
     with file.open("rb") as stream:
         if file.suffix != ".zst":
-            yield from iter(lambda: stream.read(BLOCK), b"")
+            yield from iter(lambda: stream.read(8 * BLOCK), b"")
             return
-        unpack = zstandard.ZstdDecompressor().decompressobj()
-        begun = False
+        frame = None  # one at a time: `read_across_frames` ends without a word where one is cut off
         try:
-            while packed := stream.read(BLOCK // 8):
+            while packed := stream.read(BLOCK):
                 while packed:
-                    if unpack.eof:
-                        unpack = zstandard.ZstdDecompressor().decompressobj()
-                    yield unpack.decompress(packed)
-                    begun, packed = True, unpack.unused_data if unpack.eof else b""
+                    if frame is None or frame.eof:
+                        frame = zstandard.ZstdDecompressor().decompressobj()
+                    yield frame.decompress(packed)
+                    packed = frame.unused_data
         except zstandard.ZstdError as error:
             raise FeatlibError(
                 f"{file} is damaged or no zstd file ({error}): fetch or compress it again."
             ) from error
-        if begun and not unpack.eof:
+        if frame is not None and not frame.eof:
             raise FeatlibError(f"{file} is cut off before its end: fetch or compress it again.")

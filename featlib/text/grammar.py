@@ -26,8 +26,6 @@ import re
 from collections.abc import Callable, Collection
 from functools import cache
 
-from featlib import FeatlibError
-
 Draw = Callable[[], float]  # gives numbers in [0, 1), such as `random.Random(seed).random`
 # A compiled piece of text appends strings to `out`, given what has been kept so far.
 Node = Callable[["Kept", list[str], Draw], None]
@@ -39,7 +37,6 @@ class Grammar:
     """A compiled grammar: `nodes[name]` writes a draw of a section, `tables[name]` has its rows.
 
     `flags` are the words that `[?flag:...]` may ask for; a flag is set by keeping `?flag`.
-    Raises FeatlibError, with the line at fault, where the text cannot be read.
     """
 
     def __init__(self, text: str, flags: Collection[str] = ()) -> None:
@@ -51,7 +48,7 @@ class Grammar:
         self.columns = {name: columns for name, columns, _ in sections if columns}
         for name, columns, lines in sections:
             if columns:
-                self.tables[name] = [self._row(line, columns, name) for line in lines]
+                self.tables[name] = [self._row(line, columns) for line in lines]
                 self.nodes[name] = _choose([_join([row[""]]) for row in self.tables[name]])
             else:
                 self.nodes[name] = _choose([self._compile(line) for line in lines])
@@ -73,13 +70,9 @@ class Grammar:
 
     # ------------------------------------------------------------------------------- compiling
 
-    def _row(self, line: str, columns: list[str], table: str) -> Row:
+    def _row(self, line: str, columns: list[str]) -> Row:
         cells = [cell.strip() for cell in line.split(";")]
-        if len(cells) != len(columns) + 1:
-            raise FeatlibError(
-                f"grammar: the row {line!r} of {table} has {len(cells)} cells, "
-                f"not {len(columns) + 1}; part the cells by ';'."
-            )
+        assert len(cells) == len(columns) + 1, f"cells of the row {line!r}"
         row: Row = {"": cells[0]}
         for column, cell in zip(columns, cells[1:], strict=True):
             items = [item.strip() for item in cell.split(",")]
@@ -89,8 +82,7 @@ class Grammar:
 
     def _compile(self, text: str) -> Node:
         node, end = self._sequence(text, 0, "")
-        if end != len(text):
-            raise FeatlibError(f"grammar: a stray {text[end]!r} in {text!r}.")
+        assert end == len(text), f"a stray {text[end]!r} in {text!r}"
         return node
 
     def _sequence(self, text: str, at: int, stops: str) -> tuple[Node, int]:
@@ -102,14 +94,13 @@ class Grammar:
                 parts.append(node)
             elif text[at] == "{":
                 end = text.find("}", at)
-                parts.append(self._slot(text[at + 1 : end], text))
+                parts.append(self._slot(text[at + 1 : end]))
                 at = end + 1
-            elif text[at] in "]}|":
-                raise FeatlibError(f"grammar: a stray {text[at]!r} in {text!r}.")
             else:
-                length = re.match(r"[^\[\]{}|]+", text[at:]).end()  # type: ignore[union-attr]
-                parts.append(text[at : at + length])
-                at += length
+                plain = re.compile(r"[^\[\]{}|]+").match(text, at)
+                assert plain, f"a stray {text[at]!r} in {text!r}"
+                parts.append(plain.group())
+                at = plain.end()
         return _join(parts), at
 
     def _alternatives(self, text: str, at: int) -> tuple[Node, int]:
@@ -119,20 +110,17 @@ class Grammar:
         while not nodes or text[at - 1] == "|":
             node, at = self._sequence(text, at, "|]")
             nodes.append(node)
-            if at == len(text):
-                raise FeatlibError(f"grammar: a '[' without its ']' in {text!r}.")
+            assert at < len(text), f"a '[' without its ']' in {text!r}"
             at += 1
         if not asked:
             return _choose(nodes), at
-        if asked[1] not in self.flags:
-            raise FeatlibError(f"grammar: no flag {asked[1]!r}; there are {sorted(self.flags)}.")
+        assert asked[1] in self.flags, asked[1]
         yes, no, flag = nodes[0], _choose(nodes[1:] or [_join([])]), f"?{asked[1]}"
         return lambda kept, out, draw: (yes if flag in kept else no)(kept, out, draw), at
 
-    def _slot(self, slot: str, text: str) -> Node:
+    def _slot(self, slot: str) -> Node:
         match = re.fullmatch(r"(!?)(?:(\w+)=)?(\w+)(?:\.(\w+))?(?:\.(\w+))?", slot)
-        if not match:
-            raise FeatlibError(f"grammar: the slot {{{slot}}} in {text!r} cannot be read.")
+        assert match, f"the slot {slot!r}"
         silent, key, name, column, form = match.groups()
         if name in self.names:
             node = self._fresh(name, column)
@@ -186,8 +174,7 @@ class Grammar:
         if form == "s":
             head, _, noun = phrase.rpartition(" ")
             return f"{head} {self.plurals.get(noun) or _plural(noun)}".strip()
-        if form not in ("ed", "ing"):
-            raise FeatlibError(f"grammar: {phrase!r} has no column or form {form!r}.")
+        assert form in ("ed", "ing"), f"{phrase!r} has no column or form {form!r}"
         verb, _, rest = phrase.partition(" ")
         regular = _stem(verb, form) + form
         return f"{self.past.get(verb, regular) if form == 'ed' else regular} {rest}".strip()

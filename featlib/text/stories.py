@@ -3,7 +3,7 @@
 They follow the recipe of that data set (Eldan & Li 2023, section 2): each story must use one noun,
 one verb and one adjective drawn at random, and some of six features (dialogue, a moral, a conflict,
 foreshadowing, a twist, a bad ending). There a large language model wrote the story; here a grammar
-does: its words, scenes and plots stand in `stories.txt`, its syntax in `featlib.grammar`.
+does: its words, scenes and plots stand in `stories.txt`, its syntax in `featlib.text.grammar`.
 
 Deviation: the paper fine-tunes on TinyStories itself; we write stories after its recipe for runs
 that bring no text of their own, because a first run should need no account and no large download.
@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 
-from featlib import FeatlibError
 from featlib.text.grammar import Draw, Grammar, Kept, Node, text_of, tidy
 
 FEATURES = {  # feature: share of the stories that are asked to have it
@@ -48,13 +47,8 @@ class Recipe:
 def write_stories(*, megabytes: float, seed: int) -> list[str]:
     """Write stories until they hold `megabytes` (10^6 bytes of UTF-8); equal seeds, equal stories.
 
-    A smaller request gives the first stories of a larger one. Raises FeatlibError where
-    `megabytes` is not a number above 0.
+    A smaller request gives the first stories of a larger one.
     """
-    if not 0 < megabytes < float("inf"):
-        raise FeatlibError(
-            f"write_stories: megabytes is {megabytes}; it must be a number above 0, such as 3."
-        )
     rng = random.Random(seed)
     stories, left = [], megabytes * 1e6
     while left > 0:

@@ -7,14 +7,15 @@ import os
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
 import yaml
-from featlib.text.sources import sample_embedded
 
 from featlib.family import KINDS
 from featlib.text.documents import Document
+from featlib.text.sources import sample_embedded
 
 ROOT = Path(__file__).resolve().parents[2]
 DOMAIN = """    Domain(
@@ -63,7 +64,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     corpora = project / "corpora"
     for kind in KINDS:
         (corpora / kind.name).mkdir(parents=True)
-        documents: list[Document] = sample_embedded(kind.name, 200_000, 0)
+        documents: list[Document] = sample_embedded(kind.name, 200_000, 0, Counter())
         lines = [json.dumps({"text": document.text}) for document in documents]
         (corpora / kind.name / "text.jsonl").write_text("\n".join(lines))
     (corpora / "javascript").mkdir()

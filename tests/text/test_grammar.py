@@ -4,7 +4,6 @@ import random
 
 import pytest
 
-from featlib import FeatlibError
 from featlib.text.grammar import Grammar, tidy
 
 TOY = """
@@ -108,23 +107,3 @@ def test_forms_of_words(phrase: str, form: str, expected: str) -> None:
 )
 def test_tidy(raw: str, expected: str) -> None:
     assert tidy(raw, "\n") == expected
-
-
-@pytest.mark.parametrize(
-    ("text", "says"),
-    [
-        ("== a\n[b|c", "without its"),
-        ("== a\nb]", "stray"),
-        ("== a\n{b c}", "cannot be read"),
-        ("== a\n[?soft:b|c]", "no flag 'soft'"),
-        ("== a: x y\nb ; c", "2 cells, not 3"),
-    ],
-)
-def test_a_broken_grammar_is_refused_with_the_line(text: str, says: str) -> None:
-    with pytest.raises(FeatlibError, match=says):
-        Grammar(text)
-
-
-def test_an_unknown_form_is_refused() -> None:
-    with pytest.raises(FeatlibError, match="no column or form 'er'"):
-        write("== a = big\n== b\n{a.er}\n", "b")

