@@ -130,9 +130,12 @@ def label_tokens(spans: Sequence[Span], offsets: Sequence[Span]) -> np.ndarray:
 def label_text(
     text: str, domain: str, offsets: Sequence[Span], labels: Mapping[str, Label] = LABELS
 ) -> dict[str, np.ndarray] | None:
-    """Mask of each of `labels` over the tokens of a text, bool [tokens]; None: not valid source."""
+    """Mask of each of `labels` over the tokens of a text, bool [tokens]; None: not valid source.
+
+    Where no label reads the domain, the text is not looked at.
+    """
     found = {n: label.find[domain](text) for n, label in labels.items() if domain in label.find}
-    if None in found.values() or classify_text(text, domain) is None:
+    if found and (None in found.values() or classify_text(text, domain) is None):
         return None
     return {name: label_tokens(found.get(name) or (), offsets) for name in labels}
 
@@ -159,37 +162,27 @@ def label_documents(
     the domain, none is. To study another label pass `{"mine": Label("what it is", {"python":
     my_function})}`.
     """
-    if not any(domain in label.find for label in labels.values()):
-        blocks = tokenize_documents(tokenizer, texts, context)
-        unlabelled = {name: np.zeros(blocks.ids.shape, dtype=bool) for name in labels}
-        return LabelledBlocks(_filled(blocks, texts, domain), unlabelled, 0)
     kept: list[str] = []
     masks: dict[str, list[np.ndarray]] = {name: [] for name in labels}
     for text in texts:
-        offsets = token_offsets(tokenizer, text, bos=True)[1]
+        offsets = token_offsets(tokenizer, text)[1]
         marks = label_text(text, domain, offsets, labels)
         if marks is not None:
             kept.append(text)
             for name, mask in marks.items():
                 masks[name].append(mask)
-    blocks = _filled(tokenize_documents(tokenizer, kept, context), texts, domain)
-    return LabelledBlocks(
-        blocks,
-        {
-            name: np.concatenate(parts)[: blocks.n_tokens].reshape(blocks.ids.shape)
-            for name, parts in masks.items()
-        },
-        len(texts) - len(kept),
-    )
-
-
-def _filled(blocks: TokenBlocks, texts: Sequence[str], domain: str) -> TokenBlocks:
+    blocks = tokenize_documents(tokenizer, kept, context)
     if not len(blocks):
         raise FeatlibError(
             f"what is valid source in {len(texts)} held-out texts of domain {domain} does not fill "
-            f"one block of {blocks.context} tokens: give more text"
+            f"one block of {context} tokens: give more text"
         )
-    return blocks
+    joined = {name: np.concatenate(parts)[: blocks.n_tokens] for name, parts in masks.items()}
+    return LabelledBlocks(
+        blocks,
+        {name: mask.reshape(blocks.ids.shape) for name, mask in joined.items()},
+        len(texts) - len(kept),
+    )
 
 
 def find_vocabulary(token_texts: Sequence[str], words: Iterable[str]) -> np.ndarray:

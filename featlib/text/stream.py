@@ -72,7 +72,7 @@ def _mark_part(
     for text in texts:
         if start >= len(ids):
             break
-        own, offsets = token_offsets(tokenizer, text, bos=True)
+        own, offsets = token_offsets(tokenizer, text)
         here = slice(start, min(start + len(own), len(ids)))
         assert np.array_equal(ids[here], own[: here.stop - start]), f"other texts of {domain}"
         for read in (label_text, classify_tokens):

@@ -233,17 +233,17 @@ def visible(text: str) -> str:
 
 
 def token_offsets(
-    tokenizer: PreTrainedTokenizerFast, text: str, *, bos: bool = False
+    tokenizer: PreTrainedTokenizerFast, text: str
 ) -> tuple[list[int], list[tuple[int, int]]]:
-    """Token ids of `text` and, for each, the (start, end) of its characters in `text`.
+    """Token ids of a document and, for each, the (start, end) of its characters in `text`.
 
     A token that holds only some bytes of a character gets that whole character: two tokens that
     share a character have overlapping offsets. All others follow one another without a gap.
-    With `bos` the list starts with `<s>` at (0, 0), as a document in `tokenize_documents` does.
+    The first is `<s>` at (0, 0), as in `tokenize_documents`.
     """
     encoded = _encode(tokenizer, [text], return_offsets_mapping=True)
-    ids, offsets = encoded["input_ids"][0], [tuple(pair) for pair in encoded["offset_mapping"][0]]
-    return ([tokenizer.bos_token_id, *ids], [(0, 0), *offsets]) if bos else (ids, offsets)
+    offsets = [(start, end) for start, end in encoded["offset_mapping"][0]]
+    return [tokenizer.bos_token_id, *encoded["input_ids"][0]], [(0, 0), *offsets]
 
 
 def _encode(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str], **options: bool) -> dict:

@@ -73,7 +73,7 @@ def test_documents_become_aligned_masks(tokenizer):
     # Every document's own masks, in order, are what the stream holds.
     parts = []
     for text in TEXTS[:4]:
-        offsets = token_offsets(tokenizer, text, bos=True)[1]
+        offsets = token_offsets(tokenizer, text)[1]
         parts.append(label_tokens(python_spans(text)["assignment"], offsets))
     stream = found.masks["assignment"].reshape(-1)
     np.testing.assert_array_equal(stream, np.concatenate(parts)[: len(stream)])

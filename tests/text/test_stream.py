@@ -89,7 +89,7 @@ def test_labels_are_those_of_the_documents_alone(made, texts):
     own = {name: mask.reshape(-1) for name, mask in valid.masks.items()}
     start = 0
     for number, text in enumerate(texts["python"]):
-        offsets = token_offsets(tokenizer, text, bos=True)[1]
+        offsets = token_offsets(tokenizer, text)[1]
         classes = classify_tokens(text, "python", offsets) or {}
         for name in INK:
             known[name].append(classes.get(name, np.zeros(len(offsets), bool)))

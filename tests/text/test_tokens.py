@@ -44,7 +44,7 @@ def tokenizer():
 
 
 def ids_of(tokenizer, text: str) -> list[int]:
-    return token_offsets(tokenizer, text)[0]
+    return token_offsets(tokenizer, text)[0][1:]
 
 
 @settings(max_examples=200, deadline=None)
@@ -76,8 +76,8 @@ def test_offsets_are_the_characters_that_a_tokens_bytes_belong_to(tokenizer, tex
     """Oracle: count bytes. A token that holds part of a character has that whole character."""
     character_of_byte = [i for i, character in enumerate(text) for _ in character.encode()]
     ids, offsets = token_offsets(tokenizer, text)
-    position, expected = 0, []
-    for token in tokenizer.convert_ids_to_tokens(ids):
+    position, expected = 0, [(0, 0)]
+    for token in tokenizer.convert_ids_to_tokens(ids[1:]):
         held = character_of_byte[position : position + len(token_bytes(token))]
         expected.append((held[0], held[-1] + 1))
         position += len(token_bytes(token))
@@ -87,12 +87,12 @@ def test_offsets_are_the_characters_that_a_tokens_bytes_belong_to(tokenizer, tex
 
 def test_a_character_cut_in_two_is_shown_in_bytes_and_has_one_place(tokenizer):
     ids, offsets = token_offsets(tokenizer, "a\u0416")  # no Cyrillic in the corpus: two byte tokens
-    assert offsets == [(0, 1), (1, 2), (1, 2)]
-    assert token_strings(tokenizer, ids) == ["a", r"\xd0", r"\x96"]
+    assert offsets[1:] == [(0, 1), (1, 2), (1, 2)]
+    assert token_strings(tokenizer, ids[1:]) == ["a", r"\xd0", r"\x96"]
 
 
 def test_token_strings_are_text(tokenizer):
-    ids, _ = token_offsets(tokenizer, "return\n\t\x1b boat", bos=True)
+    ids, _ = token_offsets(tokenizer, "return\n\t\x1b boat")
     strings = token_strings(tokenizer, np.array(ids))
     assert strings[0] == "<s>"
     assert "".join(strings[1:]) == "return\n\t\\x1b boat"
@@ -100,7 +100,7 @@ def test_token_strings_are_text(tokenizer):
 
 
 def test_offsets_with_bos_line_up_with_blocks(tokenizer):
-    ids, offsets = token_offsets(tokenizer, CORPUS[0], bos=True)
+    ids, offsets = token_offsets(tokenizer, CORPUS[0])
     blocks = tokenize_documents(tokenizer, CORPUS[:1], context=len(ids))
     assert blocks.ids[0].tolist() == ids
     assert offsets[0] == (0, 0)
@@ -108,7 +108,7 @@ def test_offsets_with_bos_line_up_with_blocks(tokenizer):
 
 def test_lone_surrogates_do_not_stop_a_run(tokenizer):
     ids, offsets = token_offsets(tokenizer, "a\ud800b")
-    assert tokenizer.decode(ids) == "a?b"
+    assert tokenizer.decode(ids[1:]) == "a?b"
     assert offsets[-1][1] == 3
     train_tokenizer(["broken \udfff text"], 259)
 
