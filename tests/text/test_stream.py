@@ -9,7 +9,7 @@ import pytest
 from featlib import FeatlibError
 from featlib.family import CODE, DOMAINS
 from featlib.run import Run
-from featlib.text.labels import INK, LABELS, classify_tokens, label_documents
+from featlib.text.labels import INK, LABELS, classify_tokens, label_text
 from featlib.text.stream import load_stream, make_stream, save_stream
 from featlib.text.tokens import (
     save_blocks,
@@ -79,31 +79,20 @@ def test_tokens_are_what_the_source_says(made):
     assert (stream.classes["number"] & prose).any() and (stream.classes["word"] & prose).any()
 
 
-def test_labels_are_those_of_the_documents_alone(made, texts):
-    """Against `label_documents`, which cuts valid documents into blocks, in numbers of tokens."""
+def test_marks_are_those_of_each_document(made, texts):
     _, stream, tokenizer = made
-    blocks = tokenize_documents(tokenizer, texts["python"], CONTEXT)
-    bad = texts["python"].index("= (")
-    known = {name: [] for name in (*LABELS, *INK)}
-    valid = label_documents(tokenizer, texts["python"], "python", 2)
-    own = {name: mask.reshape(-1) for name, mask in valid.masks.items()}
-    start = 0
-    for number, text in enumerate(texts["python"]):
-        offsets = token_offsets(tokenizer, text)[1]
-        classes = classify_tokens(text, "python", offsets) or {}
-        for name in INK:
-            known[name].append(classes.get(name, np.zeros(len(offsets), bool)))
-        for name in LABELS:
-            mask = np.zeros(len(offsets), bool)
-            if number != bad:
-                part = own[name][start : start + len(offsets)]
-                mask[: len(part)] = part
-            known[name].append(mask)
-        start += len(offsets) * (number != bad)
-    here = stream.kinds[:, 0] == DOMAINS.index("python")
-    for name, mask in (stream.labels | stream.classes).items():
-        expected = np.concatenate(known[name])[: blocks.n_tokens].reshape(blocks.ids.shape)[:14]
-        assert sorted(map(bytes, mask[here])) == sorted(map(bytes, expected)), name
+    for number, domain in enumerate(DOMAINS):
+        known: dict[str, list] = {name: [] for name in (*LABELS, *INK)}
+        for text in texts[domain]:
+            offsets = token_offsets(tokenizer, text)[1]
+            found = {n: m for read in (label_text, classify_tokens)
+                     for n, m in (read(text, domain, offsets) or {}).items()}  # fmt: skip
+            for name, masks in known.items():
+                masks.append(found.get(name, np.zeros(len(offsets), bool)))
+        for name, mask in (stream.labels | stream.classes).items():
+            expected = np.concatenate(known[name])[: 14 * CONTEXT].reshape(14, CONTEXT)
+            seen = mask[stream.kinds[:, 0] == number]
+            assert sorted(map(bytes, seen)) == sorted(map(bytes, expected)), name
 
 
 def test_a_stream_comes_back_from_disk(made, tmp_path):
