@@ -88,7 +88,8 @@ def save_stream(stream: Stream, folder: str | Path) -> None:
     with atomic_path(Path(folder) / "stream.marks.npz") as tmp, tmp.open("wb") as file:
         labels = {f"label/{name}": mask for name, mask in stream.labels.items()}
         classes = {f"class/{name}": mask for name, mask in stream.classes.items()}
-        np.savez_compressed(file, kinds=stream.kinds, **labels, **classes)
+        marks = {"kinds": stream.kinds, **labels, **classes}
+        np.savez_compressed(file, **marks)  # type: ignore[arg-type]
 
 
 def load_stream(folder: str | Path) -> Stream:
