@@ -30,13 +30,6 @@ STATIC_WIDTH = 700  # pixels; the measure of a page of the book on a laptop
 CSV_BYTES = 150_000  # a page stays light: longer tables are cut, and the link says so
 TABLE_ROWS = 8
 
-FATE_COLORS = {
-    "persists": "#6a51c7",
-    "disappears": "#a8741a",
-    "emerges": "#1fa0c4",
-    "untestable": "#6f7276",
-}
-
 INK = {"light": "#1f2328", "dark": "#e6e8eb"}
 MUTED = {"light": "#59636e", "dark": "#a4adb8"}
 GRID = {"light": "#e3e6ea", "dark": "#343a42"}
@@ -46,48 +39,41 @@ FONT = "system-ui, -apple-system, 'Segoe UI', 'Helvetica Neue', Arial, sans-seri
 def theme(mode: Literal["light", "dark"], font: str = FONT) -> dict[str, Any]:
     """Vega-Lite configuration of every chart; only ink, grid and legend differ between modes."""
     ink, muted, grid = INK[mode], MUTED[mode], GRID[mode]
-    text = {"labelFont": font, "titleFont": font, "labelFontSize": 12, "titleFontSize": 12}
-    axis = {
-        **text,
-        "labelColor": muted,
-        "titleColor": ink,
-        "titleFontWeight": 500,
-        "titlePadding": 8,
-        "labelPadding": 5,
-        "gridColor": grid,
-        "domainColor": grid,
-        "tickColor": grid,
-        "ticks": False,
-    }
+    sizes = {"labelFontSize": 12, "titleFontSize": 12}
     return {
         "background": None,
         "font": font,
         "aria": False,  # the figure itself carries the alternative text
         "padding": {"left": 2, "right": 6, "top": 6, "bottom": 2},
         "view": {"stroke": None},
-        "axis": axis,
+        "axis": {
+            **sizes,
+            "labelColor": muted,
+            "titleColor": ink,
+            "titleFontWeight": 500,
+            "titlePadding": 8,
+            "labelPadding": 5,
+            "gridColor": grid,
+            "domainColor": grid,
+            "ticks": False,
+        },
         "axisY": {"domain": False},
         "axisX": {"grid": False, "tickCount": 6, "labelFlush": False},
         "legend": {
-            **text,
+            **sizes,
             "labelColor": ink,
-            "titleColor": muted,
             "orient": "top",
             "direction": "horizontal",
-            "title": None,
+            "layout": {"top": {"direction": "vertical", "anchor": "start"}},  # one below another
             "symbolSize": 90,
             "symbolBaseFillColor": muted,
             "symbolStrokeWidth": 2.5,
             "columnPadding": 14,
             "offset": 8,
-            "layout": {"top": {"direction": "vertical", "anchor": "start"}},  # one below another
         },
-        "header": {"labelColor": ink, "labelFont": font, "labelFontSize": 12},
         "title": {
             "color": ink,
             "subtitleColor": muted,
-            "font": font,
-            "subtitleFont": font,
             "fontSize": 13,
             "subtitleFontSize": 12,
             "fontWeight": 600,
@@ -95,12 +81,10 @@ def theme(mode: Literal["light", "dark"], font: str = FONT) -> dict[str, Any]:
             "frame": "bounds",
             "offset": 6,
         },
-        "text": {"color": ink, "font": font, "fontSize": 12},
-        "rule": {"color": muted},
+        "text": {"color": ink, "fontSize": 12},
         "tick": {"color": ink},
         "line": {"strokeWidth": 2.2},
-        "point": {"filled": True, "size": 55, "opacity": 1},
-        "area": {"line": False},
+        "point": {"filled": True, "opacity": 1},
         "style": {
             "ink": {"stroke": ink, "color": ink},
             "muted": {"color": muted, "fontSize": 11},
@@ -162,14 +146,9 @@ class Figure:
 
 
 def figure(
-    chart: alt.TopLevelMixin | Markup,
-    *,
-    name: str,
-    caption: str,
-    alt: str,
-    data: pd.DataFrame | None = None,
-    made_by: str = "",
-) -> Figure:
+    chart: alt.TopLevelMixin | Markup, *, name: str, caption: str, alt: str,
+    data: pd.DataFrame | None = None, made_by: str = "",
+) -> Figure:  # fmt: skip
     """Make a chart, or token strips, a figure of the book.
 
     `name` is unique on its page (lower case, digits, hyphens). `caption` may hold `code` and
@@ -184,17 +163,15 @@ def figure(
     for what, text in {"caption": caption, "alt text": alt}.items():
         if len(text.split()) < 3:
             raise FeatlibError(f"figure {name}: the {what} {text!r} says too little; write a line")
-    if isinstance(chart, Markup):
-        said = html.escape(alt, quote=True)
-        body = f'<div class="fl-html" role="group" aria-label="{said}">{chart}</div>'
-        behind = chart.data if data is None else data
-        return Figure(name, caption, alt, body, None, behind, made_by)
     if data is None:
         tables = [part.data for part in [chart, *getattr(chart, "vconcat", [])]]
         tables = [table for table in tables if isinstance(table, pd.DataFrame)]
         data = pd.concat(tables, ignore_index=True) if tables else None
-    spec = chart_spec(chart)
     label = html.escape(alt, quote=True)
+    if isinstance(chart, Markup):
+        body = f'<div class="fl-html" role="group" aria-label="{label}">{chart}</div>'
+        return Figure(name, caption, alt, body, None, data, made_by)
+    spec = chart_spec(chart)
     body = (
         f'<div class="fl-chart"><div class="fl-live" role="img" aria-label="{label}" hidden></div>'
         f'<div class="fl-static">{_static_svg(spec, name, label)}</div></div>'
@@ -238,11 +215,8 @@ def _static_svg(spec: dict[str, Any], name: str, label: str) -> str:
     svg = re.sub(r'\bid="([^"]+)"', rf'id="{name}-\1"', svg)
     svg = re.sub(r"url\(#([^)]+)\)", rf"url(#{name}-\1)", svg)
     # The drawing follows the ink of the page around it.
-    for colours, css in (
-        (INK, "currentColor"),
-        (MUTED, "var(--fl-muted,{})"),
-        (GRID, "var(--fl-grid,{})"),
-    ):
+    of_page = {"currentColor": INK, "var(--fl-muted,{})": MUTED, "var(--fl-grid,{})": GRID}
+    for css, colours in of_page.items():
         svg = svg.replace(f'"{colours["light"]}"', f'"{css.format(colours["light"])}"')
     return svg.replace("<svg ", f'<svg role="img" aria-label="{label}" ', 1)
 

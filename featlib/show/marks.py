@@ -56,12 +56,8 @@ def looks(
                 key["columns"] = columns
             kind = {"color": alt.Color, "shape": alt.Shape, "strokeDash": alt.StrokeDash}[channel]
             shown = key if legend or channel == "shape" else None
-            made[channel] = kind(
-                f"{column}:N",
-                title=None,
-                legend=shown,
-                scale=scale(table[column], channel, in_turn),
-            )
+            own = scale(table[column], channel, in_turn)
+            made[channel] = kind(f"{column}:N", title=None, legend=shown, scale=own)
     return made
 
 
@@ -116,7 +112,7 @@ def dots(
     beside: str | None = None, span: tuple[str, str] | None = None,
     each: pd.DataFrame | None = None, order: Sequence[str] | str | None = None,
     rule: float | None = None, legend: bool = True, columns: int | None = None,
-    title: str | None = None, opacity: float = 1.0,
+    title: str | None = None,
 ) -> Layered:  # fmt: skip
     """A dot a row of the table, by name (`y`); `beside` puts what shares a name side by side.
 
@@ -136,14 +132,12 @@ def dots(
         base = base.encode(yOffset=beside_axis(table, beside))
     layers = [] if rule is None else marked(x, rule)
     if each is not None:
-        ticks = base.properties(data=read(each, [x.column], names))
-        layers.append(
-            ticks.mark_tick(thickness=1.5, size=14, opacity=0.6).encode(tooltip=tips[:-2])
-        )
+        ticks = base.properties(data=read(each, [x.column], names)).encode(tooltip=tips[:-2])
+        layers.append(ticks.mark_tick(thickness=1.5, size=14, opacity=0.6))
     if span:
         ends = base.mark_rule(strokeWidth=2, opacity=0.6)
         layers.append(ends.encode(x=x.on(alt.X, span[0]), x2=f"{span[1]}:Q"))
-    point = base.mark_point(size=70, opacity=opacity)
+    point = base.mark_point(size=70)
     layers.append(point.encode(**looks(table, None, columns, shape=shape)))
     height = alt.Step(max(13, 40 // rows) if beside else 21)
     return framed(layers, table, height, title)

@@ -8,103 +8,39 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
-from featlib import FeatlibError
 from featlib.show.figure import Markup
 
 
-def token_strip(
-    tokens: Sequence[str],
-    activations: Sequence[float],
-    *,
-    label: str | None = None,
-    peak: float | None = None,
-    legend: bool = True,
-    notes: Sequence[str] | None = None,
-) -> Markup:
-    """Tokens of one text, shaded by how strongly a feature fires on each.
-
-    `peak` is the activation of the deepest shade (default: the largest here, so give one peak to
-    strips that a reader compares). Whitespace is shown as marks. The strip is one stop of the tab
-    key; arrow keys walk along its tokens, and the token's activation is read out beneath.
-    `notes` says more about tokens, such as their label ("" where there is nothing to say): it is
-    read out with the activation, and the token is underlined.
-    """
-    if notes is not None and len(notes) != len(tokens):
-        raise FeatlibError(f"{len(tokens)} tokens but {len(notes)} notes; give one each")
-    if len(tokens) != len(activations):
-        raise FeatlibError(
-            f"{len(tokens)} tokens but {len(activations)} activations; give one each"
-        )
-    values = [float(a) for a in activations]
-    if not all(math.isfinite(v) for v in values):
-        raise FeatlibError("token strip: an activation is not finite")
-    peak = max([v for v in values if v > 0], default=1.0) if peak is None else float(peak)
-    if not peak > 0:
-        raise FeatlibError(f"token strip: peak must be above 0, not {peak}")
-    said = [""] * len(tokens) if notes is None else notes
-    spans = "".join(_token(t, v, peak, n) for t, v, n in zip(tokens, values, said, strict=True))
-    best = max(range(len(values)), key=values.__getitem__) if values else None
-    finding = "no token fires"
-    if best is not None and values[best] > 0:
-        firing = sum(v > 0 for v in values)
-        finding = f"{firing} of {len(values)} tokens fire, most on {tokens[best]!r}"
-    name = html.escape(label, quote=True) if label else "Tokens"
-    title = f'<span class="fl-strip-label">{name}</span>' if label else ""
-    return Markup(
-        f'<div class="fl-strip">{title}'
-        f'<div class="fl-tokens" tabindex="0" role="group" style="overflow-wrap:anywhere" '
-        f'aria-label="{name}: {html.escape(finding, quote=True)}">{spans}</div>'
-        f'<div class="fl-readout" aria-live="polite"></div>'
-        f"{_legend(peak) if legend else ''}</div>"
-    )
-
-
 def token_strips(
-    tokens: Sequence[str],
-    rows: Mapping[str, Sequence[float]],
-    *,
-    peak: float | Mapping[str, float] | None = None,
-    notes: Sequence[str] | None = None,
+    tokens: Sequence[str], rows: Mapping[str, Sequence[float]], *,
+    peak: Mapping[str, float] | None = None, notes: Sequence[str] | None = None,
     legend: bool = True,
-) -> Markup:
-    """The same text under several features, one strip each: `rows` is label -> activations.
+) -> Markup:  # fmt: skip
+    """One text under several features, a strip each: `rows` is label -> activation of each token.
 
-    All strips share one scale (the largest activation of all) unless `peak` gives a number, or one
-    for each label: the units of two autoencoders differ, so their own peaks may serve better.
-    The table behind it has one row a token and one column a label.
+    Tokens are shaded by how strongly the feature fires, and whitespace is shown as marks. All
+    strips share one scale (the largest activation of all) unless `peak` gives the deepest shade for
+    each label: the units of two autoencoders differ. `notes` says more about tokens, such as their
+    label ("" where there is nothing to say): it is read out with the activation, and the token is
+    underlined. The table behind it has one row a token and one column a label.
     """
-    if not rows:
-        raise FeatlibError("token strips: no rows given")
     shared = max([float(v) for row in rows.values() for v in row if v > 0], default=1.0)
-    peaks = dict(peak) if isinstance(peak, Mapping) else dict.fromkeys(rows, peak or shared)
-    one_scale = len(set(peaks.values())) == 1
-    strips = "".join(
-        token_strip(
-            tokens,
-            row,
-            label=label,
-            peak=peaks[label],
-            legend=legend and not one_scale,
-            notes=notes,
-        )
-        for label, row in rows.items()
-    )
-    shared_legend = _legend(next(iter(peaks.values()))) if legend and one_scale else ""
-    shown = Markup(f'<div class="fl-strips">{strips}{shared_legend}</div>')
-    columns = {"token": list(tokens), **rows}
-    shown.data = pd.DataFrame(columns if notes is None else {**columns, "note": list(notes)})
+    peaks = peak or dict.fromkeys(rows, shared)
+    said = [""] * len(tokens) if notes is None else notes
+    own = legend and peak is not None
+    strips = [_strip(label, tokens, row, peaks[label], said, own) for label, row in rows.items()]
+    legends = _legend(shared) if legend and not own else ""
+    shown = Markup(f'<div class="fl-strips">{"".join(strips)}{legends}</div>')
+    shown.data = pd.DataFrame({"token": list(tokens), **rows})
+    if notes is not None:
+        shown.data["note"] = list(notes)
     return shown
 
 
 def explained_feature(
-    label: str,
-    explanation: str,
-    tokens: Sequence[str],
-    rows: Mapping[str, Sequence[float]],
-    scores: Mapping[str, float],
-    peaks: Mapping[str, float] | None = None,
-    link: str = "",
-) -> Markup:
+    label: str, explanation: str, tokens: Sequence[str], rows: Mapping[str, Sequence[float]],
+    scores: Mapping[str, float], peaks: Mapping[str, float] | None = None, link: str = "",
+) -> Markup:  # fmt: skip
     """One feature: its explanation as text, its scores, and strips of true and predicted values.
 
     `rows` is label -> activation of each of `tokens`; each strip is shaded up to its own largest
@@ -124,7 +60,30 @@ def explained_feature(
     )
 
 
-def _token(token: str, value: float, peak: float, note: str = "") -> str:
+def _strip(
+    label: str, tokens: Sequence[str], row: Sequence[float], peak: float, notes: Sequence[str],
+    legend: bool,
+) -> str:  # fmt: skip
+    """One strip: a stop of the tab key; arrow keys walk along it, activations are read out."""
+    values = [float(a) for a in row]
+    assert len(tokens) == len(values) == len(notes), "one activation and one note a token"
+    assert peak > 0 and all(map(math.isfinite, values)), "activations are finite"
+    spans = "".join(_token(t, v, peak, n) for t, v, n in zip(tokens, values, notes, strict=True))
+    finding = "no token fires"
+    if firing := sum(v > 0 for v in values):
+        best = tokens[values.index(max(values))]
+        finding = f"{firing} of {len(values)} tokens fire, most on {best!r}"
+    name = html.escape(label, quote=True)
+    return (
+        f'<div class="fl-strip"><span class="fl-strip-label">{name}</span>'
+        f'<div class="fl-tokens" tabindex="0" role="group" style="overflow-wrap:anywhere" '
+        f'aria-label="{name}: {html.escape(finding, quote=True)}">{spans}</div>'
+        f'<div class="fl-readout" aria-live="polite"></div>'
+        f"{_legend(peak) if legend else ''}</div>"
+    )
+
+
+def _token(token: str, value: float, peak: float, note: str) -> str:
     strength = round(min(max(value / peak, 0.0), 1.0), 3)
     # A code host shows notebooks without our style sheet, hence the fallback colour.
     shade = f"--a:{strength};background:rgb(var(--fl-heat,240 140 20)/{strength * 0.85:.3g})"
@@ -136,7 +95,7 @@ def _token(token: str, value: float, peak: float, note: str = "") -> str:
     )
     # A line may break before a word; a mark for the space would otherwise glue words together.
     wrap = "<wbr>" if token[:1].isspace() else ""
-    return f'{wrap}<span class="fl-tok"{style} title="{title}">{_visible(token)}</span>'
+    return f'{wrap}<span class="fl-tok"{style} title="{title}">{visible(token)}</span>'
 
 
 def excerpts(texts: Mapping[str, str], *, lines: int = 8, width: int = 96) -> Markup:
@@ -160,7 +119,8 @@ _NO_INK = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u3164\uffa0") | {
 _MARKS = {" ": "·", "\t": "⇥", "\n": "↵"}
 
 
-def _visible(token: str) -> str:
+def visible(token: str) -> str:
+    """The token as HTML in which nothing is hidden: whitespace, controls and odd letters show."""
     out = []
     for character in token:
         if mark := _MARKS.get(character):

@@ -16,7 +16,7 @@ from test_figures import HOSTILE
 
 from featlib.run import Run
 from featlib.show.figure import figure
-from featlib.show.strips import token_strip
+from featlib.show.strips import token_strips
 
 PAGES = {
     "index": """# Do features survive?
@@ -107,7 +107,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for name, chart in gallery().items()
     ]
     write_notebook(run / "notebooks" / "01_gallery.ipynb", "Gallery", figures)
-    strip = token_strip(["try", ":", "\n", " raise", HOSTILE], [0, 1, 0, 4, 2], label="BabyPython")
+    strip = token_strips(["try", ":", "\n", " raise", HOSTILE], {"BabyPython": [0, 1, 0, 4, 2]})
     write_notebook(run / "notebooks" / "02_strips.ipynb", "Strips", [cell(strip)])
     (run / "notebooks" / "03_half.failed.ipynb").write_text("not a notebook")
     (run / "metrics.json").write_text(json.dumps({"lm.base.python.accuracy": 0.28612}))

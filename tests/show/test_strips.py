@@ -7,8 +7,12 @@ import re
 import pytest
 from test_figures import HOSTILE, Reader
 
-from featlib import FeatlibError
-from featlib.show.strips import token_strip, token_strips
+from featlib.show.strips import explained_feature, token_strips, visible
+
+
+def token_strip(tokens, row, label="Lua 7", peak=None, notes=None) -> str:
+    peaks = peak and {label: peak}
+    return token_strips(tokens, {label: row}, peak=peaks, notes=notes)
 
 
 def tokens_of(text: str) -> list[dict[str, str | None]]:
@@ -34,14 +38,13 @@ def test_hostile_text_stays_text() -> None:
 
 @pytest.mark.parametrize("code", [0x3164, 0x034F, 0xFE0F, 0xE0101, 0x00A0, 0x2028, 0xFEFF, 0xD800])
 def test_what_has_no_ink_is_spelt_out(code: int) -> None:
-    text = token_strip(["a" + chr(code)], [0])
-    shown = "".join(Reader(text).text)
+    shown = "".join(Reader(visible("a" + chr(code))).text)
     assert chr(code) not in shown and f"\\u{code:04x}" in shown
 
 
 def test_whitespace_is_visible_and_lines_break() -> None:
     page = Reader(token_strip([" a", "\n", "\t", "b", ""], [0] * 5))
-    assert "".join(page.text).startswith("·a↵⇥b∅")
+    assert "".join(page.text).startswith("Lua 7·a↵⇥b∅")
     assert len(page.all("br")) == 1 and len(page.all("wbr")) == 3
 
 
@@ -63,22 +66,18 @@ def test_strips_of_several_models_share_one_scale_unless_told() -> None:
     assert own.count("--a:1.0") == 2 and own.count("fl-legend") == 2
 
 
-def test_strips_refuse_what_does_not_fit() -> None:
-    with pytest.raises(FeatlibError, match="2 tokens but 1 activations"):
-        token_strip(["a", "b"], [1])
-    with pytest.raises(FeatlibError, match="not finite"):
-        token_strip(["a"], [float("nan")])
-    with pytest.raises(FeatlibError, match="peak"):
-        token_strip(["a"], [1], peak=0)
-    with pytest.raises(FeatlibError, match="no rows"):
-        token_strips(["a"], {})
-
-
 def test_notes_are_read_out_and_underlined():
     strip = token_strip(["try", ":"], [0.5, 0.0], notes=["keyword <1>", ""])
     assert "&#x27;try&#x27; · 0.5 · keyword &lt;1&gt;" in strip
     assert strip.count("text-decoration:underline") == 1
     plain = token_strip(["try", ":"], [0.5, 0.0])
     assert plain == token_strip(["try", ":"], [0.5, 0.0], notes=["", ""])
-    with pytest.raises(FeatlibError, match="2 tokens but 1 notes"):
-        token_strip(["try", ":"], [0.5, 0.0], notes=[""])
+
+
+def test_an_explanation_is_text() -> None:
+    rows, scores = {"activation": [1.0]}, {"correlation": -0.5}
+    shown = explained_feature(
+        "Lua 7", "<b>bold</b> & more", ["<i>"], rows, scores, link='a.html#lua/7"><b>'
+    )
+    assert "<b>" not in shown and "<i>" not in shown and "correlation −0.50" in shown
+    assert '<a href="a.html#lua/7&quot;&gt;&lt;b&gt;">Lua 7</a>' in shown
