@@ -16,6 +16,8 @@ To add one, write a class here and name it in `ARCHITECTURES`.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -31,8 +33,11 @@ BANDWIDTH = 2.0
 L0_WEIGHT = 1_000.0  # of (L0 / k - 1)^2 against a squared error summed over d_in
 
 
+Limit = Any  # a number, or a tensor that broadcasts to [tokens, d_sae]; None where it is unknown
+
+
 class Architecture:
-    """What training and reading ask. `hint`, if any, is the limit that is expected."""
+    """What training and reading ask. `hint` is the limit that is expected."""
 
     saelens: str  # what SAELens calls such an autoencoder once it is trained
     calibrated = False  # its thresholds are set anew on the common text, for k features per token
@@ -40,18 +45,18 @@ class Architecture:
     learns_threshold = False  # by straight-through estimates
     ranks_tokens = False  # to read a token takes k, and all of its features
 
-    def floor(self, pre: Tensor, k: int, hint: float | Tensor | None) -> float | Tensor | None:
+    def floor(self, pre: Tensor, k: int, hint: Limit) -> Limit:
         """What is below cannot be active, nor teach; pre [tokens, d_sae] may be of low precision.
 
         None: nothing can be said, so that the dense way is taken.
         """
         return 0.0
 
-    def choose(self, found: Codes, k: int, hint: float | Tensor | None) -> np.ndarray | None:
+    def choose(self, found: Codes, k: int, hint: Limit) -> np.ndarray | None:
         """Which of the candidates [n] are active; None: there may be more below the floor."""
         return found.values > 0
 
-    def limit(self, pre: Tensor, k: int, hint: float | Tensor | None) -> float | Tensor:
+    def limit(self, pre: Tensor, k: int, hint: Limit) -> Limit:
         """The limit for pre-activations [tokens, d_sae], of a shape that broadcasts."""
         return 0.0
 
@@ -63,17 +68,17 @@ class ReLU(Architecture):
 class BatchTopK(Architecture):
     saelens, calibrated = "jumprelu", True
 
-    def floor(self, pre: Tensor, k: int, hint: float | Tensor | None) -> float | Tensor | None:
+    def floor(self, pre: Tensor, k: int, hint: Limit) -> Limit:
         return None if hint is None else SLACK * hint
 
-    def choose(self, found: Codes, k: int, hint: float | Tensor | None) -> np.ndarray | None:
+    def choose(self, found: Codes, k: int, hint: Limit) -> np.ndarray | None:
         spare = len(found.values) - k * found.n_tokens
         if spare < 0:
             return None
         limit = np.partition(found.values, spare)[spare]
         return (found.values >= limit) & (found.values > 0)
 
-    def limit(self, pre: Tensor, k: int, hint: float | Tensor | None) -> float | Tensor:
+    def limit(self, pre: Tensor, k: int, hint: Limit) -> Limit:
         """The tokens * k-th largest entry of `pre`, without sorting all of it."""
         flat, n = pre.flatten(), k * len(pre)
         if hint is not None:
@@ -87,13 +92,13 @@ class BatchTopK(Architecture):
 class TopK(Architecture):
     saelens, ranks_tokens = "topk", True
 
-    def floor(self, pre: Tensor, k: int, hint: float | Tensor | None) -> float | Tensor | None:
+    def floor(self, pre: Tensor, k: int, hint: Limit) -> Limit:
         return SLACK * self.limit(pre, k, hint).clamp_min(0)
 
-    def choose(self, found: Codes, k: int, hint: float | Tensor | None) -> np.ndarray | None:
+    def choose(self, found: Codes, k: int, hint: Limit) -> np.ndarray | None:
         return sparse.among_largest(found, k) & (found.values > 0)
 
-    def limit(self, pre: Tensor, k: int, hint: float | Tensor | None) -> Tensor:
+    def limit(self, pre: Tensor, k: int, hint: Limit) -> Tensor:
         return pre.topk(k, dim=-1).values[..., -1:]
 
 
@@ -102,13 +107,13 @@ class JumpReLU(Architecture):
 
     saelens, calibrated, learns_threshold = "jumprelu", True, True
 
-    def floor(self, pre: Tensor, k: int, hint: float | Tensor | None) -> float | Tensor | None:
+    def floor(self, pre: Tensor, k: int, hint: Limit) -> Limit:
         return hint - BANDWIDTH / 2
 
-    def choose(self, found: Codes, k: int, hint: float | Tensor | None) -> np.ndarray | None:
+    def choose(self, found: Codes, k: int, hint: Limit) -> np.ndarray | None:
         return found.values > hint.numpy()[found.cols]
 
-    def limit(self, pre: Tensor, k: int, hint: float | Tensor | None) -> float | Tensor:
+    def limit(self, pre: Tensor, k: int, hint: Limit) -> Limit:
         return hint
 
 

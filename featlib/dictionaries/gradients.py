@@ -27,7 +27,7 @@ from torch import Tensor
 from torch.nn.functional import linear
 
 from featlib.dictionaries import sparse as codes
-from featlib.dictionaries.architectures import BANDWIDTH, L0_WEIGHT, Architecture
+from featlib.dictionaries.architectures import BANDWIDTH, L0_WEIGHT, Architecture, Limit
 from featlib.models.loss import compute_dtype
 
 _DENSE_SHARE = 0.06  # above this share of candidates the dense products are the faster ones
@@ -77,7 +77,7 @@ def take_step(
 
 
 def _candidates(
-    w: Weights, x: Tensor, rule: Architecture, k: int, expected: float | Tensor | None
+    w: Weights, x: Tensor, rule: Architecture, k: int, expected: Limit
 ) -> tuple[codes.Codes, codes.Codes] | None:
     """All entries that may be active, and those of them that are.
 

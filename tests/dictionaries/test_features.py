@@ -183,13 +183,6 @@ def test_tokens_are_told_by_summed_activation():
 # --- windows --------------------------------------------------------------------------------------
 
 
-def test_windows_by_hand():
-    documents = np.array([[0, 0, 0, 0, 1, 1], [1, 1, 2, 2, 2, 2]])
-    start, stop = token_windows(documents, np.array([0, 3, 4, 5, 6, 7, 9, 11]), 2, 1)
-    assert start.tolist() == [0, 1, 4, 4, 6, 6, 8, 9]
-    assert stop.tolist() == [2, 4, 6, 6, 8, 8, 11, 12]
-
-
 @given(
     st.integers(1, 5),
     st.integers(1, 7),
