@@ -7,7 +7,7 @@ ablating it costs where it matters, beyond ablating random features of like dens
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -108,7 +108,7 @@ EASY = "in part because such features are easy to find again"
 
 @dataclass(frozen=True)
 class Step:
-    """The share of a parent's features that a child has, and what it is read against."""
+    """The share of a parent's features that a child has, and what to read it against."""
 
     matching: Estimate
     ceiling: Estimate  # what another autoencoder of the parent finds
@@ -125,13 +125,12 @@ class Step:
     @property
     def noisy(self) -> bool:
         """Whether most of what finds no match finds none in the parent itself either."""
-        ceiling = self.ceiling.high if np.isfinite(self.ceiling.high) else self.ceiling.value
-        return 1 - ceiling > BARS.most * (1 - self.matching.value)
+        return 1 - self.ceiling.high > BARS.most * (1 - self.matching.value)
 
 
 @dataclass(frozen=True)
 class Findings:
-    """What the controls of a run measured, as far as a claim rests on it; shares of features."""
+    """What the claims rest on: shares of features, but for one number."""
 
     steps: Sequence[Step]  # from the base to each of its children
     ends: Sequence[Estimate]  # of the base's, themselves in each of the merged children,
@@ -140,12 +139,8 @@ class Findings:
     shuffled: float  # that pass with tokens out of step, at most,
     random: float  # against random directions,
     matched: float  # and against the children
-    everything: Estimate  # about punctuation and layout: of all testable features of the base,
-    survivors: Estimate  # of those matched in a child,
-    found_again: Estimate  # and of those that another of its own autoencoders finds
-    equal_seeds: float  # of matches, under an equal index: with equal seeds,
-    other_seeds: float  # with different ones,
-    chance: float  # and by chance
+    formatting: Mapping[str, Estimate]  # of everything, survivors and what is found_again
+    same_index: Mapping[str, float]  # of matches: with equal seeds, with other ones, by chance
 
     @property
     def few(self) -> bool:
@@ -153,17 +148,20 @@ class Findings:
 
     @property
     def more(self) -> bool:
-        return self.survivors.low > self.everything.value
+        return self.formatting["survivors"].low > self.formatting["everything"].value
 
     @property
     def easy(self) -> bool:
-        again = self.found_again
-        return (again.low if np.isfinite(again.low) else again.value) > self.everything.value
+        return self.formatting["found_again"].low > self.formatting["everything"].value
+
+    @property
+    def majority(self) -> bool:
+        return self.formatting["survivors"].value > BARS.most
 
 
 # For each claim: condition, word, how sure. The first row whose condition holds is the verdict.
 CLAIMS: dict[str, tuple[tuple[Callable[[Findings], bool], str, str], ...]] = {
-    "few persist": (
+    "few features persist": (
         (lambda n: n.few and all(s.below for s in n.steps), "holds", SURE),
         (lambda n: n.few, "holds by transfer", LIKELY),
         (lambda n: all(s.below for s in n.steps), "lost, but not most", LIKELY),
@@ -173,31 +171,31 @@ CLAIMS: dict[str, tuple[tuple[Callable[[Findings], bool], str, str], ...]] = {
         (lambda n: all(s.noisy for s in n.steps), "most would be missing anyway", SURE),
         (lambda n: True, "holds in part", LIKELY),
     ),
-    "alike is the same": (
+    "features that correlate are the same": (
         (lambda n: n.shuffled > BARS.false_alarms, "some by accident", OPEN),
         (lambda n: n.random > BARS.false_alarms and n.random > BARS.by_anything * n.matched,
          "some match anything", LIKELY),
         (lambda n: True, "no accident", SURE),
     ),
-    "formatting persists": (
-        (lambda n: not np.isfinite(n.survivors.value + n.everything.value), "no match", OPEN),
-        (lambda n: n.more and n.survivors.value > BARS.most and n.easy, f"holds, {EASY}", LIKELY),
-        (lambda n: n.more and n.survivors.value > BARS.most, "holds", LIKELY),
+    "punctuation and formatting persist": (
+        (lambda n: not np.isfinite(n.formatting["survivors"].value), "no match", OPEN),
+        (lambda n: n.more and n.majority and n.easy, f"holds, {EASY}", LIKELY),
+        (lambda n: n.more and n.majority, "holds", LIKELY),
         (lambda n: n.more and n.easy, f"more than its part, {EASY}", LIKELY),
         (lambda n: n.more, "more than its part", LIKELY),
-        (lambda n: n.survivors.value > BARS.most, "a majority, as everywhere", LIKELY),
+        (lambda n: n.majority, "a majority, as everywhere", LIKELY),
         (lambda n: True, "not seen", OPEN),
     ),
-    "merging dilutes": (
+    "merging dilutes features": (
         (lambda n: all(n.merged.low > e.high for e in n.ends), "brings features back", SURE),
         (lambda n: all(n.merged.value > e.value for e in n.ends), "brings features back", LIKELY),
         (lambda n: n.recovered > 0, "holds, but some are back", LIKELY),
         (lambda n: True, "holds", LIKELY),
     ),
-    "one seed for all": (
-        (lambda n: not np.isfinite(n.equal_seeds + n.other_seeds), "too few matches", OPEN),
-        (lambda n: n.equal_seeds > BARS.shared_start * max(n.other_seeds, n.chance),
-         "not harmless", SURE),
+    "one seed serves all autoencoders": (
+        (lambda n: not np.isfinite([*n.same_index.values()]).all(), "too few matches", OPEN),
+        (lambda n: n.same_index["equal"] > BARS.shared_start
+         * max(n.same_index["other"], n.same_index["chance"]), "not harmless", SURE),
         (lambda n: True, "no effect seen", LIKELY),
     ),
 }  # fmt: skip

@@ -42,33 +42,38 @@ crosscoder_tokens: int = 500_000  # tokens the crosscoder is trained on
 
 # %%
 import pandas as pd
-from IPython.display import Markdown
+from IPython.display import display
 
-from featlib import claims
-from featlib.chapter import start_chapter
-from featlib.controls import (
-    joint as crosscoder_run,
-)
-from featlib.controls import run as cr
-from featlib.controls import tables as ct
-from featlib.controls import (
-    text as control_text,
-)
-from featlib.controls import (
-    trained as trained_controls,
-)
-from featlib.family import PAIRS, PRINT_NAMES
-from featlib.matching import ceilings as controls
-from featlib.matching import owners as crosscoder_verdicts
-from featlib.run import needed
-from featlib.show.figure import Markup, table
+from featlib.chapter import prose, start_chapter
+from featlib.controls import run as controls
+from featlib.controls import tables, trained
+from featlib.controls.tables import pct
+from featlib.estimate import Estimate
+from featlib.family import BASE, CHILDREN, MERGE_OF, MERGED, PAIRS, PRINT_NAMES, STEPS, step_name
+from featlib.matching import ceilings, owners
+from featlib.show.figure import table
 from featlib.show.hists import hist
 from featlib.show.marks import areas, bars, dots, lines
 from featlib.show.scales import Axis, t_axis
+from featlib.verdicts import BARS, CLAIMS, Findings, Step, judge_claim
 
 chapter = start_chapter("11_controls", globals())
 p, run_folder = chapter.params, chapter.run
-c = cr.open_run(run_folder, p)
+c = controls.open_run(run_folder, p)
+one = CHILDREN[0]  # where one child is looked at closely; any would do
+BY_WAY = {
+    "x": Axis("share", "share of testable features", "%", zero=True),
+    "y": "label",
+    **dict.fromkeys(("color", "shape", "beside"), "way"),
+    "span": ("low", "high"),
+    "columns": 2,
+}
+
+
+def say(template: str):
+    """`prose` of this notebook's numbers."""
+    return prose(template, **globals())
+
 
 # %% [markdown]
 # ## Equally sparse?
@@ -79,11 +84,18 @@ c = cr.open_run(run_folder, p)
 # for the common text. What counts is whether they end up equal there.
 
 # %%
-sparsity = cr.compare_dictionaries(c)
-table(ct.sparsity_table(sparsity))
+sparsity = controls.compare_dictionaries(c)
+columns = {"own_l0": "L0, own text", "l0": "L0, common text", "own_fvu": "FVU, own text"}
+by_model = sparsity.groupby("model", sort=False)[list(columns)].agg(tables.span)
+table(by_model.rename(columns=columns, index=PRINT_NAMES).reset_index())
 
 # %% tags=["remove-input"]
-Markdown(control_text.say_sparsity(sparsity))
+spread = sparsity["l0"].max() / sparsity["l0"].min() - 1
+say("""\
+On the common text, from which all shares are taken, L0 differs by {{ spread | pct }} between the
+{{ sparsity | length }} autoencoders. Up to {{ BARS.equal_l0 | pct }} we call it equal, so
+{{ "no share below is a share of sparsity." if spread <= BARS.equal_l0 else
+   "the shares below mix persistence with sparsity." }}""")
 
 # %% [markdown]
 # ## The same model twice
@@ -95,35 +107,25 @@ Markdown(control_text.say_sparsity(sparsity))
 # was 0.72 {cite:p}`bricken2023monosemanticity`.
 
 # %% tags=["hide-input"]
-seed_pairs = pd.read_parquet(needed(run_folder.table("seed_pairs")))
-each = ct.every_seed_pair(c, seed_pairs)
+persist, ceiling, calibrated = (
+    {pair: c.share(pair, kind) for pair in PAIRS} for kind in ("persist", "ceiling", "calibrated")
+)
+each = tables.every_seed_pair(c)
+beside = tables.by_step({"matching": persist, tables.CEILING: ceiling})
 chapter.figure(
-    dots(
-        ct.beside_ceilings(c),
-        x=Axis("share", "share of testable features", "%", zero=True),
-        y="label",
-        color="way",
-        shape="way",
-        beside="way",
-        span=("low", "high"),
-        each=each,
-        columns=2,
-    ),
+    dots(beside, **BY_WAY, each=each),
     name="ceilings",
     caption="Share of the parent's testable features that persist in the child, and the share that "
     "a second autoencoder of the parent itself finds again. A tick is one pair of different seeds "
     f"of {p.sae_seeds} autoencoders per model, a dot their mean; 95% intervals over documents and "
     "pairs.",
-    alt="; ".join(
-        f"{cr.named(*pair)}: {c.share(pair).value:.0%} of at most "
-        f"{c.share(pair, 'ceiling').value:.0%}"
-        for pair in PAIRS
-    ),
+    alt=tables.told(beside),
     data=each,
 )
 
 # %%
-table(ct.calibrated_table(c))
+ratio = "calibrated: persist / ceiling"
+table(tables.of_steps({"persist": persist, "seed ceiling": ceiling, ratio: calibrated}))
 
 # %% [markdown]
 # A calibrated ratio of 1 says that the child is no further from its parent than a second
@@ -139,10 +141,14 @@ table(ct.calibrated_table(c))
 # of autoencoders for each step.
 
 # %% tags=["hide-input"]
-fates = {(a, b): c.fates(a, 0, b, 1) for a, b in PAIRS}
-same_start = {(a, b): c.fates(a, 0, b, 0) for a, b in PAIRS}
-itself = c.fates("base", 0, "base", 1)
-table(ct.index_table(c, same_start, fates))
+fates = controls.read_fates(c)
+same_start = {(a, b): c.compare(a, 0, b, 0) for a, b in PAIRS}
+itself = c.compare(BASE, 0, BASE, 1)
+columns = {}
+for how, by in (("equal seeds", same_start), ("different seeds", fates)):
+    columns[f"persist, {how}"] = {pair: pct(f.persist, 1) for pair, f in by.items()}
+    columns[f"same index, {how}"] = {pair: pct(f.same_index, 1) for pair, f in by.items()}
+table(tables.of_steps(columns))
 
 # %% [markdown]
 # ## Nothing to find
@@ -155,10 +161,10 @@ table(ct.index_table(c, same_start, fates))
 # moves but never reorders.
 
 # %% tags=["hide-input"]
-nothing = cr.run_nulls(c)
+nothing = controls.run_nulls(c)
 chapter.figure(
     lines(
-        nothing.by_firings().query("firings > 0"),
+        nothing.by_firings(),
         x=Axis("firings", "tokens on which the feature fires", "~s", log=True),
         y=Axis("share", "passes by chance", "%", zero=True),
         color="null",
@@ -183,22 +189,31 @@ chapter.figure(
 # counted over all tokens, zeros included.
 
 # %% tags=["hide-input"]
-neurons = {(a, b): cr.compare_neurons(c, c.models[a], c.models[b]) for a, b in PAIRS}
-table(ct.null_table(nothing, neurons))
+neurons = controls.compare_neurons(c, c.models, PAIRS)
+passing = nothing.by_step.map("{:.2%}".format)
+by_null = {null: {x: passing.get((null, *x), "–") for x in STEPS} for null in controls.NULLS}
+alike = {"neurons, for comparison": {x: f"{neurons[x]:.0%}" for x in STEPS}}
+table(tables.of_steps(by_null | alike))
 
 # %% tags=["remove-input"]
-about = cr.classes_of_features(c)
-matched_lua = cr.persisting(fates["base", "lua"])
-Markdown(
-    control_text.say_nulls(
-        nothing.shuffled,
-        nothing.random,
-        int(matched_lua.sum()),
-        int((matched_lua & nothing.easy).sum()),
-        cr.share_formatting(about, nothing.easy & c.testable),
-        ct.common_token(c, nothing.easy & c.testable),
-    )
-)
+about = controls.classes_of_features(c)
+matched = controls.persisting(fates[BASE, one])
+anything = nothing.easy(one) & c.testable  # features that random directions match as well
+formatting = controls.share_formatting(about, anything)
+say("""\
+{% if nothing.shuffled == 0 %}
+Out of step, no feature passes: no match is a coincidence of tokens.
+{% else %}
+Out of step, {{ nothing.shuffled | pct(2) }} of the features pass at most, which is what coincidence
+alone gives.
+{% endif %}
+{% if anything.any() %}
+A feature that random directions match needs nothing learned: the tokens it fires on excite the
+model so much that any direction picks them out, and it finds a partner everywhere. Of these
+features {{ formatting.value | pct }} are about punctuation and layout, most often
+{{ tables.common_token(c, anything) }}. Of the {{ matched.sum() | num(0) }} features with a match in
+{{ PRINT_NAMES[one] }}, {{ (matched * nothing.easy(one)).sum() | num(0) }} are of this kind.
+{% endif %}""")
 
 # %% [markdown]
 # ## One dictionary, two models
@@ -209,31 +224,29 @@ Markdown(
 # is lost in the model.
 
 # %% tags=["hide-input"]
-moved = cr.run_transfers(c)
-shares = c.save("control_shares", ct.four_ways(c, moved, neurons))
+moved = controls.run_transfers(c)
+by_neurons = {pair: Estimate(share) for pair, share in neurons.items()}
+ways = {"matching": persist, tables.CEILING: ceiling, "transfer": moved.shares}
+shares = run_folder.save_table("control_shares", tables.by_step(ways | {"neurons": by_neurons}))
 chapter.figure(
-    dots(
-        shares,
-        x=Axis("share", "share of testable features", "%", zero=True),
-        y="label",
-        color="way",
-        shape="way",
-        beside="way",
-        span=("low", "high"),
-        columns=2,
-    ),
+    dots(shares, **BY_WAY),
     name="transfer",
     caption="Persisting shares measured in four ways. Transfer reads both models with the parent's "
     "own dictionary; the dot for neurons uses no dictionary.",
-    alt="; ".join(
-        f"{cr.named(*pair)}: {c.share(pair).value:.0%} by matching, {t.value:.0%} by transfer"
-        for pair, t in moved.shares.items()
-    ),
-    data=shares.drop(columns=["parent", "child"]),
+    alt=tables.told(shares),
+    data=shares,
 )
 
 # %% tags=["remove-input"]
-Markdown(control_text.say_transfer(*ct.both_ways(fates["base", "lua"], moved.fates["base", "lua"])))
+stayed = controls.persisting(moved.fates[BASE, one])
+both, only_stayed, only_matched = (
+    int(x.sum()) for x in (stayed & matched, stayed & ~matched, matched & ~stayed)
+)
+say("""\
+Do the two ways name the same features? Of BabyPython's testable ones, {{ both | num(0) }} have a
+match in {{ PRINT_NAMES[one] }} and are themselves there by transfer, {{ only_stayed | num(0) }}
+stayed in the model while the second dictionary described them otherwise, and
+{{ only_matched | num(0) }} have a match though their own encoder lost sight of them.""")
 
 # %% [markdown]
 # Transfer is strict in a way of its own. An encoder reads a direction, and where a child has moved
@@ -248,13 +261,12 @@ Markdown(control_text.say_transfer(*ct.both_ways(fates["base", "lua"], moved.fat
 # merged model. A feature that Lua or TinyStories had lost may be itself again in their merge.
 
 # %% tags=["hide-input"]
-kept = cr.follow_through_merge(c, moved)
+kept = controls.follow_through_merge(c, moved)
 ends = kept.set_index("t")["kept"]
 ENDS = {"both": "both ends", "one": "one end", "none": "neither end"}
-by_ends = kept.rename(columns=ENDS).melt("t", list(ENDS.values()), "kept by", "share")
 chapter.figure(
     areas(
-        by_ends,
+        kept.rename(columns=ENDS).melt("t", list(ENDS.values()), "kept by", "share"),
         x=t_axis(),
         y=Axis("share", "share of testable features", "%"),
         color="kept by",
@@ -265,17 +277,45 @@ chapter.figure(
     caption="Share of BabyPython's testable features that are themselves in the merge at t, by how "
     "many of the two children had kept them. What both children lost and the merge has again is "
     "marked as kept by neither end.",
-    alt=f"{ends[0.0]:.0%} of the features are themselves in Lua, {ends[1.0]:.0%} in TinyStories, "
-    f"and {ends.max():.0%} in the merge at t = {ends.idxmax():.2f}.",
+    alt="; ".join(
+        f"{ends[float(t)]:.0%} of the features are themselves in {PRINT_NAMES[end]}"
+        for t, end in enumerate(MERGE_OF)
+    )
+    + f"; {ends.max():.0%} in the merge at t = {ends.idxmax():.2f}.",
     data=kept,
 )
 
 # %%
-followed = c.save("recovered", cr.find_recovered(c, moved))
-table(ct.recovered_table(followed), digits=3)
+followed = run_folder.save_table("recovered", controls.find_recovered(c, moved))
+groups = followed.groupby("kept_by", observed=True)["in_merged"].agg(["size", "sum", "mean"])
+groups.columns = ["features", f"in {PRINT_NAMES[MERGED]}", "share"]
+table(groups.rename(tables.in_print).reset_index(names="kept by"), digits=3)
 
 # %% tags=["remove-input"]
-Markdown(control_text.say_recovered(followed, cr.moves_in_weights(c), p.threshold))
+recovered, moves = followed[followed["recovered"]], controls.moves_in_weights(c)
+neither = (recovered["kept_by"] == "none").sum()
+worst = followed[[f"r_{end}" for end in MERGE_OF]].min(axis=1)  # where it was worse off
+lost = ~followed["in_merged"] & (worst < p.threshold)
+back, gone = worst[followed["recovered"]].median(), worst[lost].median()
+nearer = moves[MERGED] < min(moves[end] for end in MERGE_OF)
+far = [f"{moves[end]:.1f} ({PRINT_NAMES[end]})" for end in MERGE_OF]
+say("""\
+{{ recovered | length }} of {{ followed | length }} testable features were lost in at least one
+child and are themselves in their merge.
+{% if neither %}
+That {{ neither }} of them had been lost in both shows that merging is more than choosing.
+{% endif %}
+{% if recovered | length %}
+In the space of weights the children moved away from BabyPython by {{ far | listed }}, in
+{{ "much the same direction" if moves.cosine >= BARS.same_way else "largely different directions" }}
+(cosine {{ moves.cosine | num }}), and the merge lies {{ moves[MERGED] | num(1) }} from it,
+{{ "nearer than either child: the two moves cancel in part." if nearer else
+   "not nearer than both, so the way back is no matter of distance alone." }}
+In the child where they were worse off, recovered features had a median r of {{ back | num }}
+{%- if gone >= 0 %}, those lost for good {{ gone | num }}{% endif %}
+{%- if back > gone %}: what came back had changed by degrees, and the threshold of {{ p.threshold }}
+made a loss of it{% endif %}.
+{% endif %}""")
 
 # %% [markdown]
 # Which features come back? The clearest cases, by what they fire on in BabyPython, with their
@@ -283,7 +323,7 @@ Markdown(control_text.say_recovered(followed, cr.moves_in_weights(c), p.threshol
 # `tables/recovered.parquet`.
 
 # %% tags=["hide-input"]
-table(ct.recovered_examples(c, followed), digits=2)
+table(tables.recovered_examples(c, followed), digits=2)
 
 # %% [markdown]
 # ## Where the threshold lies
@@ -291,13 +331,14 @@ table(ct.recovered_examples(c, followed), digits=2)
 # The threshold is a convention. The next figure moves it.
 
 # %% tags=["hide-input"]
-measures = {("BabyPython, two seeds", ct.CEILING): itself}
-for pair in cr.STEPS[:2]:
+down = [(BASE, child) for child in CHILDREN]
+measures = {("BabyPython, two seeds", tables.CEILING): itself}
+for pair in down:
     measures |= {
-        (cr.named(*pair), "matching"): fates[pair],
-        (cr.named(*pair), "transfer"): moved.fates[pair],
+        (step_name(*pair), "matching"): fates[pair],
+        (step_name(*pair), "transfer"): moved.fates[pair],
     }
-curves = ct.by_threshold(measures)
+curves = tables.by_threshold(measures)
 chapter.figure(
     lines(
         curves,
@@ -328,68 +369,52 @@ chapter.figure(
 # inside strings and comments.
 
 # %% tags=["hide-input"]
-compared = {
-    "matching": fates["base", "lua"],
-    ct.CEILING: itself,
-    "transfer": moved.fates["base", "lua"],
-}
-by_class = ct.by_group(compared, about)
+matching, transfer = fates[BASE, one], moved.fates[BASE, one]
+compared = {"matching": matching, tables.CEILING: itself, "transfer": transfer}
+by_class = tables.by_group(compared, about)
 chapter.figure(
-    dots(
-        by_class,
-        x=Axis("share", "share of testable features", "%", zero=True),
-        y="label",
-        color="way",
-        shape="way",
-        beside="way",
-        span=("low", "high"),
-        columns=2,
-    ),
+    dots(by_class, **BY_WAY),
     name="persistence-by-class",
-    caption="Share of BabyPython's testable features that persist in Lua, by the class of token "
-    "they are about, with the share that a second autoencoder of BabyPython finds again. One pair "
-    "of seeds; 95% intervals take features as independent.",
-    alt="Persist in Lua by matching: "
-    + "; ".join(
-        f"{x.label} {x.share:.0%} of {x.testable}"
-        for x in by_class[by_class["way"] == "matching"].itertuples()
-    ),
+    caption=f"Share of BabyPython's testable features that persist in {PRINT_NAMES[one]}, by the "
+    "class of token they are about, with the share that a second autoencoder of BabyPython finds "
+    "again. One pair of seeds; 95% intervals take features as independent.",
+    alt=tables.told(by_class),
     data=by_class,
 )
 
 # %% tags=["hide-input"]
-by_density = ct.by_group(compared, controls.density_bins(c.firings, c.stream.n_tokens))
+by_density = tables.by_group(compared, ceilings.density_bins(c.firings, c.stream.n_tokens))
 by_density["label"] = by_density["label"].astype(str) + " per token"
 chapter.figure(
-    dots(
-        by_density,
-        x=Axis("share", "share of testable features", "%", zero=True),
-        y="label",
-        color="way",
-        shape="way",
-        beside="way",
-        span=("low", "high"),
-        columns=2,
-    ),
+    dots(by_density, **BY_WAY),
     name="persistence-by-density",
     caption="The same by how often a feature fires, in firings per token.",
-    alt="Persist in Lua by matching: "
-    + "; ".join(
-        f"density {x.label} {x.share:.0%}"
-        for x in by_density[by_density["way"] == "matching"].itertuples()
-    ),
+    alt=tables.told(by_density),
     data=by_density,
 )
 
 # %% tags=["remove-input"]
-chosen = {
+groups = {
     "everything": c.testable,
-    "survivors": cr.persisting(*(fates[pair] for pair in cr.STEPS[:2])),
-    "found_again": cr.persisting(itself),
-    "kept_by_transfer": cr.persisting(*(moved.fates[pair] for pair in cr.STEPS[:2])),
+    "survivors": controls.persisting(*(fates[pair] for pair in down)),
+    "found_again": controls.persisting(itself),
+    "kept_by_transfer": controls.persisting(*(moved.fates[pair] for pair in down)),
 }
-kinds = {name: cr.share_formatting(about, features) for name, features in chosen.items()}
-Markdown(control_text.say_formatting(kinds))
+kinds = {name: controls.share_formatting(about, features) for name, features in groups.items()}
+say("""\
+Punctuation, white space and marks of beginning and end make up {{ kinds.everything.value | pct }}
+of all testable features, {{ kinds.survivors }} of those with a match in a child,
+{{ kinds.found_again }} of those that a second autoencoder of BabyPython finds again, and
+{{ kinds.kept_by_transfer }} of those that transfer keeps in a child. The third number is the
+control for the second:
+{% if kinds.found_again.low > kinds.everything.value %}
+features of this kind are easier to find again in any model, so their excess among survivors says
+something about dictionaries, and not about fine-tuning alone.
+{% elif kinds.survivors.low > kinds.everything.value %}
+they are no easier to find again than others, so the excess is the models' own.
+{% else %}
+here neither number shows an excess.
+{% endif %}""")
 
 # %% [markdown]
 # ## More controls, at the price of more training
@@ -404,22 +429,21 @@ Markdown(control_text.say_formatting(kinds))
 # trained on each child's text.
 
 # %% tags=["remove-input"]
-other_text = trained_controls.train_on_other_text(c) if p.control_other_text else {}
-Markdown(
-    control_text.say_other_text(
-        {
-            PRINT_NAMES[child]: (
-                found.share,
-                c.share(("base", child), "ceiling"),
-                c.share(("base", child)),
-            )
-            for child, found in other_text.items()
-        },
-        sum(found.seconds for found in other_text.values()),
-    )
-    if other_text
-    else control_text.say_off("other text", "control_other_text")
-)
+OFF = "This run left it out; `params/controls.yaml` has it on, and so has `-p {} True`."
+through = trained.train_on_other_text(c) if p.control_other_text else {}
+say("""\
+{% for pair, other in through.items() %}
+{% set child, top, end = PRINT_NAMES[pair[1]], ceiling[pair], persist[pair] %}
+- Through a dictionary that learned from the text of {{ child }}, BabyPython itself shows
+  {{ other }} of its features, where its own text gives {{ top }} and {{ child }} has {{ end }}.
+{% if top.value <= end.value or end.low > other.high %}
+  {{ child }} has more of them than BabyPython itself under such a dictionary.
+{% else %}
+  So {{ [[(top.value - other.value) / (top.value - end.value), 0] | max, 1] | min | pct }} of the
+  way from the ceiling down to {{ child }} is the text's doing, and
+  {{ "the rest the model's" if end.high < other.low else "intervals leave room for all of it" }}.
+{% endif %}
+{% else %}{{ OFF.format("control_other_text") }}{% endfor %}""")
 
 # %% [markdown]
 # **The same recipe twice.** BabyPython is trained a second time, from another seed and with its
@@ -428,18 +452,24 @@ Markdown(
 # has kept something of its parent as an individual.
 
 # %% tags=["remove-input"]
-twin = trained_controls.train_twin(c) if p.control_model else None
-Markdown(
-    control_text.say_twin(
-        twin.share,
-        c.share(("base", "lua"), "ceiling"),
-        c.share(("base", "lua")),
-        (twin.neurons, neurons["base", "lua"]),
-        twin.seconds,
-    )
-    if twin
-    else control_text.say_off("the twin", "control_model")
-)
+twin = trained.train_twin(c) if p.control_model else None
+say("""\
+{% if twin %}
+{% set child, share, same = PRINT_NAMES[one], persist[BASE, one], neurons[BASE, one] %}
+Of BabyPython's features {{ child }} has {{ share }}, and the twin {{ twin[0] }}.
+{% if share.low > twin[0].high %}
+{{ child }} keeps more than a second training of the same recipe brings: it still has something of
+its parent as an individual.
+{% elif share.high < twin[0].low %}
+By this measure fine-tuning took {{ child }} further from its parent than another training of the
+same recipe is; but its dictionary learned from another text, and the twin's from the same.
+{% else %}
+The two cannot be told apart by this measure.
+{% endif %}
+Of the neurons, {{ twin[1] | pct }} have a like one in the twin and {{ same | pct }} in
+{{ child }}{% if same > 2 * twin[1] %}: two trainings agree on few neurons, and fine-tuning
+leaves far more as they were{% endif %}.
+{% else %}{{ OFF.format("control_model") }}{% endif %}""")
 
 # %% [markdown]
 # **A warm start.** A child's autoencoder that starts from its parent's, instead of from random
@@ -448,39 +478,31 @@ Markdown(
 # child no longer has leaves its direction behind for something similar to settle in.
 
 # %% tags=["remove-input"]
-warm = trained_controls.train_warm_starts(c) if p.control_warm_start else {}
-Markdown(
-    control_text.say_warm(
-        {cr.named(*pair): (w.share, w.same_index) for pair, w in warm.items()},
-        {cr.named(*pair): same_start[pair].persist for pair in warm},
-        sum(w.seconds for w in warm.values()),
-    )
-    if warm
-    else control_text.say_off("the warm start", "control_warm_start")
-)
+led = trained.train_warm_starts(c) if p.control_warm_start else {}
+warm = {pair: share for pair, (_, share) in led.items()}
+more = sum(share.low > same_start[pair].persist for pair, share in warm.items())
+index = [f.same_index for f, _ in led.values() if f.same_index >= 0]
+say("""\
+{% if warm %}
+Beside an autoencoder that starts from scratch with the parent's seed, being led by the parent's
+dictionary finds more in {{ more }} of {{ warm | length }} steps
+{%- if index %}, and {{ index | min | pct }} to {{ index | max | pct }} of its matches stand under
+the parent's own index{% endif %}.
+{% else %}{{ OFF.format("control_warm_start") }}{% endif %}""")
 
 # %% tags=["hide-input"]
-trained = trained_controls.trained_shares(c, moved, twin, other_text, warm)
-shown = None  # nothing to show
-if len(trained):
-    shown = chapter.figure(
-        dots(
-            trained,
-            x=Axis("share", "share of testable features", "%", zero=True),
-            y="label",
-            color="way",
-            shape="way",
-            beside="way",
-            span=("low", "high"),
-            columns=2,
-        ),
-        name="trained-controls",
-        caption="Shares by the controls that train a model or an autoencoder of their own, beside "
-        "those from above.",
-        alt="; ".join(f"{x.label}, {x.way}: {x.share:.0%}" for x in trained.itertuples()),
-        data=trained,
+beside = trained.beside_others(ways, twin, through, warm)
+if len(beside):
+    display(
+        chapter.figure(
+            dots(beside, **BY_WAY),
+            name="trained-controls",
+            caption="Shares by the controls that train a model or an autoencoder of their own, "
+            "beside those from above.",
+            alt=tables.told(beside),
+            data=beside,
+        )
     )
-shown
 
 # %% [markdown]
 # **A second opinion.** A *crosscoder* {cite:p}`lindsey2024crosscoders` is one dictionary for
@@ -496,13 +518,12 @@ shown
 
 # %% tags=["hide-input"]
 OWNERS = ["parent only", "more in one", "shared", "child only"]
-joint = crosscoder_run.train_joint(c) if p.control_crosscoder else None
+joint = trained.train_joint(c) if p.control_crosscoder else None
 if joint:
-    owners = joint.kinds().rename(columns={"between": "more in one"}).fillna(0.0).reset_index()
-    owners = owners.melt("label", OWNERS, "whose", "share")
-    shown = chapter.figure(
+    whose = joint.kinds.rename(columns={"between": "more in one"}).fillna(0.0).reset_index()
+    figure = chapter.figure(
         bars(
-            owners,
+            whose.melt("label", OWNERS, "whose", "share"),
             x=Axis("share", "share of the crosscoder's testable features", "%", domain=(0, 1)),
             y="label",
             color="whose",
@@ -510,35 +531,16 @@ if joint:
         ),
         name="crosscoder",
         caption="What the crosscoder's features are to a parent and its child, by the child's part "
-        f"of the two lengths: up to {crosscoder_verdicts.ABSENT:g} the parent's alone, between "
-        f"{crosscoder_verdicts.SHARED[0]:g} and {crosscoder_verdicts.SHARED[1]:g} shared, from "
-        f"{1 - crosscoder_verdicts.ABSENT:g} the child's alone.",
+        f"of the two lengths: up to {owners.ABSENT:g} the parent's alone, between "
+        f"{owners.SHARED[0]:g} and {owners.SHARED[1]:g} shared, from "
+        f"{1 - owners.ABSENT:g} the child's alone.",
         alt="Shared by parent and child: "
-        + "; ".join(f"{label} {row['shared']:.0%}" for label, row in joint.kinds().iterrows()),
-        data=joint.kinds().reset_index(),
+        + "; ".join(f"{label} {row['shared']:.0%}" for label, row in joint.kinds.iterrows()),
+        data=joint.kinds.reset_index(),
     )
-else:
-    shown = Markdown(control_text.say_off("the crosscoder", "control_crosscoder"))
-shown
-
-# %% tags=["remove-input"]
-said = ""
-if joint:
-    said = control_text.say_crosscoder(
-        joint.overall(), joint.kinds(), joint.fvu, joint.own_fvu, joint.l0, joint.seconds
-    )
-    said += "\n\n" + control_text.say_plants(joint.planted)
-Markdown(said) if said else None
-
-# %% tags=["remove-input"]
-table(ct.plants_table(joint.planted)) if joint else None
-
-# %% tags=["hide-input"]
-shown = None  # nothing to show
-if joint:
-    shown = chapter.figure(
+    lengths = chapter.figure(
         hist(
-            joint.norms(),
+            joint.norms,
             x=Axis(
                 "relative",
                 "child's part of the two decoder norms",
@@ -557,58 +559,144 @@ if joint:
         alt="Median part of the child: "
         + "; ".join(
             f"{label} {part.median():.2f}"
-            for label, part in joint.norms().groupby("label", sort=False)["relative"]
+            for label, part in joint.norms.groupby("label", sort=False)["relative"]
         ),
     )
-shown
+    display(figure, lengths)
+
+# %% tags=["remove-input"]
+worse = joint and all(joint.fvu[m] > joint.own_fvu[m] for m in joint.fvu)
+say("""\
+{% if joint %}
+{% set fvu, own = joint.fvu.values() | list, joint.own_fvu.values() | list %}
+With {{ joint.read.l0 | num(1) }} features per token for all models together, the crosscoder leaves
+{{ fvu | min | pct }} to {{ fvu | max | pct }} of each model's variance unexplained. The models' own
+autoencoders, with as many for each but trained on their own text alone, leave {{ own | min | pct }}
+to {{ own | max | pct }}{% if worse %}: a common list costs something{% endif %}. Of its testable
+features {{ joint.overall.get("shared", 0) | pct }} are shared by all,
+{{ joint.overall.get("exclusive", 0) | pct }} are exclusive to one, and the rest are longer in some
+models than in others.
+
+How far can these words be trusted? Here is what became of the planted features, whose owners are
+known.
+{% else %}{{ OFF.format("control_crosscoder") }}{% endif %}""")
+
+# %% tags=["remove-input"]
+if joint:
+    owners_of = joint.planted["own"].map({True: "one model", False: "all four"})
+    columns = {"times": "times an average feature", "own": "planted in", "planted": "how many"}
+    own, common = joint.planted[joint.planted["own"]], joint.planted[~joint.planted["own"]]
+    seen = own.loc[own["exclusive"] >= BARS.sees * own["planted"], "times"].sort_values().tolist()
+    verdict = say("""\
+So the crosscoder
+{% if own["exclusive"].sum() >= BARS.sees * own["planted"].sum() %}
+sees nearly all of what only one model has,
+{% else %}
+{{ "sees what only one model has from %g times the average on" % seen[0] if seen else
+   "misses much of what only one model has" }}, and its share of exclusive features is a lower
+bound,
+{% endif %}
+and it makes {{ "" if common["exclusive"].sum() else "no " }}exclusive features up.""")
+    display(table(joint.planted.assign(own=owners_of).rename(columns=columns)), verdict)
 
 # %% [markdown]
 # ## What was found, and what could be wrong
 
 # %% tags=["remove-input"]
-down = {PRINT_NAMES[child]: ct.step_shares(c, moved, ("base", child)) for child in cr.CHILDREN}
-into = {PRINT_NAMES[child]: ct.step_shares(c, moved, (child, "merged")) for child in cr.CHILDREN}
-through_text = {PRINT_NAMES[child]: found.share for child, found in other_text.items()}
-hidden_size = c.models["base"].config.hidden_size
-ceiling = c.share(("base", "lua"), "ceiling")
-Markdown(
-    "\n\n".join(
-        [
-            control_text.say_verdict(down, moved.shares["base", "merged"], through_text),
-            control_text.say_limits(ceiling.value, hidden_size, twin is not None),
-            "The authors asked early which features live through adaptation, and built the "
-            "pipeline that this book repeats. What the controls add is a scale to read it by.",
-        ]
-    )
-)
+changed = [moved.shares[pair].high < BARS.unchanged for pair in down]
+less = [f"{share.value:.0%} ({PRINT_NAMES[child]})" for (_, child), share in through.items()]
+kept_in = [f"{moved.shares[pair].value:.0%} in {PRINT_NAMES[pair[1]]}" for pair in down]
+top, width = ceiling[BASE, one].value, c.models[BASE].config.hidden_size
+say("""\
+The instrument finds {{ top | pct }} of BabyPython's features again when nothing has changed at all
+{%- if less %}, and {{ less | listed }} through a dictionary that learned from the text of a child
+{%- endif %}. A share that persists can only be read beside that, and a feature without a match has,
+by itself, shown nothing. {{ "But the loss is not all noise." if changed | min else
+"But not all of the loss is noise in every child." if changed | max else
+"And the loss may be noise altogether." }}
+With one dictionary for both models, {{ kept_in | listed }} of BabyPython's features stay
+themselves, and the rest changed past the threshold.
+
+These controls have limits of their own.
+{% if top < BARS.low_ceiling %}
+The ceiling is low in this run: two dictionaries of one model agree on few features, and a ratio of
+two small shares says little about the many that no second seed finds.
+{% endif %}
+A child's autoencoder learns from the child's text, so matching counts as lost what its dictionary
+never read. Transfer reads one encoder per parent, trained on its text alone, and calls changed what
+that encoder no longer sees in its place. Most of the common text is foreign to a child, and a
+feature may change there and nowhere else. The intervals account for texts and seeds, not for the
+training of the models themselves, of which there is one each
+{%- if twin %} and, for BabyPython, one twin{% endif %}. All of it was measured on one family of
+models, of width {{ width }} where the paper's have 512.
+
+The authors asked early which features live through adaptation, and built the pipeline that this
+book repeats. What the controls add is a scale to read it by.""")
 
 # %% tags=["remove-input"]
-mean_index = {
-    how: pd.Series([f.same_index for f in table.values()]).mean()
-    for how, table in (("equal", same_start), ("different", fates))
+found = Findings(
+    steps=[
+        Step(persist[x], ceiling[x], calibrated[x], moved.shares[x], through.get(x)) for x in down
+    ],
+    ends=[moved.shares[BASE, end] for end in MERGE_OF],
+    merged=moved.shares[BASE, MERGED],
+    recovered=len(recovered),
+    shuffled=nothing.shuffled,
+    random=nothing.random,
+    matched=sum(fates[pair].persist for pair in down) / len(down),
+    formatting=kinds,
+    same_index={
+        "equal": pd.Series([f.same_index for f in same_start.values()]).mean(),
+        "other": pd.Series([f.same_index for f in fates.values()]).mean(),
+        "chance": 1 / len(c.firings),
+    },
+)
+
+
+def by_child(text: str) -> str:
+    """`text` for every child: its name, persist, transfer, the ceiling of its text, calibrated."""
+    rows = ((persist[x], moved.shares[x], through.get(x, ceiling[x]), calibrated[x]) for x in down)
+    return "; ".join(
+        text.format(PRINT_NAMES[x[1]], *row) for x, row in zip(down, rows, strict=True)
+    )
+
+
+stay = [f"{moved.shares[BASE, model]} in {PRINT_NAMES[model]}" for model in (MERGED, *MERGE_OF)]
+numbers = {
+    "few features persist": by_child("{} {} by matching, {} by transfer, BabyPython itself {}"),
+    "no match, no feature": by_child("{0} has {4} of what a second autoencoder of BabyPython has"),
+    "features that correlate are the same": f"{found.shuffled:.2%} pass out of step, "
+    f"{found.random:.1%} against random directions, {found.matched:.1%} against the children",
+    "punctuation and formatting persist": "{survivors} of survivors, {everything.value:.0%} of "
+    "all, {found_again.value:.0%} of what a second autoencoder finds".format(**kinds),
+    "merging dilutes features": f"{', '.join(stay)} by transfer; {found.recovered:,} came back",
+    "one seed serves all autoencoders": "the same index in {equal:.0%} of matches with equal "
+    "seeds, {other:.1%} with different ones, {chance:.2%} by chance".format(**found.same_index),
 }
-matched = sum(fates[pair].persist for pair in cr.STEPS[:2]) / 2
-recovered = int(followed["recovered"].sum())
-children = {PRINT_NAMES[child]: moved.shares["base", child] for child in cr.CHILDREN}
-verdicts = {
-    "Few features persist through fine-tuning.": claims.judge_persistence(down, through_text),
-    "A feature without a match has disappeared.": claims.judge_loss(down),
-    f"Features that correlate at {p.threshold:g} or more are the same.": claims.judge_matches(
-        nothing.shuffled, nothing.random, matched
-    ),
-    "What persists is mostly punctuation and formatting.": claims.judge_formatting(**kinds),
-    "Merging dilutes features.": claims.judge_merge(
-        into, moved.shares["base", "merged"], children, recovered, len(followed)
-    ),
-    "One seed serves all autoencoders (a choice, not a claim).": claims.judge_index(
-        **mean_index, chance=1 / len(c.firings)
-    ),
-}
-Markup(claims.claims_html(c.save("claims", claims.claims_table(verdicts))))
+columns = ["claim, or choice, in the paper", "what our controls say", "how sure", "numbers"]
+rows = [(claim, *judge_claim(claim, found), numbers[claim]) for claim in CLAIMS]
+table(run_folder.save_table("claims", pd.DataFrame(rows, columns=columns)))
+
+# %% [markdown]
+# *Few persist* holds for sure where two instruments agree in every child: matching finds fewer
+# features than BabyPython itself shows through a dictionary of the child's text (or than its second
+# seed, where that was not measured), and with the dictionary held fixed fewer than half stay. *By
+# transfer*: only the second. *Lost, but not most*: only the first. *Missing anyway*: more than half
+# of what finds no match finds none in a second autoencoder of the parent either, so a missing match
+# alone shows no disappearance. *No accident*: next to nothing matches where nothing can. *Some
+# match anything*: random directions match some, whose tokens stand out in any direction.
+#
+# *Formatting persists* where it is most of the survivors and more frequent among them than among
+# all features; *more than its part* is only the latter. Where a second autoencoder of the parent
+# finds such features more easily too, part of the excess is the instrument's. A merge *brings
+# features back* if it holds more of BabyPython's than either child, for sure if the intervals are
+# apart. One seed is *not harmless* if matches carry the same index far more often with equal seeds:
+# then a shared start makes dictionaries agree beyond what the models share. Our shares come from
+# different seeds.
 
 # %% tags=["remove-input"]
 chapter.finish(
-    ct.control_metrics(moved, neurons, nothing, followed, kinds, float(ends[p.merge_t]))
-    | trained_controls.trained_metrics(twin, other_text, warm)
+    tables.control_metrics(found, moved, neurons, followed, twin, through, warm)
+    | {"control.merged_kept": ends[p.merge_t]}
     | (joint.metrics() if joint else {})
 )

@@ -1,25 +1,38 @@
-"""Controls that train something of their own: a twin of the base, and other autoencoders."""
+"""Controls that train something of their own: a twin, other autoencoders, a crosscoder."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
+from transformers import PreTrainedModel
 
-from featlib.controls.run import CHILDREN, STEPS, ControlRun, Transfers, compare_neurons, named
-from featlib.controls.tables import CEILING, DOTS
+from featlib.controls.run import ControlRun, Pair, compare_neurons
+from featlib.controls.tables import CEILING, by_step, dots
+from featlib.dictionaries import crosscoder as cross
 from featlib.dictionaries import features, recipes
-from featlib.dictionaries.sae import SparseAutoencoder
+from featlib.dictionaries.sae import AutoencoderConfig, SparseAutoencoder
 from featlib.estimate import Estimate, bootstrap_estimate
-from featlib.family import BASE, PRINT_NAMES, TRAINING_MIX
-from featlib.matching import ceilings as controls
-from featlib.matching import fates as matching
+from featlib.family import (
+    BASE,
+    CHILDREN,
+    DOMAINS,
+    MODELS,
+    PRINT_NAMES,
+    SKIPPED,
+    STEPS,
+    TRAINING_MIX,
+    step_name,
+)
+from featlib.matching import owners
+from featlib.matching.ceilings import over_pairs
+from featlib.matching.fates import Fates, compare
+from featlib.matching.owners import Plants, judge_plants, plant_features
 from featlib.matching.resampling import persistence_draws
 from featlib.models.recipes import build_base, train_base, training_text
 from featlib.params import derive_seed
@@ -30,16 +43,20 @@ def recipe(c: ControlRun, chapter: str) -> SimpleNamespace:
     return SimpleNamespace(**c.run.provenance()["chapters"][chapter]["parameters"])
 
 
+def dictionary_config(c: ControlRun) -> AutoencoderConfig:
+    return recipes.autoencoder_config(recipe(c, "05_autoencoders"), c.saes[BASE].d_in)
+
+
 def read_features(
     c: ControlRun,
-    model: torch.nn.Module,
+    model: PreTrainedModel,
     mix: tuple[str, ...],
     name: str,
     seeds: range,
     init: SparseAutoencoder | None = None,
 ) -> list[features.FeatureActivations]:
     """Train autoencoders as chapter 05 does and read the common text as chapter 06 does."""
-    config = recipes.autoencoder_config(recipe(c, "05_autoencoders"), c.saes["base"].d_in)
+    config = dictionary_config(c)
     trained = recipes.train_dictionaries(
         model, c.run, mix, config, name=name, seeds=seeds, seed=c.p.seed, init=init
     )
@@ -49,18 +66,11 @@ def read_features(
 # --- the same recipe twice ------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Twin:
-    """BabyPython trained again: share of its features that the twin's autoencoders find."""
+def train_twin(c: ControlRun) -> tuple[Estimate, float]:
+    """Train the base from another seed, with its text in another order, and its autoencoders.
 
-    share: Estimate
-    neurons: float  # share of neurons with a like one in the twin
-    seconds: float
-
-
-def train_twin(c: ControlRun) -> Twin:
-    """Train the base from another seed, with its text in another order, and its autoencoders."""
-    started = time.monotonic()
+    Shares of the base's features, and of its neurons, that have a like one in this twin.
+    """
     old = recipe(c, "02_base_model")
     blocks = training_text(c.run, TRAINING_MIX[BASE], c.p.seed, "mix", "twin")
     twin = build_base(
@@ -71,116 +81,180 @@ def train_twin(c: ControlRun) -> Twin:
     )
     order = derive_seed(c.p.seed, "order", "twin")
     train_base(twin, blocks.ids, old, seed=order, label="twin")
-    found = read_features(c, twin, TRAINING_MIX["base"], "twin", range(c.p.sae_seeds))
-    shared = controls.over_pairs(
-        [f.matrix for f in c.acts["base"]],
+    found = read_features(c, twin, TRAINING_MIX[BASE], "twin", range(c.p.sae_seeds))
+    shared = over_pairs(
+        [f.matrix for f in c.acts[BASE]],
         [f.matrix for f in found],
         documents=c.stream.documents,
         weights=c.weights,
         rng=c.rng,
         rule=c.rule,
     )
-    neurons = compare_neurons(c, c.models["base"], twin)
-    return Twin(shared.share, neurons, time.monotonic() - started)
+    neurons = compare_neurons(c, {BASE: c.models[BASE], "twin": twin}, [(BASE, "twin")])
+    return shared.share, neurons[BASE, "twin"]
 
 
-# --- the same model, other text -------------------------------------------------------------------
+# --- the same model, other text; a warm start -----------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Retrained:
-    """One more autoencoder of a model: the share of the parent's features that it finds."""
-
-    share: Estimate
-    same_index: float  # share of these matches with the parent's own index
-    seconds: float
-
-
-def train_on_other_text(c: ControlRun) -> dict[str, Retrained]:
+def train_on_other_text(c: ControlRun) -> dict[Pair, Estimate]:
     """For each child, the base's autoencoder trained on that child's text, from another seed.
 
     The model is the base all along: what it does not find again is lost to the text alone.
     """
-    return {
-        child: _retrain(c, "base", "base", TRAINING_MIX[child], f"base on {child}", range(1, 2))
-        for child in CHILDREN
-    }
+    found = {}
+    for child in CHILDREN:
+        name = f"{BASE} on {child}"
+        (read,) = read_features(c, c.models[BASE], TRAINING_MIX[child], name, range(1, 2))
+        found[BASE, child] = _share(c, BASE, read)[1]
+    return found
 
 
-def _retrain(
-    c: ControlRun,
-    parent: str,
-    model: str,
-    mix: tuple[str, ...],
-    name: str,
-    seeds: range,
-    **start: Any,
-) -> Retrained:
-    started = time.monotonic()
-    (found,) = read_features(c, c.models[model], mix, name, seeds, **start)
-    a, b = c.acts[parent][0].matrix, found.matrix
-    fates = matching.compare(a, b, c.rule)
-    draws = persistence_draws(a, b, c.stream.documents, fates, c.weights)
-    share = bootstrap_estimate(fates.persist, draws)
-    return Retrained(share, fates.same_index, time.monotonic() - started)
-
-
-# --- warm starts ----------------------------------------------------------------------------------
-
-
-def train_warm_starts(c: ControlRun) -> dict[tuple[str, str], Retrained]:
+def train_warm_starts(c: ControlRun) -> dict[Pair, tuple[Fates, Estimate]]:
     """For each step, the child's autoencoder trained once more from the parent's weights."""
-    return {
-        (parent, child): _retrain(
-            c, parent, child, TRAINING_MIX[child], child, range(1), init=c.saes[parent]
-        )
-        for parent, child in STEPS
-    }
+    found = {}
+    for parent, child in STEPS:
+        model, mix, init = c.models[child], TRAINING_MIX[child], c.saes[parent]
+        (read,) = read_features(c, model, mix, child, range(1), init)
+        found[parent, child] = _share(c, parent, read)
+    return found
 
 
-# --- all of them ----------------------------------------------------------------------------------
+def _share(
+    c: ControlRun, parent: str, found: features.FeatureActivations
+) -> tuple[Fates, Estimate]:
+    a, b = c.acts[parent][0].matrix, found.matrix
+    fates = compare(a, b, c.rule)
+    draws = persistence_draws(a, b, c.stream.documents, fates, c.weights)
+    return fates, bootstrap_estimate(fates.persist, draws)
 
 
-def trained_shares(
-    c: ControlRun,
-    moved: Transfers,
-    twin: Twin | None,
-    other_text: Mapping[str, Retrained],
-    warm: Mapping[tuple[str, str], Retrained],
+def beside_others(
+    ways: Mapping[str, Mapping[Pair, Estimate]],
+    twin: tuple[Estimate, float] | None,
+    other_text: Mapping[Pair, Estimate],
+    warm: Mapping[Pair, Estimate],
 ) -> pd.DataFrame:
-    """Columns `control_tables.DOTS`: what was trained beside the shares that train nothing."""
-    rows = []
-    if twin:
-        base = PRINT_NAMES["base"]
-        rows += [
-            (f"{base} → its twin", "ceiling: other model", *vars(twin.share).values()),
-            (f"{base} → its twin", CEILING, *vars(c.share(("base", "lua"), "ceiling")).values()),
-            (f"{base} → its twin", "neurons", twin.neurons, np.nan, np.nan),
-        ]
-    for pair in STEPS:
-        trained = {}
-        if pair in warm:
-            trained["warm start"] = warm[pair].share
-        if pair[0] == "base" and pair[1] in other_text:
-            trained["ceiling: other text"] = other_text[pair[1]].share
-        if trained:
-            trained |= {"matching": c.share(pair), CEILING: c.share(pair, "ceiling")}
-            trained["transfer"] = moved.shares[pair]
-        rows += [(named(*pair), way, *vars(share).values()) for way, share in trained.items()]
-    return pd.DataFrame(rows, columns=DOTS)
+    """`tables.by_step` where something was trained, beside the `ways` that train nothing."""
+    ways = {**ways, "ceiling: other text": other_text, "warm start": warm}
+    steps = {*other_text, *warm}
+    table = by_step({way: {x: by[x] for x in by if x in steps} for way, by in ways.items()})
+    if not twin:
+        return table
+    measured = {
+        "ceiling: other model": twin[0],
+        CEILING: ways[CEILING][SKIPPED],  # of the base, whatever the step
+        "neurons": Estimate(twin[1]),
+    }
+    return pd.concat([dots(f"{PRINT_NAMES[BASE]} → its twin", measured), table])
 
 
-def trained_metrics(
-    twin: Twin | None,
-    other_text: Mapping[str, Retrained],
-    warm: Mapping[tuple[str, str], Retrained],
-) -> dict[str, float]:
-    """What `metrics.json` keeps of those that were trained."""
-    metrics: dict[str, float] = {}
-    if twin:
-        metrics |= twin.share.named("control.twin.persist")
-        metrics["control.twin.neurons"] = twin.neurons
-    for child, retrained in other_text.items():
-        metrics |= retrained.share.named(f"control.text.{child}.persist")
-    metrics |= {f"warm.{a}.{b}.persist": w.share.value for (a, b), w in warm.items()}
-    return {key: value for key, value in metrics.items() if np.isfinite(value)}
+# --- one dictionary for all models ----------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Joint:
+    """The crosscoder over all models, and what it says of the common text."""
+
+    crosscoder: cross.Crosscoder
+    read: features.FeatureActivations
+    fvu: dict[str, float]  # by model
+    own_fvu: dict[str, float]  # of each model's own autoencoder, on the same text
+    testable: np.ndarray  # [d_sae] fires on `min_firings` tokens or more
+    planted: pd.DataFrame  # `judge_plants`: what it made of features of known owners
+
+    @cached_property
+    def norms(self) -> pd.DataFrame:
+        """Per step and testable feature: label, relative (the child's part of two lengths)."""
+        parts = {
+            step_name(*pair): owners.relative_norm(self.crosscoder, *pair)[self.testable]
+            for pair in STEPS
+        }
+        return pd.DataFrame(parts).melt(var_name="label", value_name="relative")
+
+    @cached_property
+    def kinds(self) -> pd.DataFrame:
+        """Shares of testable features by step (index: label) and kind (`owners.classify`)."""
+        norms = self.norms.assign(kind=owners.classify(self.norms["relative"]))
+        return norms.groupby("label", sort=False)["kind"].value_counts(normalize=True).unstack()
+
+    @cached_property
+    def overall(self) -> pd.Series:
+        """Shares of testable features that are shared by all, exclusive to one, or partial."""
+        spread = owners.spread_over_models(self.crosscoder)[self.testable]
+        return spread["kind"].value_counts(normalize=True)
+
+    def metrics(self) -> dict[str, float]:
+        """What `metrics.json` keeps of it."""
+        found = {"crosscoder.l0": self.read.l0}
+        for own, part in self.planted.groupby("own"):
+            counts = part[["planted", "found", "exclusive", "shared"]].sum()
+            name = f"crosscoder.planted.{'own' if own else 'all'}"
+            found |= {f"{name}.{key}": n for key, n in counts.items()}
+        found |= {f"crosscoder.{model}.fvu": value for model, value in self.fvu.items()}
+        return found | {f"crosscoder.{kind}": x for kind, x in self.overall.items()}
+
+
+def train_joint(c: ControlRun) -> Joint:
+    """Train the crosscoder on equal parts of all kinds of text, and keep it in the run.
+
+    It gets the autoencoders' number of features, k and learning rate, and a few planted features of
+    known owners to be judged by. `Run.crosscoder` and `Run.crosscoder_features` hold what chapter
+    09 needs of it; on real text the planted features are silent.
+    """
+    own = dictionary_config(c)
+    config = replace(
+        own,
+        architecture="batchtopk",
+        d_in=own.d_in * len(MODELS),
+        n_tokens=c.p.crosscoder_tokens,
+        # As many activations in a batch, since a token brings those of all models. More and smaller
+        # steps are what unlearning takes: a row of W_dec starts equally long in every model.
+        batch_size=max(1, own.batch_size // len(MODELS)),
+    )
+    blocks = training_text(c.run, DOMAINS, c.p.seed, "crosscoder")
+    scales = {m: recipes.training_scale(model, blocks) for m, model in c.models.items()}
+    rng = np.random.default_rng(derive_seed(c.p.seed, "plants"))
+    strength = float(c.acts[BASE][0].matrix.data.mean())
+    plants = plant_features(len(MODELS), own.d_in, strength, rng)
+    seed = derive_seed(c.p.seed, "crosscoder")
+    batches = cross.joint_batches(c.models, blocks.ids, scales, config, seed)
+    crosscoder = cross.train_crosscoder(plants.add_to(batches, rng), scales, config, seed=0)
+    ids = recipes.calibration_ids(c.stream, c.p.seed)
+    rows = cross.side_by_side(crosscoder, c.models, ids)
+    features.calibrate(crosscoder.sae, rows, config.k)
+    read, fvu = read_common(c, crosscoder)
+    cross.save_crosscoder(crosscoder, c.run.crosscoder, {"training": asdict(config)})
+    features.save_features(read, c.run.crosscoder_features)
+    alone = {m: cross.Crosscoder((m,), sae, (sae.scale,)) for m, sae in c.saes.items()}
+    return Joint(
+        crosscoder=crosscoder,
+        read=read,
+        fvu=fvu,
+        own_fvu={m: read_common(c, one)[1][m] for m, one in alone.items()},
+        testable=read.firings >= c.p.min_firings,
+        planted=find_plants(c, crosscoder, plants, rng),
+    )
+
+
+def read_common(
+    c: ControlRun, crosscoder: cross.Crosscoder
+) -> tuple[features.FeatureActivations, dict[str, float]]:
+    """Features on the common text, and each model's FVU there."""
+    return cross.encode_joint(crosscoder, cross.side_by_side(crosscoder, c.models, c.stream.ids))
+
+
+def find_plants(
+    c: ControlRun, crosscoder: cross.Crosscoder, plants: Plants, rng: np.random.Generator
+) -> pd.DataFrame:
+    """`judge_plants` on the common text, with the plants' activations drawn anew."""
+    truth = plants.draw(c.stream.n_tokens, rng)
+
+    def rows() -> Iterator[torch.Tensor]:
+        start = 0
+        for x in cross.side_by_side(crosscoder, c.models, c.stream.ids):
+            yield plants.add(x, truth[start : start + len(x)])
+            start += len(x)
+
+    read = cross.encode_joint(crosscoder, rows())[0]
+    return judge_plants(crosscoder, plants, read, truth, c.p.threshold)
