@@ -7,7 +7,6 @@ import math
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,7 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm.auto import tqdm
-from transformers import MistralForCausalLM, PreTrainedModel
+from transformers import MistralForCausalLM
 
 from featlib import FeatlibError
 from featlib.models.forward import check_blocks, hidden_states, to_device
@@ -66,9 +65,10 @@ def train(
         )
     at_step = sorted((round(fraction * n_steps), fraction) for fraction in snapshots)
     model.to(device).train()  # type: ignore[arg-type]
-    optimizer = torch.optim.AdamW(
-        _decay_groups(model, weight_decay), lr=lr, betas=(BETA1, beta2), fused=True
-    )
+    matrices = [weight for weight in model.parameters() if weight.ndim > 1]
+    gains = {"params": [w for w in model.parameters() if w.ndim <= 1], "weight_decay": 0.0}
+    groups = [{"params": matrices, "weight_decay": weight_decay}, gains]
+    optimizer = torch.optim.AdamW(groups, lr=lr, betas=(BETA1, beta2), fused=True)
     buffers = loss_buffers(batch_tokens - batch_size, model.config.vocab_size, device)
     losses = torch.zeros(n_steps, device=device)  # stays on the device: no wait for it each step
     learning_rates = [lr * _schedule(step, n_steps, warmup_steps) for step in range(n_steps)]
@@ -133,14 +133,6 @@ def _schedule(step: int, n_steps: int, warmup_steps: int) -> float:
     if step < warmup_steps:
         return (step + 1) / warmup_steps
     return 0.5 * (1 + math.cos(math.pi * (step - warmup_steps) / (n_steps - warmup_steps)))
-
-
-def _decay_groups(model: PreTrainedModel, weight_decay: float) -> list[dict[str, Any]]:
-    weights = list(model.parameters())
-    return [
-        {"params": [w for w in weights if w.ndim > 1], "weight_decay": weight_decay},
-        {"params": [w for w in weights if w.ndim <= 1], "weight_decay": 0.0},  # norms' gains
-    ]
 
 
 def keep_snapshots(folder: Path) -> Callable[[float, MistralForCausalLM], None]:
