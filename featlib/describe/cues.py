@@ -63,9 +63,6 @@ class Text:
     vocabulary: tuple[str, ...]  # how each id is shown
     classes: np.ndarray  # of each id of the vocabulary, index into TOKEN_CLASSES
 
-    def __len__(self) -> int:
-        return len(self.ids)
-
     @cached_property
     def names(self) -> dict[str, Sequence[str]]:
         """By family of cues, what each cue of it is about, in words."""
@@ -128,9 +125,7 @@ def read_text(
 # --- search -----------------------------------------------------------------------------------
 
 
-def explain(
-    activations: sp.sparray, text: Text, rows: np.ndarray, *, max_cues: int = 10
-) -> list[Rules]:
+def explain(activations: sp.sparray, text: Text, rows: np.ndarray, max_cues: int) -> list[Rules]:
     """The cues that best explain each feature on the tokens `rows`: one `Rules` a feature.
 
     `activations` [tokens, features] over all of `text`, of which only `rows` are looked at. Cues

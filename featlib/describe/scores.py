@@ -93,7 +93,7 @@ def explain_and_score(
     """
     activations = sp.csr_array(activations)[:, features]
     seen, unseen = windows.explain.reshape(-1), windows.score.reshape(-1)
-    rules = cues.explain(activations, text, seen, max_cues=max_cues)
+    rules = cues.explain(activations, text, seen, max_cues)
     rules = _with_cuts(rules, activations, text, windows)
     _, _, f1 = agreement((activations[seen] > 0).astype(np.float32), text.labels[seen])
     sentences = []

@@ -41,12 +41,12 @@ def planted(text: ex.Text) -> dict[str, np.ndarray]:
 
 
 def explained(values: np.ndarray, text: ex.Text, rows: np.ndarray | None = None) -> str:
-    rows = np.arange(len(text)) if rows is None else rows
-    return ex.write_sentence(ex.explain(sp.csr_array(values[:, None]), text, rows)[0], text)
+    rows = np.arange(len(text.ids)) if rows is None else rows
+    return ex.write_sentence(ex.explain(sp.csr_array(values[:, None]), text, rows, 10)[0], text)
 
 
 def predicted(sentence: str, text: ex.Text) -> np.ndarray:
-    return ex.simulate([ex.read_sentence(sentence, text)], text, np.arange(len(text)))[:, 0]
+    return ex.simulate([ex.read_sentence(sentence, text)], text, np.arange(len(text.ids)))[:, 0]
 
 
 def test_planted_features_are_explained_by_what_was_planted_and_predicted_on_other_text() -> None:
@@ -76,7 +76,7 @@ def test_exceptions_are_told() -> None:
 
 def test_only_the_rows_given_are_looked_at() -> None:
     text = stream()
-    half = np.arange(len(text) // 2)
+    half = np.arange(len(text.ids) // 2)
     values = np.where(text.ids == RAISE, 5.0, 0)
     values[len(half) :] = np.where(text.ids[len(half) :] == 2, 99.0, 0)
     assert explained(values, text, half).startswith("Fires on “·raise” (9).")
@@ -100,7 +100,7 @@ def test_neighbours_end_with_their_document_and_block() -> None:
 
 def test_a_feature_that_never_fires_says_so_and_predicts_nothing() -> None:
     text = stream()
-    sentence = explained(np.zeros(len(text)), text)
+    sentence = explained(np.zeros(len(text.ids)), text)
     assert sentence == "Fires on nothing that could be told."
     assert not predicted(sentence, text).any()
 
