@@ -612,8 +612,9 @@ facts = {
 prose(
     """\
 {% if absent %}
-The question does not arise. {{ parent }} has no {{ name }} that could survive: its best feature
-reaches F1 {{ origin.f1 | num }}, below {{ bars.least_f1 | num }}.
+The question does not arise. {{ parent }} has no {{ name }} that could survive in
+{{ children | listed }}: its best feature reaches F1 {{ origin.f1 | num }}, below
+{{ bars.least_f1 | num }}.
 {% else %}
 {{ opening }}: the {{ name }} {{ fates | listed }}. Read in each model, the same direction finds
 {{ words }} with F1 {{ origin.f1.value | num }} in {{ parent }}, {{ scores | listed }}
@@ -624,6 +625,7 @@ reaches F1 {{ origin.f1 | num }}, below {{ bars.least_f1 | num }}.
 {% endif %}""",
     glue="short-answer",  # the front page shows it again
     **facts, words=own_label.words, last=list(verdicts)[-1],
+    children=[PRINT_NAMES[m] for m in verdicts],
     opening="Yes" if words == {"survives"} else "No" if words == {"lost"} else "In part",
     fates=[f"{phrases[word]} in {listed(models)}" for word, models in where.items() if models],
     scores=[f"{e.f1.value:.2f} in {PRINT_NAMES[m]}" for m, e in moved.items()],
