@@ -612,9 +612,9 @@ facts = {
 prose(
     """\
 {% if absent %}
-The question does not arise. {{ parent }} has no {{ name }} that could survive in
-{{ children | listed }}: its best feature reaches F1 {{ origin.f1 | num }}, below
-{{ bars.least_f1 | num }}.
+The question does not arise. {{ parent }} has no {{ name }} that could survive
+in {{ children | listed }}: its best feature reaches F1 {{ origin.f1 | num }},
+below {{ bars.least_f1 | num }}.
 {% else %}
 {{ opening }}: the {{ name }} {{ fates | listed }}. Read in each model, the same direction finds
 {{ words }} with F1 {{ origin.f1.value | num }} in {{ parent }}, {{ scores | listed }}
@@ -693,7 +693,7 @@ Feature {{ own.feature }} of {{ parent }} detects the label with F1 {{ origin.f1
 token's identity explains {{ own.token_share | pct }} of its variance, and a rule that sees the
 token alone reaches F1 {{ rule | num }}. {% if rule >= as_well %}The rule does about as well, so
 this is a feature that recognises words{% else %}The feature is better than the rule, so it uses the
-context{% endif %}; calling it an understanding of exceptions would say more than was shown.
+context{% endif %}; calling that an understanding would say more than was shown.
 {% if bound %}
 For all four keywords, `try` and `finally` included, the best single feature in {{ searched }}
 autoencoders reaches F1 {{ wide.row()["f1"] | num }}, and a set of {{ wide.members | length }}
