@@ -65,7 +65,9 @@ def design_diagram() -> Layered:
     # Where a child's box stands, and where on the boxes beside it its arrows end.
     at = {child: 45 + ROW * n for child, n in lanes.items()}
     fan = {child: middle + 28 * (n - (len(lanes) - 1) / 2) for child, n in lanes.items()}
-    boxes, arrows, u = [], [], np.linspace(0, 1, 15)
+    boxes: list[dict[str, Any]] = []
+    arrows: list[pd.DataFrame] = []
+    u = np.linspace(0, 1, 15)
     for model in FAMILY:
         (left, right), y = BOXES[len(model.parents)], at.get(model.name, middle)
         how, detail = (
@@ -162,8 +164,8 @@ class _Drawing:
         share, beside = kept / max(tested, 1), left + STUB + 0.6
         taken: list[float] = []  # heights that are written on
         if kept * scale >= 20:
-            y, x = top + kept * scale / 2, (left + right) / 2
-            self.word(f"{share:.0%} persist", x, y, "on-colour", "center")
+            middle = (left + right) / 2
+            self.word(f"{share:.0%} persist", middle, top + kept * scale / 2, "on-colour", "center")
         else:
             taken = [top + kept * scale + 12]
             self.word(f"{share:.0%} persist", beside, taken[0], "strong")

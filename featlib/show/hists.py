@@ -14,7 +14,7 @@ from featlib.show.marks import framed, lines, read, stack
 from featlib.show.scales import DASHES, Axis, printed, scale
 
 
-def binned(values: pd.Series, edges: Sequence[float]) -> pd.DataFrame:
+def binned(values: pd.Series, edges: Sequence[float] | np.ndarray) -> pd.DataFrame:
     """How many values, and which share of them, lie from each edge to the next; none is left out.
 
     Columns: the name of the values (the lower edge), to, features, share.
@@ -25,7 +25,12 @@ def binned(values: pd.Series, edges: Sequence[float]) -> pd.DataFrame:
 
 
 def hist(
-    data: pd.DataFrame, x: Axis, edges: Sequence[float], *, color: str, columns: int | None = None
+    data: pd.DataFrame,
+    x: Axis,
+    edges: Sequence[float] | np.ndarray,
+    *,
+    color: str,
+    columns: int | None = None,
 ) -> Layered:
     """The outline of a histogram for each colour: shares of features by where `x` lies."""
     read(data, [x.column], [color])
@@ -69,7 +74,8 @@ def hists(
     found = {group: binned(part, edges) for group, part in table.groupby(by)[column]}
     top = 1.12 * max(bins["share"].max() for bins in found.values())
     y, colors = Axis("share", None, "%", domain=(0, top)), scale(middle[by].map(printed))
-    looks, panels = dict(zip(colors.domain, colors.range, strict=True)), []
+    looks = dict(zip(colors.domain, colors.range, strict=True))
+    panels: list[Layered] = []
     for row in middle.assign(**{by: middle[by].map(printed)}).to_dict("records"):
         bins = found[row[by]].assign(**{by: row[by]})
         x = Axis(column, None if len(panels) + 1 < len(middle) else column, domain=(low, 1))

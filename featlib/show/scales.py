@@ -50,20 +50,20 @@ _TOGETHER = (
     {"another's explanation": GREY, "token frequency": OCHRE},
     {"persisting": VIOLET, "equally common": GREY},  # features "Lua, persisting"
 )
-COLORS = {}
-for model in FAMILY:
-    COLORS |= {DOMAIN_NAMES[domain]: DOMAIN_COLORS[domain] for domain in model.mix}
-    COLORS[model.print] = model.color
+COLORS: dict[str, str] = {}
+for _model in FAMILY:
+    COLORS |= {DOMAIN_NAMES[domain]: DOMAIN_COLORS[domain] for domain in _model.mix}
+    COLORS[_model.print] = _model.color
 # A step has the colour of its fine-tune, whether it leads there or on from there.
 COLORS |= {step_name(a, b): MODEL_COLORS[b if a == BASE else a] for a, b in PAIRS}
 COLORS |= FATES | {way: color for way, (color, _) in WAYS.items()}
-for names in _TOGETHER:
-    COLORS |= names
+for _names in _TOGETHER:
+    COLORS |= _names
 SHAPES = {way: shape for way, (_, shape) in WAYS.items()}
 # Two steps have the colour of one fine-tune; the search by labels often runs upon transfer's line.
 DASHES = {step_name(a, b): [5, 3] if b == MERGED else [1, 0] for a, b in PAIRS}
 DASHES |= {"labels": [4, 4], "transfer": [1, 0]}
-OTHERS = {  # what names that the book does not know get, in turn
+OTHERS: dict[str, list[Any]] = {  # what names that the book does not know get, in turn
     "color": [BLUE, VERMILION, GREEN, PINK, VIOLET, OCHRE, CYAN, GREY],
     "shape": ["circle", "diamond", "square", "triangle-up", "cross", "triangle-right"],
     "strokeDash": [[1, 0], [5, 3], [2, 2], [8, 3, 2, 3], [1, 3]],
@@ -113,7 +113,7 @@ class Axis:
 
     def on(self, channel: type, column: str = "", **look: Any) -> Any:
         """The axis as an Altair channel, of another column (the end of an interval) if need be."""
-        scale = {"zero": self.zero, "nice": not (self.domain or self.log)}
+        scale: dict[str, Any] = {"zero": self.zero, "nice": not (self.domain or self.log)}
         if self.domain:
             scale |= {"domain": list(self.domain), "clamp": True}
         if self.log:
