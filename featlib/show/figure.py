@@ -108,41 +108,20 @@ class Markup(str):
         return str(self)
 
 
-def glued(name: str) -> dict[str, Any]:
-    """Metadata of an output that other pages may show again: MyST-NB's `glue` under this name."""
-    return {"scrapbook": {"name": name, "mime_prefix": ""}}
-
-
 @dataclass(frozen=True)
 class Figure:
     """A figure of the book. A notebook shows it when it is the last value of a cell."""
 
-    name: str  # the anchor is fig-<name>
-    caption: str
+    name: str
     alt: str  # the finding in words, for those who cannot see the drawing
-    body: str  # HTML of the drawing: live slot and SVG, or token strips
-    spec: dict[str, Any] | None
-    data: pd.DataFrame | None
-    made_by: str
-
-    def html(self) -> str:
-        """The figure as one HTML element."""
-        parts = [f'<figure class="fl-figure" id="fig-{self.name}">', self.body]
-        if self.spec is not None:
-            parts.append(_json_block(self.spec))
-        parts.append(f"<figcaption><p>{_inline(self.caption)}</p>")
-        if self.data is not None:
-            parts.append(_table_behind(self.data, self.name))
-        if self.made_by:
-            parts.append(f'<p class="fl-made">Made by {html.escape(self.made_by)}</p>')
-        parts.append("</figcaption></figure>")
-        return "\n".join(parts)
+    html: str  # the figure as one HTML element, whose anchor is fig-<name>
 
     def _repr_mimebundle_(
         self, include: Any = None, exclude: Any = None
     ) -> tuple[dict[str, str], dict[str, Any]]:
-        data = {"text/html": self.html(), "text/plain": f"Figure {self.name}: {self.alt}"}
-        return data, glued(self.name)
+        data = {"text/html": self.html, "text/plain": f"Figure {self.name}: {self.alt}"}
+        # Other pages may show it again: MyST-NB's `glue` under its name.
+        return data, {"scrapbook": {"name": self.name, "mime_prefix": ""}}
 
 
 def figure(
@@ -169,14 +148,20 @@ def figure(
         data = pd.concat(tables, ignore_index=True) if tables else None
     label = html.escape(alt, quote=True)
     if isinstance(chart, Markup):
-        body = f'<div class="fl-html" role="group" aria-label="{label}">{chart}</div>'
-        return Figure(name, caption, alt, body, None, data, made_by)
-    spec = chart_spec(chart)
-    body = (
-        f'<div class="fl-chart"><div class="fl-live" role="img" aria-label="{label}" hidden></div>'
-        f'<div class="fl-static">{_static_svg(spec, name, label)}</div></div>'
-    )
-    return Figure(name, caption, alt, body, spec, data, made_by)
+        parts = [f'<div class="fl-html" role="group" aria-label="{label}">{chart}</div>']
+    else:
+        spec = chart_spec(chart)
+        parts = [
+            '<div class="fl-chart">'
+            f'<div class="fl-live" role="img" aria-label="{label}" hidden></div>'
+            f'<div class="fl-static">{_static_svg(spec, name, label)}</div></div>',
+            _json_block(spec),
+        ]
+    parts += [f"<figcaption><p>{_inline(caption)}</p>"]
+    parts += [] if data is None else [_table_behind(data, name)]
+    parts += [f'<p class="fl-made">Made by {html.escape(made_by)}</p>'] if made_by else []
+    body = "\n".join([*parts, "</figcaption></figure>"])
+    return Figure(name, alt, f'<figure class="fl-figure" id="fig-{name}">\n{body}')
 
 
 def chart_spec(chart: alt.TopLevelMixin) -> dict[str, Any]:

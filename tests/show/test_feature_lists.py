@@ -42,7 +42,7 @@ def html(made: Made, tmp_path_factory: pytest.TempPathFactory) -> Path:
         '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Flow</title>'
         '<link rel="stylesheet" href="../_static/featlib.css">'
         '<script src="../_static/featlib.js" defer></script></head>'
-        f"<body><main class='bd-article'><h1>Flow</h1>{shown.html()}</main></body></html>"
+        f"<body><main class='bd-article'><h1>Flow</h1>{shown.html}</main></body></html>"
     )
     return folder / "notebooks" / "page.html"
 

@@ -54,7 +54,7 @@ def bars(labels: list[str], values: list[float]) -> alt.Chart:
 
 def made(chart: alt.Chart | Markup, **changes: object) -> str:
     words = {"name": "bars", "caption": "Two bars of one.", "alt": "B is longer than A."} | changes
-    return figure(chart, **words).html()
+    return figure(chart, **words).html
 
 
 def test_figure_holds_live_and_static_drawing_caption_and_alternative_text() -> None:
