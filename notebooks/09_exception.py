@@ -643,7 +643,8 @@ prose(
 - In {{ names[m] }} the {{ name }} {{ phrases[v.word] }}: F1 {{ moved[m].f1 | num }},
   {{ v.kept_f1 | pct }} of the {{ origin.f1.value | num }} in {{ parent }}; ablating it costs
   {{ moved[m].effect | num }} nats more than ablating random features
-{{- ", " ~ v.kept_effect | pct ~ " of those in " ~ parent if origin.effect.low > 0 }}
+{{- ", " ~ v.kept_effect | pct ~ " of the " ~ origin.effect.value | num ~ " in " ~ parent
+    if origin.effect.low > 0 }}
 {{- ", a cost that cannot be told from none" if not moved[m].effect.low > 0 }}. Its best match by
   correlation (r = {{ r[m] | num }}) {{ "counts" if r[m] >= p.threshold else "does not count" }} as
   the same feature.
