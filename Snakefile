@@ -123,7 +123,7 @@ for chapter in MAKES:
         threads: workflow.cores
         shell:
             # A chapter that fails leaves its half-executed notebook as <chapter>.failed.ipynb.
-            PYTHON + " -m jupytext --quiet --to ipynb --output {params.plain:q} {params.source}"
+            PYTHON + " -m jupytext --quiet --to ipynb --set-kernel python3 --output {params.plain:q} {params.source}"
             " && PYTHONHASHSEED=0 {params.memory} " + PYTHON + " -m papermill --kernel python3 --log-output"
             " --no-progress-bar {params.plain:q} {params.working:q} {params.papermill}"
             " && rm {params.plain:q} && mv {params.working:q} {output.notebook:q}"

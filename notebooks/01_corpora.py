@@ -1,18 +1,3 @@
-# ---
-# jupyter:
-#   jupytext:
-#     formats: ipynb,py:percent
-#     text_representation:
-#       extension: .py
-#       format_name: percent
-#       format_version: '1.3'
-#       jupytext_version: 1.19.6
-#   kernelspec:
-#     display_name: Python 3
-#     language: python
-#     name: python3
-# ---
-
 # %% [markdown]
 # # Four kinds of text
 #
@@ -21,7 +6,7 @@
 # with Python programs. One copy of it then goes on to read Lua, another to read short stories. The
 # two copies are merged at the end. So four kinds of text are needed, and this chapter collects
 # them, removes what stands there twice, sets documents aside for validation and for testing, and
-# cuts all of it into tokens.
+# cuts all of it into {term}`tokens <token>`.
 #
 # *What we ask here:* how much text is there of each kind, and is the text that measures a model
 # kept strictly apart from the text that trained it?
@@ -63,7 +48,8 @@ p, run_folder = chapter.params, chapter.run
 # ## The design
 #
 # This is the whole experiment in one picture (the paper's Figure 1). Each arrow is one of the next
-# three chapters; what happens to the features on the way is the question of the last two.
+# three chapters; what happens to the {term}`features <feature>` on the way is the question of the
+# last two.
 
 # %% tags=["hide-input"]
 chapter.figure(
@@ -159,9 +145,9 @@ excerpts({DOMAIN_NAMES[d]: splits[d]["train"][0].text for d in DOMAINS}, lines=8
 # ## Tokens
 #
 # Models do not read characters but tokens. One vocabulary serves all four models: a byte-level BPE
-# trained on the base model's mix and on the fine-tuning texts, with which every string can be
-# written. The paper used Mistral's tokenizer of 32,000 entries; at this size most of those entries
-# would never be seen.
+# trained on the base model's mix and on the {term}`fine-tuning` texts, with which every string can
+# be written. The paper used Mistral's tokenizer of 32,000 entries; at this size most of those
+# entries would never be seen.
 #
 # Each document starts with `<s>`; documents are put one after another and cut into blocks.
 
@@ -183,7 +169,8 @@ columns = ["domain", "split", "tokens", "characters per token"]
 table(counts[columns].replace({"domain": DOMAIN_NAMES}), digits=3)
 
 # %% [markdown]
-# Held-out documents are kept as text as well: the case studies label them character by character.
+# Held-out documents are kept as text as well: the case studies {term}`label` them character by
+# character.
 
 # %%
 held_out = pd.DataFrame(

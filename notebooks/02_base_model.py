@@ -1,24 +1,10 @@
-# ---
-# jupyter:
-#   jupytext:
-#     formats: ipynb,py:percent
-#     text_representation:
-#       extension: .py
-#       format_name: percent
-#       format_version: '1.3'
-#       jupytext_version: 1.19.6
-#   kernelspec:
-#     display_name: Python 3
-#     language: python
-#     name: python3
-# ---
-
 # %% [markdown]
 # # BabyPython, the base model
 #
 # The model that everything starts from is as small as a language model can be while still being
 # one: a Mistral-like transformer {cite:p}`jiang2023mistral` with a single layer. With one layer
-# there is one MLP, and so one place where the features of this book can live.
+# there is one {term}`MLP`, and so one place where the {term}`features <feature>` of this book can
+# live.
 #
 # *What we ask here:* does the model learn both of its kinds of text, English and Python, well
 # enough that features inside it are worth looking for?
@@ -68,8 +54,8 @@ tokenizer = lm.load_tokenizer(run_folder.tokenizer)
 # $$a = \mathrm{silu}(W_\text{gate}\,x) \odot W_\text{up}\,x, \qquad y = W_\text{down}\,a .$$
 #
 # The vector $a$ is what TransformerLens calls `blocks.0.mlp.hook_post`. Its entries are the
-# *neurons* of the model; the autoencoders of [a later chapter](05_autoencoders) read $a$ and
-# nothing else.
+# *{term}`neurons <neuron>`* of the model; the {term}`autoencoders <autoencoder>` of [a later
+# chapter](05_autoencoders) read $a$ and nothing else.
 
 # %%
 training = recipes.training_text(run_folder, TRAINING_MIX[BASE], p.seed, "mix", BASE)
@@ -114,7 +100,8 @@ chapter.figure(
 # ## What it can do
 #
 # The model is scored on validation documents of all four kinds, also of those that it has never
-# seen. Accuracy is the share of tokens for which the most probable next token is the right one.
+# seen. {term}`Accuracy <accuracy>` is the share of {term}`tokens <token>` for which the most
+# probable next token is the right one.
 
 # %% tags=["hide-input"]
 held_out = recipes.validation_texts(run_folder, p.evaluation_tokens)

@@ -1,18 +1,3 @@
-# ---
-# jupyter:
-#   jupytext:
-#     formats: ipynb,py:percent
-#     text_representation:
-#       extension: .py
-#       format_name: percent
-#       format_version: '1.3'
-#       jupytext_version: 1.19.6
-#   kernelspec:
-#     display_name: Python 3
-#     language: python
-#     name: python3
-# ---
-
 # %% [markdown]
 # # Two children: Lua and TinyStories
 #
@@ -60,7 +45,7 @@ tokenizer = lm.load_tokenizer(run_folder.tokenizer)
 # All weights are free to move; nothing is frozen. The learning rate is a tenth of the base model's,
 # with a short warm-up, so that the first steps do not destroy what is there. Some checkpoints are
 # kept on the way, closer together at the beginning, where most happens: the case studies ask when
-# a feature fades.
+# a {term}`feature` fades.
 
 # %% tags=["hide-input"]
 fractions = [round((n / p.snapshots) ** 2, 6) for n in range(1, p.snapshots + 1)]

@@ -1,24 +1,9 @@
-# ---
-# jupyter:
-#   jupytext:
-#     formats: ipynb,py:percent
-#     text_representation:
-#       extension: .py
-#       format_name: percent
-#       format_version: '1.3'
-#       jupytext_version: 1.19.6
-#   kernelspec:
-#     display_name: Python 3
-#     language: python
-#     name: python3
-# ---
-
 # %% [markdown]
 # # LuaStories, the merged model
 #
 # The fourth model is not trained at all. Its weights lie between those of the two children, on the
 # arc of a great circle from one to the other. Such *merging* by spherical linear interpolation,
-# slerp, is popular because it is free and often keeps a little of both parents.
+# {term}`slerp`, is popular because it is free and often keeps a little of both parents.
 #
 # *What we ask here:* how far apart are the two children, how well does a model between them read
 # Lua and stories, and does the arc matter, or would a straight line do?

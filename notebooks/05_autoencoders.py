@@ -1,25 +1,11 @@
-# ---
-# jupyter:
-#   jupytext:
-#     formats: ipynb,py:percent
-#     text_representation:
-#       extension: .py
-#       format_name: percent
-#       format_version: '1.3'
-#       jupytext_version: 1.19.6
-#   kernelspec:
-#     display_name: Python 3
-#     language: python
-#     name: python3
-# ---
-
 # %% [markdown]
 # # Autoencoders: from neurons to features
 #
-# A neuron of a language model rarely means one thing. A *sparse autoencoder* (SAE) rewrites the
-# neurons' activations as a sum of a few directions, chosen from a list several times longer than
-# there are neurons. Each direction that it learns is called a feature, and a feature often does
-# mean one thing: a closing bracket, a line that raises an exception.
+# A {term}`neuron` of a language model rarely means one thing. A *sparse {term}`autoencoder`*
+# ({term}`SAE`) rewrites the neurons' {term}`activations <activation>` as a sum of a few directions,
+# chosen from a list several times longer than there are neurons. Each direction that it learns is
+# called a {term}`feature`, and a feature often does mean one thing: a closing bracket, a line that
+# raises an exception.
 #
 # *What we ask here:* does each of the four models get an autoencoder that describes it well, and
 # equally sparsely, so that the four lists of features can be compared?
@@ -70,9 +56,9 @@ p, run_folder = chapter.params, chapter.run
 # where $f$ has one entry per feature and the rows of $W_\text{dec}$ have length one. It is trained
 # to make $\lVert x - \hat{x} \rVert^2$ small. The paper takes $\mathrm{act} = \mathrm{ReLU}$ and
 # adds a penalty $\ell_1 \sum_j f_j$ to keep $f$ sparse. How sparse $f$ becomes then depends on the
-# model, and two models with different sparsity are hard to compare. We take *BatchTopK*
+# model, and two models with different sparsity are hard to compare. We take *{term}`BatchTopK`*
 # {cite:p}`bussmann2024batchtopk` by default: of all entries in a batch, the largest are kept, $k$
-# per token on average. So every model uses the same number of features per token. Set
+# per {term}`token` on average. So every model uses the same number of features per token. Set
 # `sae_architecture` to `relu` for the paper's, with $\ell_1$ as the parameter `l1`; to `topk`,
 # which keeps the $k$ largest of each token; or to `jumprelu`, where each feature learns from which
 # value on it is active. An architecture of your own is a class in
@@ -118,11 +104,11 @@ shown = densities[(densities["seed"] == 0) & (densities["density"] > 0)]
 # %% [markdown]
 # ## A card for each
 #
-# Four questions are asked of every autoencoder, on validation text. *L0*: how many features are
-# active per token? *FVU*, the fraction of variance unexplained: how much of the activation is lost?
-# *CE recovered*: when the reconstruction takes the activation's place inside the model, how much of
-# the MLP's effect on the loss remains (1: all of it; 0: as if the MLP were cut out)? *Alive*: which
-# share of the features fires at all?
+# Four questions are asked of every autoencoder, on validation text. *{term}`L0`*: how many features
+# are active per token? *{term}`FVU`*, the fraction of variance unexplained: how much of the
+# activation is lost? *{term}`CE recovered`*: when the reconstruction takes the activation's place
+# inside the model, how much of the {term}`MLP`'s effect on the {term}`loss` remains (1: all of it;
+# 0: as if the MLP were cut out)? *Alive*: which share of the features {term}`fires <fire>` at all?
 
 # %% tags=["hide-input"]
 run_folder.save_table("autoencoder_cards", cards)
@@ -151,7 +137,7 @@ chapter.figure(
 # %% [markdown]
 # ## How often features fire
 #
-# Most features are rare. The density of a feature is the share of tokens on which it fires.
+# Most features are rare. The {term}`density` of a feature is the share of tokens on which it fires.
 
 # %% tags=["hide-input"]
 chapter.figure(

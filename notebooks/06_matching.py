@@ -1,28 +1,13 @@
-# ---
-# jupyter:
-#   jupytext:
-#     formats: ipynb,py:percent
-#     text_representation:
-#       extension: .py
-#       format_name: percent
-#       format_version: '1.3'
-#       jupytext_version: 1.19.6
-#   kernelspec:
-#     display_name: Python 3
-#     language: python
-#     name: python3
-# ---
-
 # %% [markdown]
 # # Matching: the same feature in two models
 #
-# We now have lists of features, one list per model, and nothing that connects them: feature 152 of
-# BabyPython and feature 152 of Lua were learned apart. The connection is made by behaviour. All
-# models read the same text, and two features that rise and fall together, token by token, are
-# taken to be the same feature.
+# We now have lists of {term}`features <feature>`, one list per model, and nothing that connects
+# them: feature 152 of BabyPython and feature 152 of Lua were learned apart. The connection is made
+# by behaviour. All models read the same text, and two features that rise and fall together,
+# {term}`token` by token, are taken to be the same feature.
 #
-# *What we ask here:* which share of a parent's features has a match in its child, and how large
-# could that share be at best?
+# *What we ask here:* which share of a parent's features has a {term}`match` in its child, and how
+# large could that share be at best?
 
 # %% tags=["parameters", "remove-cell"]
 run: str = "mini"  # the run's name: its files lie in runs/<run>
@@ -62,9 +47,10 @@ p, run_folder = chapter.params, chapter.run
 # %% [markdown]
 # ## One text for all
 #
-# The common stream is made of test documents of all four kinds, in equal parts, so that no model is
-# at home in it more than another. Nothing of it was used in training. Every autoencoder of every
-# model reads it; what is kept is which features fire on which token, and how strongly.
+# The {term}`common stream` is made of test documents of all four kinds, in equal parts, so that no
+# model is at home in it more than another. Nothing of it was used in training. Every
+# {term}`autoencoder` of every model reads it; what is kept is which features {term}`fire` on which
+# token, and how strongly.
 
 # %%
 stream = make_stream(
@@ -105,15 +91,16 @@ table(sizes)
 # %% [markdown]
 # ## Correlation
 #
-# For features $i$ and $j$ with activations $f_i$ and $g_j$ over the $n$ tokens of the stream,
+# For features $i$ and $j$ with {term}`activations <activation>` $f_i$ and $g_j$ over the $n$ tokens
+# of the stream,
 #
 # $$r_{ij} = \frac{\sum_t f_{it}\,g_{jt} - n\,\bar f_i\,\bar g_j}{n\,\sigma(f_i)\,\sigma(g_j)} .$$
 #
 # Zeros count. The authors' first script took only tokens on which both features fire, from two such
 # tokens up; but over two tokens everything correlates perfectly, and with thousands of candidates
-# something always does over ten. With all tokens counted, and a feature that fires on too few
-# of them set aside as *untestable*, chance stays out. Since activations are sparse, the sum runs
-# over the few tokens where both are not zero, and the result is exact for all pairs.
+# something always does over ten. With all tokens counted, and a feature that fires on too few of
+# them set aside as *{term}`untestable`*, chance stays out. Since activations are sparse, the sum
+# runs over the few tokens where both are not zero, and the result is exact for all pairs.
 #
 # The next figure shows how easily chance alone would reach the threshold.
 
@@ -216,11 +203,11 @@ table(pd.DataFrame(ways))
 # %% [markdown]
 # ## Shares, ceilings and what remains
 #
-# For each step from parent to child: the share of testable features that persist; the *seed
+# For each step from parent to child: the share of testable features that {term}`persist`; the *seed
 # ceiling*, which is the same share between two autoencoders of the parent; and the calibrated
 # share, one divided by the other. Shares are means over all pairs of autoencoders with different
-# seeds, with 95% intervals from resampling the documents. A null, in which the child's activations
-# are shifted within each document, shows what is left when nothing real can match.
+# seeds, with 95% intervals from resampling the documents. A {term}`null`, in which the child's
+# activations are shifted within each document, shows what is left when nothing real can match.
 
 # %% tags=["hide-input"]
 pairs = ceilings.summarize_steps(matrices, own, crossed, stream.documents, rng, rule)

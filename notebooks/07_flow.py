@@ -1,27 +1,12 @@
-# ---
-# jupyter:
-#   jupytext:
-#     formats: ipynb,py:percent
-#     text_representation:
-#       extension: .py
-#       format_name: percent
-#       format_version: '1.3'
-#       jupytext_version: 1.19.6
-#   kernelspec:
-#     display_name: Python 3
-#     language: python
-#     name: python3
-# ---
-
 # %% [markdown]
 # # The flow of features
 #
 # All pieces are in place. This chapter puts them into one picture, which is the paper's Figure 2:
-# how many features go from BabyPython into each child, and from each child into the merge, how many
-# are lost on the way, and how many appear.
+# how many {term}`features <feature>` go from BabyPython into each child, and from each child into
+# the merge, how many are lost on the way, and how many appear.
 #
-# *What we ask here:* where in the family are features lost, and how much of that loss is larger
-# than the noise of the instrument?
+# *What we ask here:* where in the family are features lost, and how much of that {term}`loss` is
+# larger than the noise of the instrument?
 
 # %% tags=["parameters", "remove-cell"]
 run: str = "mini"  # the run's name: its files lie in runs/<run>
@@ -67,8 +52,8 @@ chapter.figure(
 
 # %% [markdown]
 # The paper shows this flow without a ceiling, and as a picture only, so there are no shares of
-# theirs to print beside ours. Their text says that few features persist, and that those which do
-# are mostly about punctuation and formatting.
+# theirs to print beside ours. Their text says that few features {term}`persist`, and that those
+# which do are mostly about punctuation and formatting.
 
 # %%
 wide = flows.pivot(index=["parent", "child"], columns="fate", values="count").loc[list(STEPS)]
@@ -78,8 +63,9 @@ table(wide.rename(index=PRINT_NAMES).reset_index())
 # %% [markdown]
 # ## Rare and common features
 #
-# A feature that fires often is easier to find again. The next figure follows the correlation of the
-# best match against the number of tokens on which the feature fires.
+# A feature that {term}`fires <fire>` often is easier to find again. The next figure follows the
+# correlation of the best {term}`match` against the number of {term}`tokens <token>` on which the
+# feature fires.
 
 # %% tags=["hide-input"]
 scatter = matches[(matches["side"] == "parent") & matches["child"].isin(CHILDREN)]

@@ -1,24 +1,10 @@
-# ---
-# jupyter:
-#   jupytext:
-#     formats: ipynb,py:percent
-#     text_representation:
-#       extension: .py
-#       format_name: percent
-#       format_version: '1.3'
-#       jupytext_version: 1.19.6
-#   kernelspec:
-#     display_name: Python 3
-#     language: python
-#     name: python3
-# ---
-
 # %% [markdown]
 # # Case study: variable assignment
 #
-# We begin with a feature that ought to be easy. Python and Lua both assign with a single `=`, and
-# the paper shows a feature for it in all four models (its Figure 3). But `=` is also written before
-# a default and a keyword argument, in Lua in the fields of a table; and models read stories too.
+# We begin with a {term}`feature` that ought to be easy. Python and Lua both assign with a single
+# `=`, and the paper shows a feature for it in all four models (its Figure 3). But `=` is also
+# written before a default and a keyword argument, in Lua in the fields of a table; and models read
+# stories too.
 #
 # *What we ask here:* is there such a feature in every model, is it the same one, and does it know
 # more than the character?
@@ -94,10 +80,11 @@ chapter.figure(
 )
 
 # %% [markdown]
-# The best rule about tokens is hard to beat: most assignments are written ` =` with a space before
-# it, and keyword arguments without. That is a habit of those who write code, and a model of one
-# layer learns habits. The table says how much of the feature the token explains, and how well it
-# tells assignments from other uses of *the same* token (AUROC; 0.5 is not at all).
+# The best rule about {term}`tokens <token>` is hard to beat: most assignments are written ` =` with
+# a space before it, and keyword arguments without. That is a habit of those who write code, and a
+# model of one layer learns habits. The table says how much of the feature the token explains, and
+# how well it tells assignments from other uses of *the same* token ({term}`AUROC`; 0.5 is not at
+# all).
 
 # %% tags=["hide-input"]
 table(context_table(case), digits=2)
@@ -121,8 +108,9 @@ chapter.figure(
 )
 
 # %% [markdown]
-# By every route, with the ceiling: what the same search finds in the other autoencoders of
-# BabyPython itself ([chapter 9](09_exception) explains the routes).
+# By every {term}`route`, with the ceiling: what the same search finds in the other
+# {term}`autoencoders <autoencoder>` of BabyPython itself ([chapter 9](09_exception) explains the
+# routes).
 
 # %% tags=["hide-input"]
 counterparts = case.fates.assign(

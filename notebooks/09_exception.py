@@ -1,31 +1,16 @@
-# ---
-# jupyter:
-#   jupytext:
-#     formats: ipynb,py:percent
-#     text_representation:
-#       extension: .py
-#       format_name: percent
-#       format_version: '1.3'
-#       jupytext_version: 1.19.6
-#   kernelspec:
-#     display_name: Python 3
-#     language: python
-#     name: python3
-# ---
-
 # %% [markdown]
 # # Case study: does the Python exception feature survive?
 #
-# Shares and flows say how many features persist. The question on the paper's front page is about
-# one.
+# Shares and flows say how many {term}`features <feature>` {term}`persist`. The question on the
+# paper's front page is about one.
 #
 # *What we ask here:* BabyPython has a feature for Python's exceptions; what becomes of it when the
 # model is tuned on Lua, tuned on stories, and when the two are merged?
 #
 # A feature picked by eye can be made to tell any story. So here nothing is: what an exception is,
-# Python itself decides, token by token; the feature is chosen on one half of the documents and
-# judged on the other; it stands beside what a sceptic would try instead; and it is switched off,
-# to see whether the model misses it.
+# Python itself decides, {term}`token` by token; the feature is chosen on one half of the documents
+# and judged on the other; it stands beside what a sceptic would try instead; and it is switched
+# off, to see whether the model misses it.
 
 # %% tags=["parameters", "remove-cell"]
 run: str = "mini"  # the run's name: its files lie in runs/<run>
@@ -82,9 +67,9 @@ def told(rows: pd.DataFrame, form: str) -> str:
 # %% [markdown]
 # ## What counts as an exception
 #
-# A label is a function from a source text to spans of its characters. For Python they come from
-# `tokenize` and `ast`, so that `raise` in a comment, in a string or in a name is not one. A token
-# has the label if it shares a character with a span.
+# A {term}`label` is a function from a source text to spans of its characters. For Python they come
+# from `tokenize` and `ast`, so that `raise` in a comment, in a string or in a name is not one. A
+# token has the label if it shares a character with a span.
 
 # %%
 defined = dict(LABELS)  # a label of your own: defined["import"] = Label(..., {"python": find})
@@ -104,7 +89,7 @@ table(pd.DataFrame([{"label": n, "a token is": w.meaning} for n, w in labels.ite
 # the feature in another model first.
 #
 # The text is held out: documents of the validation and test splits, which no model and no
-# autoencoder was trained on. A file that does not parse is left out and counted.
+# {term}`autoencoder` was trained on. A file that does not parse is left out and counted.
 
 # %% tags=["hide-input"]
 languages = languages_of(own_label, p.model)
@@ -129,9 +114,9 @@ table(pd.DataFrame(halves).reset_index(names=""))
 # ## Finding the feature
 #
 # Every feature of all of a model's autoencoders is tried as a detector: it says yes where its
-# activation exceeds a threshold. Feature and threshold with the highest F1 on the selection half
-# are kept; everything reported comes from the other half, whose documents had no say. Intervals
-# (95%) resample whole documents.
+# {term}`activation` exceeds a threshold. Feature and threshold with the highest {term}`F1` on the
+# selection half are kept; everything reported comes from the other half, whose documents had no
+# say. Intervals (95%) resample whole documents.
 
 # %% tags=["hide-input"]
 best = case.detectors[case.detectors["detector"] == "feature"]
@@ -153,9 +138,9 @@ chapter.figure(
 )
 
 # %% [markdown]
-# The rivals: the best rule that sees nothing but which token it is; the best single neuron, in
-# either sign; a logistic probe, which may use every direction of the residual stream; and random
-# features that fire about as often.
+# The rivals: the best rule that sees nothing but which token it is; the best single {term}`neuron`,
+# in either sign; a logistic {term}`probe`, which may use every direction of the residual stream;
+# and random features that {term}`fire` about as often.
 
 # %% tags=["hide-input"]
 rivals = case.detectors[case.detectors["label"] == p.label]
@@ -217,14 +202,15 @@ table(needing.rename(columns=read_as), digits=2)
 #
 # There are several ways to look for the feature in another model, and they can disagree.
 #
-# - *By labels*: the best detector of the same label in the other model's own dictionary.
-# - *By correlation*: the feature that goes best with it on the common stream of
-#   [chapter 6](06_matching), which is the paper's way.
-# - *By transfer*: the parent's autoencoder is kept and reads the other model's activations. No new
-#   dictionary, so no noise of one; but a child that moved the feature elsewhere is not followed.
-# - *By crosscoder*: one dictionary for all four models at once, which [chapter 11](11_controls)
-#   trains where the parameters ask for it. How much of its closest feature each model writes says
-#   whose it is, with nothing to match.
+# - *By labels*: the best detector of the same label in the other model's own {term}`dictionary`.
+# - *By correlation*: the feature that goes best with it on the {term}`common stream` of [chapter
+#   6](06_matching), which is the paper's way.
+# - *By {term}`transfer`*: the parent's autoencoder is kept and reads the other model's activations.
+#   No new dictionary, so no noise of one; but a child that moved the feature elsewhere is not
+#   followed.
+# - *By {term}`crosscoder`*: one dictionary for all four models at once, which [chapter
+#   11](11_controls) trains where the parameters ask for it. How much of its closest feature each
+#   model writes says whose it is, with nothing to {term}`match`.
 #
 # The parent's other autoencoders give the ceiling: what the search finds when nothing at all has
 # happened to the model. In every model only autoencoders are searched whose seed differs from that
@@ -378,10 +364,10 @@ Models with a feature of their own for it: {{ native | listed if native else "no
 # ## Cause: what happens without it
 #
 # A detector may be a bystander. To see whether a model uses the feature, its contribution is taken
-# out of the MLP's activations (at `blocks.0.mlp.hook_post`, along its decoder direction) and the
-# loss of the next token is measured again. An edit at a token changes the prediction made *there*,
-# of the token that follows: a feature on `raise` cannot change how well `raise` was predicted.
-# Random features that fire as often are ablated beside it.
+# out of the {term}`MLP`'s activations (at `blocks.0.mlp.hook_post`, along its decoder direction)
+# and the {term}`loss` of the next token is measured again. An edit at a token changes the
+# prediction made *there*, of the token that follows: a feature on `raise` cannot change how well
+# `raise` was predicted. Random features that fire as often are ablated beside it.
 
 # %% tags=["hide-input"]
 effects = pd.concat(
@@ -427,8 +413,8 @@ chapter.figure(
 )
 
 # %% [markdown]
-# These numbers take a short cut: in a model of one layer an ablation changes the residual stream of
-# that one token only. Against the whole model, run through TransformerBridge with a hook:
+# These numbers take a short cut: in a model of one layer an {term}`ablation` changes the residual
+# stream of that one token only. Against the whole model, run through TransformerBridge with a hook:
 
 # %% tags=["hide-input"]
 prose(
@@ -679,7 +665,7 @@ F1 {{ ceiling | num }}.
 # no single feature also fired on `try` and `finally`. The feature is looked for in all of a model's
 # autoencoders, because the first of them happened to have no clean one. And the verdict follows the
 # transferred feature, because a child's own dictionary has seen little Python; by the child's own
-# dictionaries the trials gave harsher verdicts. Every route is printed above.
+# dictionaries the trials gave harsher verdicts. Every {term}`route` is printed above.
 
 # %% tags=["remove-input"]
 rule, wide = own.row("token rule")["f1"], case.fits.get(("exception_keyword", case.reference))

@@ -1,30 +1,15 @@
-# ---
-# jupyter:
-#   jupytext:
-#     formats: ipynb,py:percent
-#     text_representation:
-#       extension: .py
-#       format_name: percent
-#       format_version: '1.3'
-#       jupytext_version: 1.19.6
-#   kernelspec:
-#     display_name: Python 3
-#     language: python
-#     name: python3
-# ---
-
 # %% [markdown]
 # # Explanations: features in words
 #
-# A feature is a column of numbers. To say what it stands for, somebody has to look at the text on
-# which it fires and write a sentence. Whether the sentence is any good can be tested: give it to a
-# reader who has not seen the feature, let the reader predict on new text where it fires, and
-# correlate the prediction with the truth. The paper lets a language model be both writer and
-# reader. Here both are a few lines of arithmetic, so that the chapter needs no service and gives
-# the same result for everyone; a chat model can be asked as well.
+# A {term}`feature` is a column of numbers. To say what it stands for, somebody has to look at the
+# text on which it {term}`fires <fire>` and write a sentence. Whether the sentence is any good can
+# be tested: give it to a reader who has not seen the feature, let the reader predict on new text
+# where it fires, and correlate the prediction with the truth. The paper lets a language model be
+# both writer and reader. Here both are a few lines of arithmetic, so that the chapter needs no
+# service and gives the same result for everyone; a chat model can be asked as well.
 #
-# *What we ask here:* how well can features be explained, and are those that persist through the
-# merge easier to explain than others? (Figure 6 of the paper.)
+# *What we ask here:* how well can features be explained, and are those that {term}`persist` through
+# the merge easier to explain than others? (Figure 6 of the paper.)
 
 # %% tags=["parameters", "remove-cell"]
 run: str = "mini"  # the run's name: its files lie in runs/<run>
@@ -70,12 +55,12 @@ p, run_folder = chapter.params, chapter.run
 # %% [markdown]
 # ## Two halves of the text
 #
-# The documents of the common stream are dealt into two halves, kind by kind. Explanations are
-# written from the first half and scored on the second; no document is in both. The text is cut into
-# short windows. Each feature is scored on the same number of them: some in which it fires, drawn
-# evenly from the quarters of its strength, so that weak firings count as much as strong ones, and
-# as many in which it is silent. Features that fire in too few windows of either half are left out,
-# and counted.
+# The documents of the {term}`common stream` are dealt into two halves, kind by kind. Explanations
+# are written from the first half and scored on the second; no document is in both. The text is cut
+# into short windows. Each feature is scored on the same number of them: some in which it fires,
+# drawn evenly from the quarters of its strength, so that weak firings count as much as strong ones,
+# and as many in which it is silent. Features that fire in too few windows of either half are left
+# out, and counted.
 
 # %%
 tokenizer = lm.load_tokenizer(run_folder.tokenizer)
@@ -92,13 +77,13 @@ usable = {m: choose_features(acts[m], windows, p.explain_windows) for m in MODEL
 # %% [markdown]
 # ## A sentence, and a reader who knows nothing else
 #
-# An explanation names at most a handful of *cues*: a token, a token after another token, whatever
-# stands after or before a token, a class of tokens, a kind of text, or one of the labels of the
-# case studies. Each has a strength from 1 to 9. Cues are chosen one at a time, each the one that
-# explains most of what the others have left over, and are then weighed together. The reader gets
-# the sentence, parses it, adds up the strengths of the cues that hold at each token, and that is
-# the prediction. What follows behind the cues, such as the tokens that the feature makes likelier,
-# is for people and is not used.
+# An explanation names at most a handful of *cues*: a {term}`token`, a token after another token,
+# whatever stands after or before a token, a class of tokens, a kind of text, or one of the
+# {term}`labels <label>` of the case studies. Each has a strength from 1 to 9. Cues are chosen one
+# at a time, each the one that explains most of what the others have left over, and are then weighed
+# together. The reader gets the sentence, parses it, adds up the strengths of the cues that hold at
+# each token, and that is the prediction. What follows behind the cues, such as the tokens that the
+# feature makes likelier, is for people and is not used.
 #
 # In tokens, `·` is a space, `↵` a new line and `⇥` a tab.
 
@@ -202,7 +187,7 @@ table(
 
 # %% [markdown]
 # Medians over features, with 95% intervals from resampling the features. The *table of all
-# tokens* is no explanation: it predicts the mean activation of every single token of the
+# tokens* is no explanation: it predicts the mean {term}`activation` of every single token of the
 # vocabulary. It shows how far any rule about the present token could go. Detection is the share of
 # windows, half of them silent, for which the reader says correctly whether the feature fires;
 # guessing gives 0.5.

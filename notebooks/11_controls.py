@@ -1,25 +1,11 @@
-# ---
-# jupyter:
-#   jupytext:
-#     formats: ipynb,py:percent
-#     text_representation:
-#       extension: .py
-#       format_name: percent
-#       format_version: '1.3'
-#       jupytext_version: 1.19.6
-#   kernelspec:
-#     display_name: Python 3
-#     language: python
-#     name: python3
-# ---
-
 # %% [markdown]
 # # Controls: what the numbers can say
 #
-# A feature without a match may have left the model. Or the second autoencoder has described the
-# same model in other words. Or the match was there and fell short of a threshold that somebody had
-# to choose. The share of features that persist does not tell these apart, and the paper, which
-# asked the question first, had no reason to expect how large the second possibility is.
+# A {term}`feature` without a {term}`match` may have left the model. Or the second
+# {term}`autoencoder` has described the same model in other words. Or the match was there and fell
+# short of a threshold that somebody had to choose. The share of features that {term}`persist` does
+# not tell these apart, and the paper, which asked the question first, had no reason to expect how
+# large the second possibility is.
 #
 # *What we ask here:* how much of "disappearing" is real, and what of the paper's picture stands
 # once everything that can be held fixed is held fixed?
@@ -78,10 +64,11 @@ def say(template: str):
 # %% [markdown]
 # ## Equally sparse?
 #
-# A denser dictionary fires more alike. One of the paper's TinyStories autoencoders had an L1
-# penalty 27 times that of the others, so that persistence and sparsity could not be separated.
-# Ours have a fixed number of features per token in training, and thresholds [set anew](06_matching)
-# for the common text. What counts is whether they end up equal there.
+# A denser {term}`dictionary` {term}`fires <fire>` more alike. One of the paper's TinyStories
+# autoencoders had an L1 penalty 27 times that of the others, so that persistence and sparsity could
+# not be separated. Ours have a fixed number of features per {term}`token` in training, and
+# thresholds [set anew](06_matching) for the common text. What counts is whether they end up equal
+# there.
 
 # %%
 sparsity = controls.compare_dictionaries(c)
@@ -100,10 +87,10 @@ On the common text, from which all shares are taken, L0 differs by {{ spread | p
 # %% [markdown]
 # ## The same model twice
 #
-# The *seed ceiling* is the persisting share between two autoencoders of one model: same
-# activations, same order, another random start. Whatever they do not share is lost to the
-# instrument. Others have measured it: 30% of features are shared at 131,000 features in an
-# 8-billion model {cite:p}`paulo2025sparse`, and in a one-layer model the median best correlation
+# The *{term}`seed ceiling`* is the persisting share between two autoencoders of one model: same
+# {term}`activations <activation>`, same order, another random start. Whatever they do not share is
+# lost to the instrument. Others have measured it: 30% of features are shared at 131,000 features in
+# an 8-billion model {cite:p}`paulo2025sparse`, and in a one-layer model the median best correlation
 # was 0.72 {cite:p}`bricken2023monosemanticity`.
 
 # %% tags=["hide-input"]
@@ -157,8 +144,8 @@ table(tables.of_steps(columns))
 # around within each document, or its *documents are permuted*; or the child's dictionary is
 # replaced by *random directions* that fire exactly as often. A feature that still passes the
 # threshold is a false alarm. Beside them stands their opposite, a comparison in which all could
-# persist and which needs no dictionary at all: the *neurons* of parent and child, which fine-tuning
-# moves but never reorders.
+# persist and which needs no dictionary at all: the *{term}`neurons <neuron>`* of parent and child,
+# which {term}`fine-tuning` moves but never reorders.
 
 # %% tags=["hide-input"]
 nothing = controls.run_nulls(c)
@@ -251,9 +238,9 @@ stayed in the model while the second dictionary described them otherwise, and
 # %% [markdown]
 # Transfer is strict in a way of its own. An encoder reads a direction, and where a child has moved
 # a feature the encoder that stayed behind loses sight of it, though a newly trained one would have
-# followed. Matching asks whether the child has such a feature; transfer asks whether it has it in
-# the same place. And a feature may stay in place and serve another purpose, which neither would
-# notice: for that the case studies ablate.
+# followed. Matching asks whether the child has such a feature; {term}`transfer` asks whether it has
+# it in the same place. And a feature may stay in place and serve another purpose, which neither
+# would notice: for that the case studies ablate.
 #
 # ## Through the merge, and back
 #
@@ -505,16 +492,16 @@ if len(beside):
     )
 
 # %% [markdown]
-# **A second opinion.** A *crosscoder* {cite:p}`lindsey2024crosscoders` is one dictionary for
-# all four models at once: it reads their activations on the same token together, and writes each
-# feature back into each model with a length of its own. Nothing needs to be matched. A feature that
-# a model lacks has length 0 there. Crosscoders trained with an L1 penalty are known to invent
+# **A second opinion.** A *{term}`crosscoder`* {cite:p}`lindsey2024crosscoders` is one dictionary
+# for all four models at once: it reads their activations on the same token together, and writes
+# each feature back into each model with a length of its own. Nothing needs to be matched. A feature
+# that a model lacks has length 0 there. Crosscoders trained with an L1 penalty are known to invent
 # exclusive features, because the penalty shrinks a length to 0 where it could only be small
-# {cite:p}`minder2025crosscoders`; with BatchTopK, used here, there is no such penalty. There is an
-# error on the other side. What a feature has at the start and does not need, it has to unlearn: a
-# crosscoder that starts with every feature in all models, and is trained briefly, calls everything
-# shared. Ours starts with half of its features in one model only. And features of known owners are
-# planted into the activations, to see what becomes of them.
+# {cite:p}`minder2025crosscoders`; with {term}`BatchTopK`, used here, there is no such penalty.
+# There is an error on the other side. What a feature has at the start and does not need, it has to
+# unlearn: a crosscoder that starts with every feature in all models, and is trained briefly, calls
+# everything shared. Ours starts with half of its features in one model only. And features of known
+# owners are planted into the activations, to see what becomes of them.
 
 # %% tags=["hide-input"]
 OWNERS = ["parent only", "more in one", "shared", "child only"]

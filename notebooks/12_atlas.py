@@ -1,26 +1,12 @@
-# ---
-# jupyter:
-#   jupytext:
-#     formats: ipynb,py:percent
-#     text_representation:
-#       extension: .py
-#       format_name: percent
-#       format_version: '1.3'
-#       jupytext_version: 1.19.6
-#   kernelspec:
-#     display_name: Python 3
-#     language: python
-#     name: python3
-# ---
-
 # %% [markdown]
 # # Every feature, one by one
 #
-# The chapters so far counted features. Counting says little about what a feature *is*; for that one
-# has to look at it. This chapter gathers what is known of every feature of the four models, and
-# [the feature atlas](../book/atlas) shows it.
+# The chapters so far counted {term}`features <feature>`. Counting says little about what a feature
+# *is*; for that one has to look at it. This chapter gathers what is known of every feature of the
+# four models, and [the feature atlas](../book/atlas) shows it.
 #
-# *What we ask here:* what are the features about, and how many of them does a simple label explain?
+# *What we ask here:* what are the features about, and how many of them does a simple {term}`label`
+# explain?
 
 # %% tags=["parameters", "remove-cell"]
 run: str = "mini"  # the run's name: its files lie in runs/<run>
@@ -62,8 +48,8 @@ acts = {m: [features.load_features(run_folder.features(m, n)) for n in (0, 1)] f
 # %% [markdown]
 # ## What each token is
 #
-# The case studies decide from the source text which tokens belong to an exception or an assignment.
-# The same was done for the common stream when chapter 06 made it.
+# The case studies decide from the source text which {term}`tokens <token>` belong to an exception
+# or an assignment. The same was done for the {term}`common stream` when chapter 06 made it.
 
 # %%
 kinds = {DOMAIN_NAMES[d]: stream.kinds == number for number, d in enumerate(DOMAINS)}
@@ -80,8 +66,8 @@ table(
 # %% [markdown]
 # ## What a feature writes
 #
-# A feature's direction $d_j$ (row $j$ of $W_{\text{dec}}$) leaves the MLP through its last matrix
-# and, as there is one layer only, goes straight to the unembedding:
+# A feature's direction $d_j$ (row $j$ of $W_{\text{dec}}$) leaves the {term}`MLP` through its last
+# matrix and, as there is one layer only, goes straight to the unembedding:
 #
 # $$e_j = W_U \left( \gamma \odot W_{\text{down}}\, d_j \right) .$$
 #
@@ -101,10 +87,11 @@ for m in MODELS:
 # %% [markdown]
 # ## Relatives
 #
-# The atlas shows the features of the first autoencoder of each model (seed 0). Whether a feature
-# persists or emerges is decided, as in the chapter on matching, against the other model's *second*
-# autoencoder, so that a shared start proves nothing. The matches shown side by side are between
-# first autoencoders, so that each has a page of its own.
+# The atlas shows the features of the first {term}`autoencoder` of each model (seed 0). Whether a
+# feature {term}`persists <persist>` or {term}`emerges <emerge>` is decided, as in the chapter on
+# matching, against the other model's *second* autoencoder, so that a shared start proves nothing.
+# The {term}`matches <match>` shown side by side are between first autoencoders, so that each has a
+# page of its own.
 
 # %%
 rule = Rule(p.threshold, p.min_firings)
@@ -178,9 +165,10 @@ a feature, here {{ (budget * features / 1e6)|num(1) }} MB.
 # %% [markdown]
 # ## What they are about
 #
-# A label fits a feature if "the feature fires above a share of its maximum" and "the token has the
-# label" agree, with an F1 of 0.5 or more. Most features are narrower than any of these labels:
-# one that fires on half of all commas has no chance here, and is a feature all the same.
+# A label fits a feature if "the feature {term}`fires <fire>` above a share of its maximum" and "the
+# token has the label" agree, with an {term}`F1` of 0.5 or more. Most features are narrower than any
+# of these labels: one that fires on half of all commas has no chance here, and is a feature all the
+# same.
 
 # %% tags=["hide-input"]
 names = list(masks)

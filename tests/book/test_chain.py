@@ -228,6 +228,6 @@ def test_notebook_and_source_are_in_step(chapter, tmp_path):
     )  # fmt: skip
 
     def cells(path: Path) -> str:
-        return path.read_text().partition("\n# %%")[2]
+        return path.read_text().partition("# %%")[2]
 
     assert cells(plain) == cells(ROOT / f"notebooks/{chapter}.py")
