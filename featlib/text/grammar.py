@@ -122,35 +122,22 @@ class Grammar:
         match = re.fullmatch(r"(!?)(?:(\w+)=)?(\w+)(?:\.(\w+))?(?:\.(\w+))?", slot)
         assert match, f"the slot {slot!r}"
         silent, key, name, column, form = match.groups()
-        if name in self.names:
-            node = self._fresh(name, column)
-        else:
-            node = self._known(name, column or "", form)
+        node = self._value(name, column or "", form)
         return self._keep(key, name, column, node, bool(silent)) if key else node
 
-    def _fresh(self, rule: str, column: str | None) -> Node:
+    def _value(self, name: str, column: str, form: str | None) -> Node:
+        """A column of a fresh draw from section `name`, or of what was kept under that name."""
+
         def write(kept: Kept, out: list[str], draw: Draw) -> None:
-            if not column:
-                self.nodes[rule](kept, out, draw)
-            elif column in self.columns.get(rule, ()):
-                out.append(text_of(self.draw_row(rule, draw)[column], kept, draw))
+            if name in self.tables:
+                row = self.draw_row(name, draw)
             else:
-                out.append(self.inflect(text_of(self.nodes[rule], kept, draw), column))
-
-        return write
-
-    def _known(self, key: str, column: str, form: str | None) -> Node:
-        def write(kept: Kept, out: list[str], draw: Draw) -> None:
-            row = kept[key]
-            value = row.get(column)
+                row = {"": self.nodes[name]} if name in self.names else kept[name]
+            value, inflected = row.get(column), form
             if value is None:  # not a column: a form of the name itself
-                out.append(self.inflect(text_of(row[""], kept, draw), column))
-            elif form:
-                out.append(self.inflect(text_of(value, kept, draw), form))
-            elif isinstance(value, str):
-                out.append(value)
-            else:
-                value(kept, out, draw)
+                value, inflected = row[""], column
+            text = text_of(value, kept, draw)
+            out.append(self.inflect(text, inflected) if inflected else text)
 
         return write
 
