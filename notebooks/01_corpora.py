@@ -79,15 +79,15 @@ splits: dict[str, dict[str, list[documents.Document]]] = {}
 removed: dict[str, int] = {}
 skipped = []
 for domain in DOMAINS:
-    corpus = read_corpus(
+    read, passed_over = read_corpus(
         domain,
         p.source,
         p.corpora_folder,
         megabytes=getattr(p, f"{domain}_mb"),
         seed=derive_seed(p.seed, "documents", domain),
     )
-    skipped.append(corpus.skipped)
-    kept, removed[domain] = documents.deduplicate(corpus.documents)
+    skipped.append(passed_over)
+    kept, removed[domain] = documents.deduplicate(read)
     splits[domain] = documents.split_documents(
         kept,
         validation=p.validation_share,

