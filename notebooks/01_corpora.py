@@ -139,7 +139,7 @@ table(pd.concat(skipped, ignore_index=True).replace({"domain": DOMAIN_NAMES}))
 # The beginning of one document of each kind, so that we know what we are talking about:
 
 # %% tags=["hide-input"]
-excerpts({DOMAIN_NAMES[d]: splits[d]["train"][0].text for d in DOMAINS}, lines=8)
+excerpts({DOMAIN_NAMES[d]: splits[d]["train"][0].text for d in DOMAINS})
 
 # %% [markdown]
 # ## Tokens

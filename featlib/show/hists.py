@@ -13,6 +13,8 @@ from featlib.show.figure import Layered
 from featlib.show.marks import framed, lines, read, stack
 from featlib.show.scales import DASHES, Axis, printed, scale
 
+STEP = 0.05  # width of the bars of a score
+
 
 def binned(values: pd.Series, edges: Sequence[float] | np.ndarray) -> pd.DataFrame:
     """How many values, and which share of them, lie from each edge to the next; none is left out.
@@ -61,16 +63,14 @@ def hist_panel(
     return framed([bars, *layers], bins, 100, title)
 
 
-def hists(
-    data: pd.DataFrame, column: str, *, by: str, middle: pd.DataFrame, step: float = 0.05
-) -> alt.VConcatChart:
+def hists(data: pd.DataFrame, column: str, *, by: str, middle: pd.DataFrame) -> alt.VConcatChart:
     """A panel of bars for each group of features, its median marked; shares, since groups differ.
 
     `middle`: the group (named as in `by`), median, low, high; groups keep its order.
     """
     table = read(data, [column], [by])
-    low = min(0.0, float(np.floor(table[column].min() / step) * step))
-    edges = np.arange(round((1 - low) / step) + 1) * step + low
+    low = min(0.0, float(np.floor(table[column].min() / STEP) * STEP))
+    edges = np.arange(round((1 - low) / STEP) + 1) * STEP + low
     found = {group: binned(part, edges) for group, part in table.groupby(by)[column]}
     top = 1.12 * max(bins["share"].max() for bins in found.values())
     y, colors = Axis("share", None, "%", domain=(0, top)), scale(middle[by].map(printed))

@@ -10,6 +10,8 @@ import pandas as pd
 
 from featlib.show.figure import Markup
 
+EXCERPT_LINES, EXCERPT_WIDTH = 8, 96
+
 
 def token_strips(
     tokens: Sequence[str], rows: Mapping[str, Sequence[float]], *,
@@ -98,11 +100,12 @@ def _token(token: str, value: float, peak: float, note: str) -> str:
     return f'{wrap}<span class="fl-tok"{style} title="{title}">{visible(token)}</span>'
 
 
-def excerpts(texts: Mapping[str, str], *, lines: int = 8, width: int = 96) -> Markup:
+def excerpts(texts: Mapping[str, str]) -> Markup:
     """The beginning of each text (`texts` is label -> text), shown as it stands and escaped."""
     shown = []
     for label, text in texts.items():
-        kept = [line[:width] + "…" * (len(line) > width) for line in text.splitlines()[:lines]]
+        lines = text.splitlines()[:EXCERPT_LINES]
+        kept = [line[:EXCERPT_WIDTH] + "…" * (len(line) > EXCERPT_WIDTH) for line in lines]
         body = html.escape("\n".join(kept))
         name = html.escape(label, quote=True)
         shown.append(
