@@ -110,12 +110,16 @@ def prose(template: str, *, glue: str = "", **numbers: Any) -> Prose:
     c"). An `Estimate` prints itself with its interval. `glue` names what other pages show again.
     """
     page = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True)
-    page.filters |= {
-        "pct": lambda x, digits=0: f"{x:.{digits}%}".replace("-", "−"),
-        "num": lambda x, digits=2: f"{x:,.{digits}f}".replace("-", "−"),
-        "listed": listed,
-    }
+    page.filters |= {"pct": pct, "num": num, "listed": listed}
     return Prose(page.from_string(template).render(numbers), glue)
+
+
+def pct(value: float, digits: int = 0) -> str:
+    return f"{value:.{digits}%}".replace("-", "−")
+
+
+def num(value: float, digits: int = 2) -> str:
+    return f"{value:,.{digits}f}".replace("-", "−")
 
 
 def listed(words: Iterable[str]) -> str:
