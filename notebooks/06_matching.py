@@ -61,12 +61,12 @@ stream = make_stream(
 )
 save_stream(stream, run_folder.folder / "features")
 acts: dict[str, list[features.FeatureActivations]] = {}
-thresholds: dict[str, list[list[float]]] = {}
+thresholds: dict[str, list] = {}
 for name in MODELS:
     model = lm.load_checkpoint(needed(run_folder.model(name)))
     saes = [load_autoencoder(needed(run_folder.autoencoder(name, n))) for n in range(p.sae_seeds)]
     acts[name] = read_common_text(model, saes, stream, k=p.k, seed=p.seed)
-    thresholds[name] = [sae.threshold.tolist() for sae in saes]
+    thresholds[name] = [sae.plain_threshold() for sae in saes]
     for n, found in enumerate(acts[name]):
         features.save_features(found, run_folder.features(name, n))
 write_json(run_folder.folder / "features" / "thresholds.json", thresholds)

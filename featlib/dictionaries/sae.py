@@ -114,6 +114,11 @@ class SparseAutoencoder(nn.Module):
         value = torch.as_tensor(threshold, dtype=torch.float32, device=self.b_enc.device)
         self.threshold = value.expand_as(self.b_enc).clone()
 
+    def plain_threshold(self) -> float | list[float]:
+        """One number where all features have the same, else one for each."""
+        first = self.threshold[0]
+        return first.item() if (self.threshold == first).all() else self.threshold.tolist()
+
     def only(self, features: Sequence[int] | np.ndarray) -> SparseAutoencoder:
         """The autoencoder with these features alone, in that order, as active as they were."""
         rows = torch.as_tensor(np.asarray(features, dtype=np.int64))
