@@ -48,8 +48,8 @@ p, run_folder = chapter.params, chapter.run
 # ## The design
 #
 # This is the whole experiment in one picture (the paper's Figure 1). Each arrow is one of the next
-# three chapters; what happens to the {term}`features <feature>` on the way is the question of the
-# last two.
+# three chapters; what happens to the {term}`features <feature>` on the way is the question of
+# chapters 6 to 11.
 
 # %% tags=["hide-input"]
 chapter.figure(

@@ -5,8 +5,8 @@
 # how many {term}`features <feature>` go from BabyPython into each child, and from each child into
 # the merge, how many are lost on the way, and how many appear.
 #
-# *What we ask here:* where in the family are features lost, and how much of that {term}`loss` is
-# larger than the noise of the instrument?
+# *What we ask here:* where in the family are features lost, and how much of what is
+# lost is more than the noise of the instrument?
 
 # %% tags=["parameters", "remove-cell"]
 run: str = "mini"  # the run's name: its files lie in runs/<run>
@@ -38,9 +38,8 @@ chapter.figure(
     caption=f"Features from {PRINT_NAMES[BASE]} (left) through its children into "
     f"{PRINT_NAMES[MERGED]} (right). "
     "Widths are numbers of features, means over all pairs of autoencoders with different "
-    "seeds. What disappears is drawn in two shades: up to the seed "
-    "ceiling it was lost; beyond the ceiling nobody can tell, since two autoencoders of one model "
-    "lose as much. Choose a band, or a step and a fate beneath the picture, to see its features.",
+    "seeds. What finds no match is drawn in two shades: up to the seed ceiling it is more than "
+    "two autoencoders of one model lose; beyond it nobody can tell. Choose a band, or a step and a fate beneath the picture, to see its features.",
     alt="Share of features that persist: "
     + "; ".join(
         f"{PRINT_NAMES[a]} to {PRINT_NAMES[b]} {row.persist:.0%} (ceiling {row.ceiling:.0%}, so "
@@ -97,18 +96,18 @@ down, into = ([pair for pair in STEPS if pair[end] == m] for end, m in ((0, BASE
 prose(
     """\
 On the way from {{ base }} {{ lost | listed }} of the testable features find no match. Between
-two autoencoders of {{ base }} it is {{ own | pct }}. So of all that seems to disappear, at most
-{{ beyond | listed }} can be laid to fine-tuning by this measure. The rest would also have been lost
-if nothing had been done to the model.
+two autoencoders of {{ base }} it is {{ own | pct }}. So of all that seems to disappear, at least
+{{ beyond | listed }} is more than the instrument loses by itself. It is a lower bound, since what
+another autoencoder would miss may have been lost as well. And it has two possible causes: the model
+was changed, and the child's autoencoder learned from another text.
 
 Of the features {{ persist | listed }} persist into the merge, with ceilings of
 {{ ceilings | listed }}: {{ calibrated | listed }} of what could persist.
 
 A ceiling is an average over features. It does not say *which* of them were lost to noise. A single
 feature with a low best correlation may have changed, or may only be split differently by the
-second autoencoder. [The controls](11_controls) tell the two apart by transfer: the parent's own
-autoencoder reads the child, and each feature is compared with itself. What is lost there has
-drifted in the model. What is lost only in the picture above was lost between two dictionaries.""",
+second autoencoder. [The controls](11_controls) take the second dictionary out, by transfer: the
+parent's own autoencoder reads the child, and each feature is compared with itself.""",
     base=PRINT_NAMES[BASE],
     lost=[f"to {PRINT_NAMES[child]} {lost[BASE, child]:.0%}" for _, child in down],
     own=1 - step.loc[down[0], "ceiling"],

@@ -603,19 +603,27 @@ in {{ children | listed }}: its best feature reaches F1 {{ origin.f1 | num }},
 below {{ bars.least_f1 | num }}.
 {% else %}
 {{ opening }}: the {{ name }} {{ fates | listed }}. Read in each model, the same direction finds
-{{ words }} with F1 {{ origin.f1.value | num }} in {{ parent }}, {{ scores | listed }}
-{{- ", and each predicts worse without it" if needed }};
-{{ "and" if r[last] >= p.threshold else "but" }} the dictionary of {{ names[last] }} has
-{{ "it too, with" if r[last] >= p.threshold else "nothing closer to it than" }} r =
-{{ r[last] | num }} (between two dictionaries of {{ parent }} itself: {{ again | num }}).
+{{ words }} with F1 {{ origin.f1.value | num }} in {{ parent }} and {{ scores | listed }}, where a
+rule that sees the word alone reaches {{ rule | num }}.
+{% if origin.effect.low > 0 %}
+What each model does with it is judged by ablation.
+{% else %}
+Removing it costs {{ parent }} nothing that can be measured: this is about what can be read in a
+model, not about what the model uses.
+{% endif %}
+The other models' own dictionaries, which learned from other text, have
+{{ "a feature" if same else "none" }} that counts as the same: r = {{ own_r | listed }} (between
+two dictionaries of {{ parent }} itself, {{ again | num }} at best).
 {% endif %}""",
     glue="short-answer",  # the front page shows it again
-    **facts, words=own_label.words, last=list(verdicts)[-1],
+    **facts, words=own_label.words, rule=own.row("token rule")["f1"],
     children=[PRINT_NAMES[m] for m in verdicts],
-    opening="Yes" if words == {"survives"} else "No" if words == {"lost"} else "In part",
+    opening=("It can still be read" if words == {"survives"} and not origin.effect.low > 0
+             else {"survives": "Yes", "lost": "No"}.get(*words) if len(words) == 1 else "In part"),
     fates=[f"{phrases[word]} in {listed(models)}" for word, models in where.items() if models],
     scores=[f"{e.f1.value:.2f} in {PRINT_NAMES[m]}" for m, e in moved.items()],
-    needed=all(e.effect.low > 0 for e in (origin, *moved.values())),
+    same=any(r >= p.threshold for r in facts["r"]),
+    own_r=[f"{facts['r'][m]:.2f} in {PRINT_NAMES[m]}" for m in verdicts],
 )  # fmt: skip
 
 # %% [markdown]

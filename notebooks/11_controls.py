@@ -208,7 +208,8 @@ features {{ formatting.value | pct }} are about punctuation and layout, most oft
 # The instrument's noise can be taken out altogether. The parent's own autoencoder is applied to the
 # child's activations, and each feature is correlated with *itself*, before and after. There is no
 # second dictionary, hence none that could have described things in other words. What is lost here
-# is lost in the model.
+# is lost to the parent's own way of reading; how much of that any further training would cost,
+# also one on the parent's own text, this book has not measured yet.
 
 # %% tags=["hide-input"]
 moved = controls.run_transfers(c)

@@ -75,7 +75,7 @@ def test_every_page_of_the_real_book_says_what_made_it_and_the_front_page_has_it
     assert doors == ["experiment.html", "atlas.html", "run-it-yourself.html"]
     assert front.select("blockquote") and front.select("figure.fl-figure")
     answer = front.select_one(".fl-answer p").text
-    assert len(re.findall(r"\.(?=\s|$)", answer)) == 2, f"not two sentences: {answer}"
+    assert 1 < len(re.findall(r"\.(?=\s|$)", answer)) < 5, f"not a short answer: {answer}"
 
 
 def test_the_real_book_searches(smoke, browser):
