@@ -39,7 +39,8 @@ chapter.figure(
     f"{PRINT_NAMES[MERGED]} (right). "
     "Widths are numbers of features, means over all pairs of autoencoders with different "
     "seeds. What finds no match is drawn in two shades: up to the seed ceiling it is more than "
-    "two autoencoders of one model lose; beyond it nobody can tell. Choose a band, or a step and a fate beneath the picture, to see its features.",
+    "two autoencoders of one model lose; beyond it nobody can tell. Choose a band, or a step and a "
+    "fate beneath the picture, to see its features.",
     alt="Share of features that persist: "
     + "; ".join(
         f"{PRINT_NAMES[a]} to {PRINT_NAMES[b]} {row.persist:.0%} (ceiling {row.ceiling:.0%}, so "
