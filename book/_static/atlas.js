@@ -29,6 +29,7 @@
 
   const corr = (thousandths) => window.featlibData.corr(thousandths, index.threshold);
   const token = (id) => index.vocabulary[id] ?? `<${id}>`;
+  const spaced = (name) => name.replaceAll("_", " ");
   const inline = (id) => window.featlibData.inline(token(id));
 
   /* --- the list ------------------------------------------------------------------------------- */
@@ -46,6 +47,10 @@
     if (letter === "e") return `emerges, seen from ${print(parent)}`;
     return `untestable, ${print(parent)} to ${print(child)}`;
   }
+  const foundAgain = (list, feature) => list.twin[feature] >= 1000 * index.threshold;
+  /* Its fate at a step; of a feature that its own second autoencoder does not find, no match is no evidence. */
+  const fateOf = (list, feature, letter) => ("de".includes(letter) && !foundAgain(list, feature) ? "no match" : fateNames[letter]);
+  const fateClass = (fate) => `span.at-fate.at-${fate.replace(" ", "-")}`;
   /* Whether a fate, "p" at any step or "base>lua/p" at one, is that of a feature. */
   function hasFate(list, feature, fate) {
     const [step, letter] = fate.includes("/") ? fate.split("/") : [null, fate];
@@ -73,8 +78,9 @@
   const fit = (list, feature, label) => list.labels[feature].find(([n]) => index.labels[n] === label);
 
   function search() {
-    const words = state.query.trim().toLowerCase();
-    const named = words.match(/^(?:(\D+?)[\s/#]*)?(\d+)$/) ?? []; // 152, lua 152, LuaStories/152
+    const query = state.query.trim().toLowerCase();
+    const words = query ? query.split(/\s+/) : [];
+    const named = query.match(/^(?:(\D+?)[\s/#]*)?(\d+)$/) ?? []; // 152, lua 152, LuaStories/152
     const means = (m) => !named[1] || [m.name, m.print.toLowerCase()].includes(named[1]);
     const inside = densities[state.density]?.[1];
     const hits = [];
@@ -84,7 +90,7 @@
       for (let feature = 0; feature < m.features; feature++) {
         const hit = { model: m.name, feature, why: "", rank: 0 };
         if (feature === number) Object.assign(hit, { why: "this number", rank: -9 });
-        else if (words && !byWords(list, words, hit)) continue;
+        else if (words.length && !byWords(list, words, hit)) continue;
         if (state.fate && !hasFate(list, feature, state.fate)) continue;
         if (inside && !inside(list.firings[feature] / index.tokens)) continue;
         if (state.label) {
@@ -100,33 +106,50 @@
     if (key) {
       const value = new Map(hits.map((hit) => [hit, key(lists[hit.model], hit.feature)]));
       hits.sort((a, b) => value.get(b) - value.get(a));
-    } else if (words) hits.sort((a, b) => a.rank - b.rank);
+    } else if (query) hits.sort((a, b) => a.rank - b.rank);
     return hits;
   }
 
-  let wordCache = { words: null, ids: null, labels: null };
-  function byWords(list, words, hit) {
-    if (wordCache.words !== words) {
-      const matching = new Map();
-      index.vocabulary.forEach((text, id) => {
-        const plain = text.toLowerCase();
-        if (plain.includes(words)) matching.set(id, plain.trim() === words ? 0 : 1);
-      });
-      const labels = new Set();
-      index.labels.forEach((name, n) => name.replaceAll("_", " ").toLowerCase().includes(words.replaceAll("_", " ")) && labels.add(n));
-      wordCache = { words, ids: matching, labels };
-    }
-    const feature = hit.feature;
-    const best = (tokens) => Math.min(...tokens.map((id, n) => (wordCache.ids.has(id) ? 10 * wordCache.ids.get(id) + n : 99)));
+  /* All words of a search have to be matched, each by whatever it is. */
+  const wordCache = new Map();
+  function known(word) {
+    if (wordCache.has(word)) return wordCache.get(word);
+    const tokens = new Map();
+    index.vocabulary.forEach((text, id) => {
+      const plain = text.toLowerCase();
+      if (plain.includes(word)) tokens.set(id, plain.trim() === word ? 0 : 1);
+    });
+    const means = (name) => spaced(name).toLowerCase().includes(spaced(word));
+    const labels = new Set(index.labels.flatMap((name, n) => (means(name) ? [n] : [])));
+    wordCache.set(word, { tokens, labels });
+    return wordCache.get(word);
+  }
+
+  function byWord(list, word, feature) {
+    const { tokens, labels } = known(word);
+    const best = (ids) => Math.min(...ids.map((id, n) => (tokens.has(id) ? 10 * tokens.get(id) + n : 99)));
+    const label = list.labels[feature].find(([n]) => labels.has(n));
+    if (label) return [`fits ${spaced(index.labels[label[0]])}`, -1 - label[1] / 100];
     const on = best(list.on[feature]);
+    if (on < 99) return ["fires on it", on];
+    if (list.why[feature]?.explanation.toLowerCase().includes(word)) return ["explained with it", 19];
     const up = best(list.up[feature]);
-    const label = list.labels[feature].find(([n]) => wordCache.labels.has(n));
-    const said = list.why[feature]?.explanation.toLowerCase().includes(words);
-    if (label) [hit.why, hit.rank] = [`fits ${index.labels[label[0]].replaceAll("_", " ")}`, -1 - label[1] / 100];
-    else if (on < 99) [hit.why, hit.rank] = ["fires on it", on];
-    else if (said) [hit.why, hit.rank] = ["in its explanation", 19];
-    else if (up < 99) [hit.why, hit.rank] = ["promotes it", 20 + up];
-    else return false;
+    return up < 99 ? ["promotes it", 20 + up] : null;
+  }
+
+  function byWords(list, words, hit) {
+    const reasons = [];
+    for (const word of words) {
+      const reason = byWord(list, word, hit.feature);
+      if (!reason) return false;
+      reasons.push(reason);
+    }
+    const texts = reasons.map(([text]) => text);
+    const kinds = [...new Set(texts)];
+    if (words.length === 1) hit.why = texts[0];
+    else hit.why = kinds.length === 1 ? kinds[0].replace(/ it$/, " all") : [...new Set(texts.map((text) => text.split(" ")[0]))].join(", ");
+    hit.each = words.map((word, n) => `${word}: ${texts[n]}`).join("; ");
+    hit.rank = reasons.reduce((sum, [, rank]) => sum + rank, 0);
     return true;
   }
 
@@ -140,7 +163,7 @@
       make("span.at-of", null, print(hit.model)), " ",
       make("span.at-number", null, String(hit.feature)),
       make("span.at-tokens", null, tokens.length ? tokens : "silent"),
-      make("span.at-density", null, hit.why || percent(density)),
+      make("span.at-density", { title: hit.each }, hit.why || percent(density)),
     );
     return make("li", null, link);
   }
@@ -336,18 +359,18 @@
     const rows = Object.entries(list.fates).map(([name, letters]) => {
       const [parent, child] = name.split(">");
       const other = model === parent ? child : parent;
-      const fate = fateNames[letters[feature]];
+      const fate = fateOf(list, feature, letters[feature]);
       const r = list.r[name][feature];
       const where = r === null ? "nothing correlates" : `best r ${corr(r)}`;
       return make(
         "tr",
         null,
         make("td", null, `${print(parent)} → ${print(child)}`),
-        make("td", null, make(`span.at-fate.at-${fate}`, null, fate)),
+        make("td", null, make(fateClass(fate), null, fate)),
         make("td", null, `${where} in ${print(other)}’s second autoencoder`),
       );
     });
-    const again = list.twin[feature] >= 1000 * index.threshold;
+    const again = foundAgain(list, feature);
     const twin = make(
       "tr",
       null,
@@ -405,22 +428,28 @@
       : [];
     const scores = why && Object.entries(why).filter(([key, v]) => key !== "explanation" && typeof v === "number");
     const chips = Object.entries(list.fates).map(([step, letters]) => {
-      const r = list.r[step][feature];
-      const alike = address(model, feature, { model, fate: `${step}/${letters[feature]}` });
-      const title = "List all features of this fate";
-      return make(`a.at-fate.at-${fateNames[letters[feature]]}`, { href: alike, title }, stepText(model, step, letters[feature]), r === null || letters[feature] === "u" ? "" : make("span.at-share", null, ` r ${corr(r)}`));
+      const [r, letter] = [list.r[step][feature], letters[feature]];
+      const fate = fateOf(list, feature, letter);
+      const alike = address(model, feature, { model, fate: `${step}/${letter}` });
+      const text = fate === "no match" ? `no match in ${print(step.split(">").find((m) => m !== model))}` : stepText(model, step, letter);
+      return make(fateClass(fate).replace("span", "a"), { href: alike, title: `List all features that are counted as: ${stepText(model, step, letter)}` }, text, r === null || letter === "u" ? "" : make("span.at-share", null, ` r ${corr(r)}`));
     });
+    if (chips.some((chip) => chip.matches(".at-no-match"))) {
+      const doubt = "Cannot tell: not found again in its own second autoencoder";
+      chips.unshift(make("span.at-doubt", null, doubt, make("span.at-share", null, ` r ${corr(list.twin[feature])}`)));
+    }
     const slot = make("div.at-relatives", null, make("p.at-note", null, "Loading …"));
     const body = make(
       "article",
       { ...colored(model), "aria-labelledby": "at-name" },
+      make("button.at-back", { type: "button" }, "↑ Back to the list"),
       make("h2", { id: "at-name", tabindex: -1 }, name),
       make("p.at-facts", null, fires, where.length ? ` Where: ${where.map(([d, s]) => `${d} ${Math.round(100 * s)}\u00a0%`).join(", ")}.` : ""),
       chips.length ? make("p.at-chips", null, chips) : null,
       why ? make("p.at-why", null, make("q", null, why.explanation), scores.length ? ` (${scores.map(([k, v]) => `${k} ${v.toFixed(2)}`).join(", ")})` : "") : null,
       told.on.length ? make("p.at-on", null, "Fires on ", told.on.slice(0, 8).flatMap(([id, s]) => [inline(id), make("span.at-share", null, ` ${(s / 10).toFixed(s < 100 ? 1 : 0)} % `)])) : null,
       told.labels.length
-        ? make("p.at-labels", null, "Fits ", told.labels.map(([label, precision, recall, f1], n) => [n ? "; " : "", make("a", { href: address(model, feature, { label: index.labels[label], sort: "label" }), title: "List all features that fit it" }, index.labels[label].replaceAll("_", " ")), ` (F1 ${(f1 / 100).toFixed(2)}, precision ${precision} %, recall ${recall} %)`]).flat())
+        ? make("p.at-labels", null, "Fits ", told.labels.map(([label, precision, recall, f1], n) => [n ? "; " : "", make("a", { href: address(model, feature, { label: index.labels[label], sort: "label" }), title: "List all features that fit it" }, spaced(index.labels[label])), ` (F1 ${(f1 / 100).toFixed(2)}, precision ${precision} %, recall ${recall} %)`]).flat())
         : make("p.at-labels.at-note", null, "Fits none of the labels."),
       told.firings
         ? make("div.at-charts", null, densityChart(model, told.firings), bars(told.hist, { name: "How strongly it fires (tokens, logarithmic)", title: `Activations between 0 and ${told.peak}, number of tokens on a logarithmic scale`, left: "activation 0", right: String(told.peak), log: true }))
@@ -488,7 +517,7 @@
     });
     fill(parts.fate, [[null, [["", "any"]]], ["At some step", named("pdeu", (letter) => letter, (letter) => fateNames[letter])], ...groups]);
     const labels = index.labels.map((name) => [name, tally((list, i) => Boolean(fit(list, i, name)))]).filter(([, n]) => n);
-    fill(parts.label, [[null, [["", "any"], ...labels.map(([name, n]) => [name, `${name.replaceAll("_", " ")} (${count(n)})`])]]]);
+    fill(parts.label, [[null, [["", "any"], ...labels.map(([name, n]) => [name, `${spaced(name)} (${count(n)})`])]]]);
     for (const box of [parts.fate, parts.label]) {
       const key = box === parts.fate ? "fate" : "label";
       box.value = state[key];
@@ -498,15 +527,19 @@
 
   const loadList = async (model) => (lists[model] ??= await load(`list-${model}`));
 
-  /* The reader has changed a filter: the address says so, and the list follows. */
+  /* The reader has changed a filter: the list follows, and the first of it is shown where it was searched for
+     or what was shown is no longer in it. A choice is a step to come back from; a letter typed is none. */
   async function changed(changes) {
-    const models = "model" in changes;
     Object.assign(state, changes);
-    if (models && !(await listModels())) return;
+    if ("model" in changes && !(await listModels())) return;
     showList(true);
     const first = state.hits[0];
-    if (models && currentPlace() < 0 && first) location.hash = address(first.model, first.feature);
-    else history.replaceState(null, "", address(current.model, current.feature));
+    const typed = "query" in changes && state.query.trim();
+    if (first && !typed && currentPlace() < 0) location.hash = address(first.model, first.feature);
+    else if (first && typed && !isCurrent(first)) {
+      history.replaceState(null, "", address(first.model, first.feature));
+      return route();
+    } else history.replaceState(null, "", address(current.model, current.feature));
     for (const link of parts.detail.querySelectorAll("[data-to]")) link.href = address(...link.dataset.to.split("/"));
   }
 
@@ -599,7 +632,7 @@
       fate, label, density, sort,
     );
     const keys = make("p.at-keys", null, make("kbd", null, "j"), " ", make("kbd", null, "k"), " next, previous  ", make("kbd", null, "/"), " search  ", make("kbd", null, "Esc"), " back to the list");
-    const side = make("nav.at-side", { "aria-label": "List of features" }, make("p.at-found", null, parts.found, " ", parts.reset), parts.apart, parts.scroll, keys);
+    const side = parts.side = make("nav.at-side", { "aria-label": "List of features" }, make("p.at-found", null, parts.found, " ", parts.reset), parts.apart, parts.scroll, keys);
     root.replaceChildren(controls, parts.note, make("div.at-columns", null, side, parts.detail), parts.said);
 
     controls.addEventListener("submit", (event) => event.preventDefault());
@@ -636,6 +669,11 @@
       if (event.target.closest("a") && matchMedia("(max-width: 60rem)").matches) {
         setTimeout(() => parts.detail.scrollIntoView(), 50);
       }
+    });
+    parts.detail.addEventListener("click", (event) => {
+      if (!event.target.closest(".at-back")) return;
+      parts.side.scrollIntoView();
+      markCurrent(true)?.focus({ preventScroll: true });
     });
     window.addEventListener("hashchange", () => ((parts.note.hidden = true), route()));
     document.addEventListener("keydown", keyboard, true); // before the theme's own shortcuts

@@ -100,12 +100,13 @@ def test_it_is_worked_by_keyboard_and_by_address(html: Path, browser: Any) -> No
         assert page.url.endswith("#lua/67")
         page.keyboard.press("k")
         shows(page, "lua/66")
+        entries = page.evaluate("history.length")
         page.keyboard.press("/")
         page.keyboard.type("exception")
-        page.wait_for_function(f"{ROWS}[0] === 'base/69'")  # the best fit comes first
-        assert "Lua 66, shown here, is not among them" in page.inner_text(".at-side")
+        shows(page, "base/69")  # the best fit, at once
+        assert page.evaluate(ROWS)[0] == "base/69" and page.evaluate("history.length") == entries
+        assert page.evaluate("document.activeElement.id") == "at-query", "to type on"
         page.keyboard.press("Enter")
-        shows(page, "base/69")
         assert page.evaluate("document.activeElement.hash") == "#base/69?q=exception"
         page.keyboard.press("/")
         assert page.evaluate("document.activeElement.id") == "at-query"
@@ -131,15 +132,19 @@ def test_all_models_are_searched_at_once(html: Path, browser: Any, made: Made) -
         page.wait_for_function(f"!{ROWS}.includes('merged/60') && {ROWS}.length === 80")
         page.locator("#at-query").fill("LuaStories 12")
         page.wait_for_function(f"{ROWS}[0] === 'merged/12'")
-        page.locator("#at-query").fill("word9")
-        word = made.vocabulary.index(" word9")
         known = {m: read(made.folder / f"list-{m}.js") for m in MODELS}
-        wanted = {
-            f"{m}/{n}"
-            for m in MODELS
-            for n in range(N_FEATURES)
-            if word in known[m]["on"][n] + known[m]["up"][n]
-        }
+
+        def having(*words: str) -> set[str]:
+            ids = {made.vocabulary.index(f" {word}") for word in words}
+            every = [(m, n) for m in MODELS for n in range(N_FEATURES)]
+            return {f"{m}/{n}" for m, n in every if ids <= {*known[m]["on"][n], *known[m]["up"][n]}}
+
+        page.locator("#at-query").fill("raise word9")
+        both = having("raise", "word9")
+        found(page, f"{len(both)} features of all models")
+        assert set(page.evaluate(ROWS)) == both and both
+        page.locator("#at-query").fill("word9")
+        wanted = having("word9")
         found(page, f"{len(wanted)} features of all models")
         page.locator(".at-scroll").evaluate("e => e.scrollTo(0, 1e6)")
         page.wait_for_function(f"{ROWS}.length === {len(wanted)}")
@@ -201,6 +206,34 @@ def test_a_link_to_elsewhere_keeps_the_list_and_back_leads_back(html: Path, brow
         page.locator(".at-reset").click()
         found(page, f"{4 * N_FEATURES} features of all models")
         assert page.url.endswith("#base/1") and seen.errors == []
+
+
+def test_no_match_means_something_only_where_the_own_second_autoencoder_has_one(
+    html: Path, browser: Any
+) -> None:
+    with visit(browser, f"{html.as_uri()}#base/1") as seen:
+        for feature, marked in (("base/1", 0), ("base/67", 1), ("base/0", 0)):
+            seen.page.evaluate(f"location.hash = '#{feature}'")
+            shows(seen.page, feature)
+            assert seen.page.locator(".at-chips .at-disappears").count() == marked
+            assert seen.page.locator(".at-section .at-disappears").count() == marked
+            doubted = seen.page.locator(".at-chips > .at-doubt:first-child + .at-no-match")
+            assert doubted.count() == (feature == "base/1")
+
+
+def test_on_a_narrow_screen_a_hit_is_in_sight_and_leads_back_to_the_list(
+    html: Path, browser: Any
+) -> None:
+    top = "document.querySelector('[aria-current]').getBoundingClientRect().top"
+    with visit(browser, f"{html.as_uri()}#base/0", size=(390, 844)) as seen:
+        shows(seen.page, "base/0")
+        seen.page.locator("#at-query").fill("raise")
+        seen.page.wait_for_function(f"location.hash !== '#base/0' && {top} < innerHeight")
+        seen.page.locator(".at-row").nth(1).click()
+        seen.page.wait_for_function(f"{top} < 0")
+        seen.page.locator(".at-back").click()
+        seen.page.wait_for_function(f"{top} >= 0 && {top} < innerHeight")
+        assert seen.page.evaluate("document.activeElement.matches('[aria-current]')")
 
 
 def test_a_feature_far_down_the_list_has_its_neighbours(html: Path, browser: Any) -> None:
