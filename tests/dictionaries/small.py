@@ -57,15 +57,8 @@ def trained(n: int = 20_000, **changes) -> tuple[SparseAutoencoder, torch.Tensor
 
 
 def tiny_model(seed: int = 0, context: int = 16, width: int = 24) -> PreTrainedModel:
-    return build_model(
-        vocab_size=300,
-        hidden_size=16,
-        intermediate_size=width,
-        heads=2,
-        kv_heads=1,
-        context=context,
-        seed=seed,
-    )
+    sizes = {"vocab_size": 300, "hidden_size": 16, "heads": 2, "kv_heads": 1}
+    return build_model(**sizes, intermediate_size=width, context=context, seed=seed)
 
 
 def random_ids(blocks: int, context: int = 16, seed: int = 0) -> np.ndarray:

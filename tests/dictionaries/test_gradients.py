@@ -12,24 +12,8 @@ from featlib.dictionaries.architectures import ARCHITECTURES, BANDWIDTH, L0_WEIG
 from featlib.dictionaries.gradients import Weights, add_dead_gradients, take_step
 
 
-class Jump(torch.autograd.Function):
-    """JumpReLU of z [tokens, d] with thresholds [d], as Rajamanoharan et al. 2024 write it down."""
-
-    @staticmethod
-    def forward(ctx, z, threshold):
-        ctx.save_for_backward(z, threshold)
-        return z * (z > threshold)
-
-    @staticmethod
-    def backward(ctx, gradient):
-        z, threshold = ctx.saved_tensors
-        kernel = (((z - threshold) / BANDWIDTH).abs() < 0.5).double()
-        of_threshold = -(threshold / BANDWIDTH) * kernel * gradient
-        return gradient * (z > threshold), of_threshold.sum(0)
-
-
 class Step(torch.autograd.Function):
-    """1 where z is above the threshold."""
+    """1 where z [tokens, d] is above thresholds [d], as Rajamanoharan et al. 2024 write it down."""
 
     @staticmethod
     def forward(ctx, z, threshold):
@@ -55,9 +39,10 @@ def autograd_step(w, x, name, l1=0.0):
         top = f.topk(K, dim=1)
         f = torch.zeros_like(f).scatter(1, top.indices, top.values)
     elif name == "jumprelu":
-        f = Jump.apply(pre, p.threshold)
-        l0 = Step.apply(pre, p.threshold).sum() / len(x)
-        more = L0_WEIGHT * (l0 / K - 1) ** 2
+        above = Step.apply(pre, p.threshold)
+        # Their JumpReLU: to a threshold it changes by the threshold itself, not by z.
+        f = pre * above.detach() + p.threshold.detach() * (above - above.detach())
+        more = L0_WEIGHT * (above.sum() / len(x) / K - 1) ** 2
     error = x - (f @ p.W_dec + p.b_dec)
     # The rows' norms are 1 and stay so: no gradient is wanted through them.
     l1_norm = (f * p.W_dec.norm(dim=1).detach()).sum()

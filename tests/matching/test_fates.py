@@ -56,7 +56,6 @@ def test_comparing_is_correlating_counting_and_judging():
         assert found.children.equals(expected.children)
         assert found.rule == rule
     assert 0 < expected.persist < 1 and expected.counts()["untestable"] > 0
-    assert sum(expected.counts()[fate] for fate in ("persists", "disappears", "untestable")) == 30
 
 
 @given(SMALL_R)
@@ -96,15 +95,6 @@ def test_one_to_one_is_optimal_by_brute_force(r, floor):
     assert pairs["r"].astype(np.float64).sum() == pytest.approx(best, abs=1e-6)
 
 
-def test_one_to_one_equals_the_assignment_of_the_whole_matrix():
-    from scipy.optimize import linear_sum_assignment
-
-    rng = np.random.default_rng(1)
-    r = np.where(rng.random((80, 70)) < 0.02, rng.uniform(0.5, 1, (80, 70)), 0).astype("f4")
-    i, j = linear_sum_assignment(r, maximize=True)
-    assert one_to_one(r, 0.5)["r"].sum() == pytest.approx(r[i, j].sum(), rel=1e-6)
-
-
 @given(SMALL_R, st.data())
 def test_fates_add_up_exactly(r, data):
     counts = [
@@ -125,15 +115,11 @@ def test_fates_add_up_exactly(r, data):
         assert table["firings"].tolist() == count.tolist()
     tested = (counts[0] >= 30).sum()
     alive = (counts[0] > 0).sum()
-    if tested:
-        assert fates.persist == (fates.parents["fate"] == "persists").sum() / tested
-    else:
-        assert np.isnan(fates.persist)
+    kept = (fates.parents["fate"] == "persists").sum()
+    assert fates.persist == kept / tested if tested else np.isnan(fates.persist)
     assert alive == 0 or fates.testable == tested / alive
-    kept = min(3, r.shape[1])
-    np.testing.assert_array_equal(
-        np.take_along_axis(r, fates.candidates, 1), -np.sort(-r, axis=1)[:, :kept]
-    )
+    largest = -np.sort(-r, axis=1)[:, :3]
+    np.testing.assert_array_equal(np.take_along_axis(r, fates.candidates, 1), largest)
 
 
 def test_more_rows_than_a_block_are_searched_alike(monkeypatch):
@@ -152,7 +138,7 @@ def test_fates_and_shares_by_hand():
     assert fates.parents["fate"].tolist() == ["persists", "persists", "disappears", "untestable"]
     assert fates.children["best"].tolist() == [3, 2, 1]
     assert fates.children["fate"].tolist() == ["persists", "emerges", "persists"]
-    assert fates.persist == pytest.approx(2 / 3)
+    assert (fates.persist, fates.emerge) == (pytest.approx(2 / 3), pytest.approx(1 / 3))
     assert fates.median_r == pytest.approx(0.85)
     assert fates.same_index == 0.5
     assert fates.testable == 0.75

@@ -40,20 +40,6 @@ def test_correlations_rebuilt_from_sums_equal_numpys_on_repeated_text(monkeypatc
             assert r == pytest.approx(max(each), abs=1e-6)
 
 
-def test_a_known_common_share_comes_back_within_its_interval():
-    rng = np.random.default_rng(3)
-    n, d, common = 12_000, 60, 24  # 40 % are shared
-    x = sparse_features(n, d, 0.02, rng)
-    y = np.hstack([noisy_copy(x[:, :common], 0.93, rng), sparse_features(n, d - common, 0.02, rng)])
-    y = y[:, rng.permutation(d)]
-    fates = compare(csr(x), csr(y))
-    assert fates.persist == pytest.approx(common / d, abs=0.02)
-    assert fates.emerge == pytest.approx(1 - common / d, abs=0.02)
-    found = persistence(csr(x), csr(y), even_documents(n, 100), fates, 200, rng)
-    assert found.low <= common / d <= found.high
-    assert found.high - found.low < 0.1
-
-
 def test_a_draw_equals_the_matrix_with_its_documents_repeated():
     rng = np.random.default_rng(5)
     x = sparse_features(3000, 30, 0.05, rng)
