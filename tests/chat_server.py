@@ -6,7 +6,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -51,7 +51,7 @@ def chat_server() -> Iterator[Server]:
             state.headers.append(dict(self.headers))
             answer = state.plan.pop(0) if state.plan else Answer(completion(state.reply(question)))
             time.sleep(answer.wait)
-            try:
+            with suppress(OSError):  # the client has hung up, as it should
                 self.send_response(answer.status)
                 self.send_header("Content-Length", str(len(answer.body) + 1000 * answer.cut))
                 for name, value in answer.headers.items():
@@ -60,23 +60,15 @@ def chat_server() -> Iterator[Server]:
                 step = 1 if answer.drip else max(len(answer.body), 1)
                 for start in range(0, len(answer.body), step):
                     self.wfile.write(answer.body[start : start + step])
-                    self.wfile.flush()
                     time.sleep(answer.drip)
-            except OSError:  # the client has hung up, as it should
-                pass
             self.close_connection = True
 
-        def log_message(self, *words: object) -> None:
-            pass
+        def log_message(self, *words: object) -> None: ...
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    state = Server(f"http://127.0.0.1:{server.server_address[1]}/v1")
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    try:
-        yield state
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        state = Server(f"http://127.0.0.1:{server.server_port}/v1")
+        threading.Thread(target=server.serve_forever, args=(0.02,)).start()
+        try:
+            yield state
+        finally:
+            server.shutdown()

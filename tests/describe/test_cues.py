@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import scipy.sparse as sp
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from planted import csr, even_documents
 
 from featlib import FeatlibError
 from featlib.describe import cues as ex
@@ -14,15 +14,16 @@ from featlib.family import DOMAINS
 from featlib.text.labels import TOKEN_CLASSES
 
 WORDS = ["<s>", " the", " cat", "raise", " raise", ".", "\n", " Error", "(", "7", " a", " b", " c"]
-CONTEXT = 40
+BLOCKS, CONTEXT = 200, 40
 RAISE, DOT, PAREN = 4, 5, 8
+UNHEARD = "Fires on “unheard-of” (9). Read 1 and more as firing."
 
 
-def stream(seed: int = 0, blocks: int = 200) -> ex.Text:
+def stream(seed: int = 0) -> ex.Text:
     rng = np.random.default_rng(seed)
-    ids = rng.integers(1, len(WORDS), (blocks, CONTEXT))
-    documents = np.repeat(np.arange(blocks), CONTEXT).reshape(blocks, CONTEXT)
-    kinds = np.broadcast_to(np.arange(blocks)[:, None] % 2 + 1, ids.shape)  # python, lua
+    ids = rng.integers(1, len(WORDS), (BLOCKS, CONTEXT))
+    documents = even_documents(ids.size, CONTEXT).reshape(ids.shape)
+    kinds = documents % 2 + 1  # python, lua
     labels = {"exception_keyword": (ids == RAISE) | (ids == 3)}
     return ex.read_text(ids, documents, WORDS, kinds, labels)
 
@@ -40,17 +41,24 @@ def planted(text: ex.Text) -> dict[str, np.ndarray]:
     }
 
 
-def explained(values: np.ndarray, text: ex.Text, rows: np.ndarray | None = None) -> str:
-    rows = np.arange(len(text.ids)) if rows is None else rows
-    return ex.write_sentence(ex.explain(sp.csr_array(values[:, None]), text, rows, 10)[0], text)
+def explained(values: np.ndarray, text: ex.Text) -> str:
+    [rules] = ex.explain(csr(values[:, None]), text, np.arange(len(text.ids)), 10)
+    return ex.write_sentence(rules, text)
 
 
 def predicted(sentence: str, text: ex.Text) -> np.ndarray:
     return ex.simulate([ex.read_sentence(sentence, text)], text, np.arange(len(text.ids)))[:, 0]
 
 
-def test_planted_features_are_explained_by_what_was_planted_and_predicted_on_other_text() -> None:
-    text, unseen = stream(0), stream(1)
+@pytest.fixture(scope="module")
+def text() -> ex.Text:
+    return stream()
+
+
+def test_planted_features_are_explained_by_what_was_planted_and_predicted_on_other_text(
+    text: ex.Text,
+) -> None:
+    unseen = stream(1)
     for name, values in planted(text).items():
         sentence = explained(values, text)
         # a class with one token is as well described by the token
@@ -59,31 +67,20 @@ def test_planted_features_are_explained_by_what_was_planted_and_predicted_on_oth
         assert np.corrcoef(predicted(sentence, unseen), truth)[0, 1] > 0.97, sentence
 
 
-def test_graded_strengths_come_out_in_proportion() -> None:
-    text = stream()
+def test_graded_strengths_come_out_in_proportion(text: ex.Text) -> None:
     values = np.select([text.ids == RAISE, text.ids == 2], [6.0, 2.0], 0)
     wanted = "Fires on “·raise” (9) and “·cat” (3). Read 1 and more as firing."
     assert explained(values, text) == wanted
 
 
-def test_exceptions_are_told() -> None:
-    text = stream()
+def test_exceptions_are_told(text: ex.Text) -> None:
     values = np.where((text.ids == RAISE) & (text.previous != DOT), 5.0, 0)
     sentence = explained(values, text)
     assert "Fires on “·raise” (9); less on “·raise” after “.” (8)" in sentence
     assert np.corrcoef(predicted(sentence, text), values)[0, 1] > 0.99
 
 
-def test_only_the_rows_given_are_looked_at() -> None:
-    text = stream()
-    half = np.arange(len(text.ids) // 2)
-    values = np.where(text.ids == RAISE, 5.0, 0)
-    values[len(half) :] = np.where(text.ids[len(half) :] == 2, 99.0, 0)
-    assert explained(values, text, half).startswith("Fires on “·raise” (9).")
-
-
-def test_simulation_is_the_clipped_sum_of_what_holds() -> None:
-    text = stream()
+def test_simulation_is_the_clipped_sum_of_what_holds(text: ex.Text) -> None:
     said = "Fires on “·raise” (9) and any word token (2); less on anything after “.” (3)."
     word = np.array([TOKEN_CLASSES[text.classes[i]] == "word" for i in text.ids])
     expected = 9 * (text.ids == RAISE) + 2 * word - 3 * (text.previous == DOT)
@@ -98,15 +95,13 @@ def test_neighbours_end_with_their_document_and_block() -> None:
     assert text.following.tolist() == [2, -1, 5, -1, 7, 8, -1, -1]
 
 
-def test_a_feature_that_never_fires_says_so_and_predicts_nothing() -> None:
-    text = stream()
+def test_a_feature_that_never_fires_says_so_and_predicts_nothing(text: ex.Text) -> None:
     sentence = explained(np.zeros(len(text.ids)), text)
     assert sentence == "Fires on nothing that could be told."
     assert not predicted(sentence, text).any()
 
 
-def test_what_is_said_for_people_does_not_reach_the_reader() -> None:
-    text = stream()
+def test_what_is_said_for_people_does_not_reach_the_reader(text: ex.Text) -> None:
     rule = ex.Rules({int(ex._code("on", RAISE)): 9}, 4)
     sentence = ex.write_sentence(rule, text, ["(", ".", "7"], {"exception_keyword": 0.9})
     assert "Makes “(”, “.” and “7” likelier next." in sentence
@@ -137,15 +132,7 @@ def test_every_rule_survives_being_written_and_read(data: st.DataObject) -> None
     assert ex.read_sentence(ex.write_sentence(rule, text), text) == rule
 
 
-@pytest.mark.parametrize(
-    "sentence",
-    [
-        "",
-        "Fires on cats.",
-        "Fires on “·raise” (9).",
-        "Fires on “unheard-of” (9). Read 1 and more as firing.",
-    ],
-)
-def test_other_sentences_are_refused(sentence: str) -> None:
+@pytest.mark.parametrize("what", ["", "Fires on cats.", "Fires on “·raise” (9).", UNHEARD])
+def test_other_sentences_are_refused(what: str, text: ex.Text) -> None:
     with pytest.raises(FeatlibError, match="explanation"):
-        ex.read_sentence(sentence, stream(blocks=1))
+        ex.read_sentence(what, text)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import scipy.sparse as sp
+from planted import csr, even_documents, sparse_features
 from sklearn.metrics import precision_recall_fscore_support
 
 from featlib import FeatlibError
@@ -15,25 +16,24 @@ from featlib.describe import windows as ew
 N_WORDS, BLOCKS, CONTEXT = 60, 240, 32
 
 
-def world(seed: int = 0) -> tuple[ex.Text, ew.Windows, sp.csr_array]:
+@pytest.fixture(scope="module")
+def world() -> tuple[ex.Text, ew.Windows, sp.csr_array]:
     """A Zipf-like text, and features that fire on two tokens each; the last one is noise."""
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     p = 1 / np.arange(2, N_WORDS + 2)
     ids = rng.choice(N_WORDS, (BLOCKS, CONTEXT), p=p / p.sum())
-    documents = np.repeat(np.arange(BLOCKS) // 2, CONTEXT).reshape(BLOCKS, CONTEXT)
+    documents = even_documents(ids.size, 2 * CONTEXT).reshape(ids.shape)
     text = ex.read_text(ids, documents, [f" w{i}" for i in range(N_WORDS)], 0 * ids - 1, {})
     flat = ids.reshape(-1)
-    columns = [
-        np.where(flat == 5 + 4 * j, 4.0, 0) + np.where(flat == 6 + 4 * j, 2.0, 0) for j in range(10)
-    ]
+    firsts = range(5, 45, 4)
+    columns = [np.select([flat == i, flat == i + 1], [4.0, 2.0], 0) for i in firsts]
     columns = [c * rng.uniform(0.7, 1.3, len(flat)) for c in columns]
     columns.append(np.where(rng.random(len(flat)) < 0.03, rng.exponential(size=len(flat)), 0))
-    matrix = sp.csr_array(np.stack(columns, 1).astype(np.float32))
-    return text, ew.split_windows(documents, 8, seed=0), matrix
+    return text, ew.split_windows(documents, 8, seed=0), csr(np.stack(columns, 1))
 
 
-def test_planted_features_beat_both_baselines_each_and_noise_does_not() -> None:
-    text, windows, matrix = world()
+def test_planted_features_beat_both_baselines_each_and_noise_does_not(world) -> None:
+    text, windows, matrix = world
     table = es.explain_and_score(matrix, np.arange(11), text, windows, n_windows=20, seed=0)
     planted, noise = table.iloc[:10], table.iloc[10]
     assert (planted["correlation"] > 0.9).all()
@@ -45,23 +45,18 @@ def test_planted_features_beat_both_baselines_each_and_noise_does_not() -> None:
     assert abs(noise["detection"] - 0.5) < 0.2
 
 
-def test_a_feature_of_common_tokens_is_predicted_by_frequency_too() -> None:
-    """The baseline is a real one: where it can be right, it is."""
-    text, windows, _ = world()
+def test_where_frequency_can_be_right_that_baseline_is(world) -> None:
+    text, windows, _ = world
     counts = np.log(np.bincount(text.ids)[text.ids])
-    values = sp.csr_array(np.maximum(counts - counts.max() + 1, 0)[:, None].astype(np.float32))
-    both = sp.hstack([values, values], format="csr")
+    common, rare = np.maximum(counts - counts.max() + 1, 0), counts < np.log(40)
+    both = csr(np.stack([common, rare], 1))
     table = es.explain_and_score(both, np.arange(2), text, windows, n_windows=5, seed=0)
-    assert (table["frequency_correlation"] > 0.5).all()
-    rare = sp.csr_array((counts < np.log(40))[:, None].astype(np.float32))
-    both = sp.hstack([rare, rare], format="csr")
-    table = es.explain_and_score(both, np.arange(2), text, windows, n_windows=5, seed=0)
-    assert (table["frequency_correlation"] > 0.3).all()
+    assert (table["frequency_correlation"] > [0.5, 0.3]).all()
 
 
-def test_scores_do_not_depend_on_the_company() -> None:
+def test_scores_do_not_depend_on_the_company(world) -> None:
     """Equal treatment: a feature is scored on the same windows whatever group it is in."""
-    text, windows, matrix = world()
+    text, windows, matrix = world
     alone = es.explain_and_score(matrix, np.array([3, 4]), text, windows, seed=0)
     among = es.explain_and_score(matrix, np.array([0, 3, 4, 9, 10]), text, windows, seed=0)
     columns = ["feature", "correlation", "detection", "explanation"]
@@ -69,65 +64,58 @@ def test_scores_do_not_depend_on_the_company() -> None:
     assert alone[columns].equals(kept[columns])
 
 
-def test_the_scoring_half_is_never_read_when_explaining() -> None:
-    text, windows, matrix = world()
+def test_the_scoring_half_is_never_read_when_explaining(world) -> None:
+    text, windows, matrix = world
     changed = matrix.toarray()
     rows = windows.score.reshape(-1)
     changed[rows] = np.roll(changed[rows], 1, axis=1)  # every feature means something else there
     features = np.arange(10)
     before = es.explain_and_score(matrix, features, text, windows, seed=0)
-    after = es.explain_and_score(sp.csr_array(changed), features, text, windows, seed=0)
+    after = es.explain_and_score(csr(changed), features, text, windows, seed=0)
     assert before["explanation"].equals(after["explanation"])
     assert after["correlation"].max() < 0.5
 
 
 def test_halves_share_no_document_and_hold_each_kind() -> None:
     rng = np.random.default_rng(0)
-    documents = np.sort(rng.integers(0, 40, 6400)).reshape(-1, 64)
-    kinds = documents % 4
-    windows = ew.split_windows(documents, 16, kinds=kinds, seed=1)
-    flat, kind = documents.reshape(-1), kinds.reshape(-1)
-    first, second = (set(flat[half.reshape(-1)]) for half in (windows.explain, windows.score))
-    assert first and second and not first & second
-    for k in range(4):
-        tokens = [np.sum(kind[half.reshape(-1)] == k) for half in (windows.explain, windows.score)]
-        assert min(tokens) > 0.5 * max(tokens)
-    for half in (windows.explain, windows.score):  # in a row, inside one block
+    documents = np.sort(rng.integers(0, 40, 6400))
+    blocks = documents.reshape(-1, 64)
+    windows = ew.split_windows(blocks, 16, kinds=blocks % 4, seed=1)
+    halves = windows.explain, windows.score
+    first, second = (documents[half] for half in halves)
+    assert not np.intersect1d(first, second).size
+    tokens = [np.bincount(half.ravel() % 4) for half in (first, second)]
+    assert (np.min(tokens, axis=0) > 0.5 * np.max(tokens, axis=0)).all()
+    for half in halves:  # in a row, inside one block
         assert (np.diff(half, axis=1) == 1).all()
         assert (half[:, 0] // 64 == half[:, -1] // 64).all()
-
-
-def test_a_single_document_cannot_be_parted() -> None:
-    with pytest.raises(FeatlibError, match="more text"):
+    with pytest.raises(FeatlibError, match="documents"):  # a single one cannot be parted
         ew.split_windows(np.zeros((4, 16), dtype=int), 8, seed=0)
 
 
 def test_windows_come_evenly_from_the_quarters_and_from_silence() -> None:
     peaks = np.concatenate([np.zeros(300), np.arange(1, 401)])
     chosen = ew.choose_windows(peaks, 20, np.random.default_rng(0))
-    drawn = peaks[chosen]
-    assert (drawn == 0).sum() == 20
-    quarters = np.histogram(drawn[drawn > 0], [0.5, 100.5, 200.5, 300.5, 400.5])[0]
-    assert quarters.tolist() == [5, 5, 5, 5]
+    drawn, _ = np.histogram(peaks[chosen], [0, 0.5, 100.5, 200.5, 300.5, 400.5])
+    assert drawn.tolist() == [20, 5, 5, 5, 5]
     assert len(set(chosen)) == 40
 
 
 def test_firings_of_windows_are_counted() -> None:
     rng = np.random.default_rng(0)
-    dense = np.where(rng.random((80, 5)) < 0.2, rng.random((80, 5)), 0).astype(np.float32)
+    dense = sparse_features(80, 5, 0.2, rng)
     windows = rng.permutation(80).reshape(10, 8)
-    found = ew.window_firings(sp.csr_array(dense), windows).toarray()
+    found = ew.window_firings(csr(dense), windows).toarray()
     np.testing.assert_array_equal(found, (dense[windows] > 0).sum(axis=1))
 
 
 def test_features_that_are_too_rare_or_too_common_are_left_out() -> None:
-    documents = np.repeat(np.arange(40), 16).reshape(40, 16)
-    windows = ew.split_windows(documents, 16, seed=0)
-    values = np.zeros((640, 3), dtype=np.float32)
+    windows = ew.split_windows(even_documents(640, 16).reshape(40, 16), 16, seed=0)
+    values = np.zeros((640, 3))
     values[::16, 0] = 1  # in every window
-    values[np.concatenate([windows.explain[:6, 0], windows.score[:6, 0]]), 1] = 1
-    values[windows.explain[:6, 0], 2] = 1  # in one half alone
-    assert ew.choose_features(sp.csr_array(values), windows, 5).tolist() == [1]
+    values[windows.explain[:6, 0], 1:] = 1  # the last one in this half alone
+    values[windows.score[:6, 0], 1] = 1
+    assert ew.choose_features(csr(values), windows, 5).tolist() == [1]
 
 
 def test_correlation_is_numpys_and_zero_for_a_constant() -> None:
@@ -141,11 +129,10 @@ def test_correlation_is_numpys_and_zero_for_a_constant() -> None:
 def test_agreement_with_labels_is_sklearns() -> None:
     rng = np.random.default_rng(0)
     says, truth = rng.random((200, 4)) < [0.5, 0.1, 0, 1], rng.random((200, 3)) < [0.3, 0.02, 0]
-    found = es.agreement(sp.csr_array(says.astype(np.float32)), truth)
+    found = es.agreement(csr(says), truth)
+    options = {"average": "binary", "zero_division": 0}
     for i, j in np.ndindex(4, 3):
-        wanted = precision_recall_fscore_support(
-            truth[:, j], says[:, i], average="binary", zero_division=0
-        )
+        wanted = precision_recall_fscore_support(truth[:, j], says[:, i], **options)
         np.testing.assert_allclose([m[i, j] for m in found], wanted[:3])
 
 

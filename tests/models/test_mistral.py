@@ -16,19 +16,13 @@ from featlib.text.tokens import train_tokenizer
 
 
 def test_models_are_the_papers_and_come_from_their_seed():
-    model = small_model(
-        vocab_size=32_000,
-        hidden_size=512,
-        intermediate_size=1024,
-        heads=16,
-        kv_heads=8,
-        context=256,
-    )
+    sizes = {"vocab_size": 32_000, "hidden_size": 512, "intermediate_size": 1024}
+    model = small_model(**sizes, heads=16, kv_heads=8, context=256)
     assert sum(weight.numel() for weight in model.parameters()) == 35_128_832
     assert model.config.rms_norm_eps == 1e-6
     assert model.config.rope_parameters["rope_theta"] == 1e4
-    for name, std in (("lm_head.weight", 0.02), ("model.embed_tokens.weight", 0.02)):
-        assert model.get_parameter(name).std().item() == pytest.approx(std, rel=0.01)
+    for module in (model.lm_head, model.model.embed_tokens):
+        assert module.weight.std().item() == pytest.approx(0.02, rel=0.01)
     wide = small_model(embedding_std=0.1).model.embed_tokens.weight
     assert wide.std().item() == pytest.approx(0.1, rel=0.05)
     before = torch.get_rng_state()
@@ -55,25 +49,20 @@ def no_network(monkeypatch):
 
 def test_checkpoints_are_ordinary_hugging_face_folders(ids, tmp_path, no_network):
     tokenizer = train_tokenizer(["one boat, two boats"], VOCAB)
-    model = small_model()
-    save_checkpoint(model, tokenizer, tmp_path / "base")
-    save_checkpoint(model, tokenizer, tmp_path / "base")  # again, over the first
-    assert [p.name for p in tmp_path.iterdir()] == ["base"]
-    names = {p.name for p in (tmp_path / "base").iterdir()}
+    model, folder = small_model(), tmp_path / "base"
+    for _ in range(2):  # again, over the first
+        save_checkpoint(model, tokenizer, folder)
+    assert list(tmp_path.iterdir()) == [folder]
+    names = {p.name for p in folder.iterdir()}
     assert {"config.json", "model.safetensors", "tokenizer.json"} <= names
     batch = torch.from_numpy(ids[:2].astype(np.int64))
-    for again in (
-        AutoModelForCausalLM.from_pretrained(tmp_path / "base"),
-        load_checkpoint(tmp_path / "base"),
-    ):
+    for load in (AutoModelForCausalLM.from_pretrained, load_checkpoint):
+        again = load(folder)
         assert not again.training
         torch.testing.assert_close(again(batch).logits, model(batch).logits)
     text = "two <s> boats"
-    for again in (
-        AutoTokenizer.from_pretrained(tmp_path / "base"),
-        load_tokenizer(tmp_path / "base"),
-    ):
-        assert again(text)["input_ids"] == tokenizer(text)["input_ids"]
+    for load in (AutoTokenizer.from_pretrained, load_tokenizer):
+        assert load(folder)(text)["input_ids"] == tokenizer(text)["input_ids"]
     assert no_network == []
 
 
