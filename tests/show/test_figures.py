@@ -39,6 +39,11 @@ def bars(labels: list[str], values: list[float]) -> alt.Chart:
     return alt.Chart(data).mark_bar().encode(x="value:Q", y="label:N").properties(width="container")
 
 
+def download(text: str) -> pd.DataFrame:
+    link = Reader(text).all("a")[0]["href"]
+    return pd.read_csv(io.BytesIO(base64.b64decode(link.split("base64,")[1])))
+
+
 def made(chart: alt.Chart | Markup, **changes: object) -> str:
     words = {"name": "bars", "caption": "Two bars of one.", "alt": "B is longer than A."} | changes
     return figure(chart, **words).html
@@ -58,6 +63,7 @@ def test_figure_holds_drawings_caption_and_finding_and_asks_for_nothing() -> Non
     assert page.all("script") == [{"type": "application/json", "class": "fl-spec"}]
     assert page.all("svg") and page.all("path")
     assert "Made by notebook 1" in page.text
+    assert 'fill="currentColor"' in text and "var(--fl-muted,#59636e)" in text, "the page's ink"
 
 
 def test_hostile_labels_stay_text() -> None:
@@ -86,41 +92,36 @@ def test_ids_of_two_drawings_on_a_page_differ() -> None:
     assert not ids("one") & ids("two")
 
 
-def test_the_drawing_follows_the_ink_of_its_page() -> None:
-    svg = made(bars(["a", "b"], [1, 2]))
-    assert 'fill="currentColor"' in svg and "var(--fl-muted,#59636e)" in svg
-
-
 def test_table_behind_can_be_downloaded_whole() -> None:
-    page = Reader(made(bars(["a", "b, c"], [1, 2.5])))
-    link = page.all("a")[0]
-    assert link["download"] == "bars.csv"
-    data = base64.b64decode(link["href"].split("base64,")[1])
-    back = pd.read_csv(io.BytesIO(data))
-    assert back.to_dict("list") == {"label": ["a", "b, c"], "value": [1.0, 2.5]}
+    text = made(bars(["a", "b, c"], [1, 2.5]))
+    assert Reader(text).all("a")[0]["download"] == "bars.csv"
+    assert download(text).to_dict("list") == {"label": ["a", "b, c"], "value": [1.0, 2.5]}
 
 
 def test_a_long_table_is_cut_at_a_row_and_says_so() -> None:
     long = pd.DataFrame({"word": ["é" * 40] * 5000})
     text = made(bars(["a"], [1]), data=long)
-    link = Reader(text).all("a")[0]["href"]
-    back = pd.read_csv(io.BytesIO(base64.b64decode(link.split("base64,")[1])))
+    back = download(text)
     assert 1000 < len(back) < 5000 and set(back["word"]) == {"é" * 40}
     assert f"the first {len(back):,} of 5,000 rows" in text
     assert len(text) < 2 * CSV_BYTES
 
 
-def test_figures_that_cannot_serve_a_reader_are_refused() -> None:
-    chart = bars(["a"], [1])
-    with pytest.raises(FeatlibError, match="hyphens"):
-        made(chart, name="My figure")
-    with pytest.raises(FeatlibError, match="alt text ''"):
-        made(chart, alt="")
-    with pytest.raises(FeatlibError, match="caption"):
-        made(chart, caption="Bars")
-    rule = alt.Chart(pd.DataFrame({"a": [1]})).mark_rule().encode(x=alt.datum(float("inf")))
-    with pytest.raises(FeatlibError, match="not finite"):
-        made(rule)
+INFINITE = alt.Chart(pd.DataFrame({"a": [1]})).mark_rule().encode(x=alt.datum(float("inf")))
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"name": "My figure"}, "hyphens"),
+        ({"alt": ""}, "alt text"),
+        ({"caption": "Bars"}, "caption"),
+        ({"chart": INFINITE}, "not finite"),
+    ],
+)
+def test_figures_that_cannot_serve_a_reader_are_refused(changes, named) -> None:
+    with pytest.raises(FeatlibError, match=named):
+        made(**{"chart": bars(["a"], [1])} | changes)
 
 
 def test_caption_takes_code_and_emphasis_only() -> None:
@@ -128,26 +129,22 @@ def test_caption_takes_code_and_emphasis_only() -> None:
     assert "<code>k &lt; 3</code>, <em>never</em> &lt;b&gt;more&lt;/b&gt;" in text
 
 
-def test_table_escapes_and_aligns() -> None:
-    text = table(pd.DataFrame({"<x>": [HOSTILE], "n": [12345], "r": [0.123456], "ok": [True]}))
+def test_table_escapes_and_aligns_names_features_and_leaves_no_nan() -> None:
+    row = {"<x>": HOSTILE, "n": 12345, "r": 0.123456, "ok": True, "best feature": 1463}
+    text = table(pd.DataFrame([row | {"m": -1234, "none": float("nan")}]))
     assert "<x>" not in text and "<script>" not in text and "<img" not in text
     assert '<td class="fl-num">12,345</td><td class="fl-num">0.1235</td><td>True</td>' in text
-    assert text._repr_html_() == str(text)
-
-
-def test_table_names_features_and_leaves_no_nan() -> None:
-    text = table(pd.DataFrame({"best feature": [1463], "r": [float("nan")], "n": [-1234]}))
     assert '<td class="fl-num">1463</td>' in text
     assert ">–<" in text and ">−1,234<" in text and "nan" not in text
+    assert text._repr_html_() == str(text)
 
 
 def test_markup_says_its_finding_and_brings_its_table() -> None:
     strips = token_strips(["a", "b"], {"Lua 2": [0, 2.0]})
-    page = Reader(made(strips, alt="It fires on b alone."))
-    group = next(a for a in page.all("div") if a.get("class") == "fl-html")
+    text = made(strips, alt="It fires on b alone.")
+    group = next(a for a in Reader(text).all("div") if a.get("class") == "fl-html")
     assert group["role"] == "group" and group["aria-label"] == "It fires on b alone."
-    data = base64.b64decode(page.all("a")[0]["href"].split("base64,")[1])
-    assert pd.read_csv(io.BytesIO(data)).to_dict("list") == {"token": ["a", "b"], "Lua 2": [0, 2]}
+    assert download(text).to_dict("list") == {"token": ["a", "b"], "Lua 2": [0, 2]}
 
 
 def test_figures_without_finding_table_or_maker_are_found_out(tmp_path: Path) -> None:

@@ -70,8 +70,6 @@ def test_notes_are_read_out_and_underlined():
     strip = token_strip(["try", ":"], [0.5, 0.0], notes=["keyword <1>", ""])
     assert "&#x27;try&#x27; · 0.5 · keyword &lt;1&gt;" in strip
     assert strip.count("text-decoration:underline") == 1
-    plain = token_strip(["try", ":"], [0.5, 0.0])
-    assert plain == token_strip(["try", ":"], [0.5, 0.0], notes=["", ""])
 
 
 def test_an_explanation_is_text() -> None:

@@ -22,5 +22,5 @@ def program(seed: int, lines: int = 12) -> str:
     )
 
 
-def document(text: str, source: str = "here") -> Document:
-    return Document(text, source, "MIT")
+def documents(*texts: str, source: str = "here") -> list[Document]:
+    return [Document(text, source, "MIT") for text in texts]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small_texts import document, program, prose
+from small_texts import documents, program, prose
 
 from featlib import FeatlibError
 from featlib.text.documents import (
@@ -26,10 +28,7 @@ def test_decode_agrees_with_python(raw: bytes) -> None:
     except UnicodeDecodeError:
         assert text is None
     else:
-        assert text is not None and "\r" not in text
-        assert text.split("\n") == expected.removeprefix("\ufeff").replace("\r\n", "\n").replace(
-            "\r", "\n"
-        ).split("\n")
+        assert text == re.sub("\r\n?", "\n", expected.removeprefix("\ufeff"))
 
 
 def test_code_with_few_letters_is_no_data_table() -> None:
@@ -47,14 +46,10 @@ def test_duplicates_go_and_the_rest_stays_in_order() -> None:
     half = " ".join([*words[:100], *prose(2, 100).split()])  # half inside: its own document
     others = [prose(i) for i in range(10, 30)]
     texts = [part, others[0], "  " + others[0].replace(" ", "\n\t"), near, half, long, *others[1:]]
-    kept, removed = deduplicate([document(text) for text in texts])
-    assert removed == len(texts) - len(kept) == 3
-    expected = {near if len(near) > len(long) else long, half}
-    assert [one.text for one in kept if " ".join(one.text.split()) not in others] == [
-        text for text in texts if text in expected
-    ]
-    assert sum(one.text.split() == others[0].split() for one in kept) == 1
-    assert {one.text for one in kept} >= set(others[1:])
+    kept, removed = deduplicate(documents(*texts))
+    assert removed == 3  # of each family the longest stays
+    gone = {part, others[0], min(near, long, key=len)}
+    assert [one.text for one in kept] == [text for text in texts if text not in gone]
 
 
 def test_threshold_is_of_shared_runs_of_words() -> None:
@@ -69,12 +64,12 @@ def test_threshold_is_of_shared_runs_of_words() -> None:
 
     for fresh in range(0, 200, 10):
         text = " ".join([*words[: 300 - fresh], *prose(fresh + 5, fresh).split()])
-        _, removed = deduplicate([document(" ".join(words)), document(text)])
+        _, removed = deduplicate(documents(" ".join(words), text))
         assert removed == (share(text) >= 0.8), (fresh, share(text))
 
 
 def test_short_and_empty_texts_are_compared_whole() -> None:
-    kept, removed = deduplicate([document(t) for t in ("a b", "a  b", "", " ", "a c", "a b c d")])
+    kept, removed = deduplicate(documents("a b", "a  b", "", " ", "a c", "a b c d"))
     assert [one.text for one in kept] == ["a  b", " ", "a c", "a b c d"] and removed == 2
 
 
@@ -86,44 +81,36 @@ def test_short_and_empty_texts_are_compared_whole() -> None:
     seed=st.integers(0, 5),
 )
 def test_split_is_a_partition_with_nothing_empty(n, validation, test, seed) -> None:
-    documents = [document(f"text number {i}") for i in range(n)]
-    parts = split_documents(documents, validation=validation, test=test, seed=seed)
+    whole = documents(*(f"text number {i}" for i in range(n)))
+    parts = split_documents(whole, validation=validation, test=test, seed=seed)
     assert list(parts) == ["train", "validation", "test"]
-    assert min(map(len, parts.values())) >= 1
-    assert sorted(one.text for part in parts.values() for one in part) == sorted(
-        one.text for one in documents
-    )
-    assert all(part == [one for one in documents if one in part] for part in parts.values())
+    assert all(parts.values()) and sum(map(len, parts.values())) == n
+    assert set().union(*parts.values()) == set(whole)
+    assert all(part == [one for one in whole if one in part] for part in parts.values())
+    with pytest.raises(FeatlibError, match="2 documents"):
+        split_documents(whole[:2], validation=validation, test=test, seed=seed)
 
 
 def test_split_has_its_shares_and_stays_put() -> None:
-    documents = [document(prose(i, 8) + str(i)) for i in range(4000)]
-    parts = split_documents(documents, validation=0.1, test=0.2, seed=0)
-    # Binomial: four standard deviations.
-    assert abs(len(parts["validation"]) / 4000 - 0.1) < 4 * (0.1 * 0.9 / 4000) ** 0.5
-    assert abs(len(parts["test"]) / 4000 - 0.2) < 4 * (0.2 * 0.8 / 4000) ** 0.5
-    fewer = split_documents(documents[::-2], validation=0.1, test=0.2, seed=0)
-    for name, part in fewer.items():
+    whole = documents(*(prose(i, 8) + str(i) for i in range(4000)))
+    shares = {"validation": 0.1, "test": 0.2}
+    parts = split_documents(whole, **shares, seed=0)
+    for name, share in shares.items():  # binomial: four standard deviations
+        assert abs(len(parts[name]) / 4000 - share) < 4 * (share * (1 - share) / 4000) ** 0.5
+    for name, part in split_documents(whole[::-2], **shares, seed=0).items():
         assert set(part) <= set(parts[name])
-    other = split_documents(documents, validation=0.1, test=0.2, seed=1)
+    other = split_documents(whole, **shares, seed=1)
     both = len(set(other["test"]) & set(parts["test"])) / len(parts["test"])
     assert 0.1 < both < 0.3  # independent of the first: a fifth
 
 
-def test_too_few_documents_to_split_is_an_error_for_people() -> None:
-    with pytest.raises(FeatlibError, match="2 documents cannot be split"):
-        split_documents([document("a"), document("b")], validation=0.1, test=0.1, seed=0)
-
-
 def test_hash_sees_every_border() -> None:
-    def of(*texts: str) -> str:
-        return corpus_hash([document(text) for text in texts])
-
-    assert len({of("ab", "c"), of("a", "bc"), of("abc"), of("c", "ab"), of(), of("")}) == 6
+    borders = [("ab", "c"), ("a", "bc"), ("abc",), ("c", "ab"), (), ("",)]
+    assert len({corpus_hash(documents(*texts)) for texts in borders}) == len(borders)
 
 
 def test_describe_counts() -> None:
-    here = [document("añb"), document("c", "there")]
+    here = [*documents("añb"), *documents("c", source="there")]
     table = describe({"python": {"train": here, "test": []}, "lua": {"train": here[:1]}})
     assert table.drop(columns="sha256").to_numpy().tolist() == [
         ["python", "train", 2, 4, 5e-6, 2, "MIT"],

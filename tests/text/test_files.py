@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,10 @@ def load_files(folder: Path, domain: str = "babylm", megabytes: float = 1.0, see
     return read_corpus(domain, "files", folder, megabytes, seed)[0]
 
 
+def load_texts(folder: Path, domain: str = "babylm", megabytes: float = 1.0) -> list[str]:
+    return sorted(one.text for one in load_files(folder, domain, megabytes))
+
+
 @pytest.mark.parametrize("name", ["babylm.jsonl", "babylm.jsonl.zst"])
 @pytest.mark.parametrize("key", ["text", "content"])
 def test_jsonl_gives_every_record(tmp_path, name, key) -> None:
@@ -45,24 +50,17 @@ def test_several_frames_and_small_blocks(tmp_path, monkeypatch) -> None:
     one = write_jsonl(tmp_path / "one.jsonl.zst", texts[:20]).read_bytes()
     two = write_jsonl(tmp_path / "two.jsonl.zst", texts[20:]).read_bytes()
     (tmp_path / "babylm.jsonl.zst").write_bytes(one + two)
-    assert sorted(document.text for document in load_files(tmp_path)) == sorted(texts)
+    assert load_texts(tmp_path) == sorted(texts)
 
 
 def test_sample_reaches_the_whole_file_with_equal_chances(tmp_path) -> None:
     texts = [f"{i:05d} " + prose(i, 30) for i in range(400)]
     write_jsonl(tmp_path / "babylm.jsonl", texts)
-    drawn = np.array(
-        [
-            int(one.text[:5])
-            for seed in range(25)
-            for one in load_files(tmp_path, megabytes=0.008, seed=seed)
-        ]
-    )
+    samples = [load_files(tmp_path, megabytes=0.008, seed=seed) for seed in range(25)]
+    drawn = np.array([int(one.text[:5]) for sample in samples for one in sample])
     assert 900 <= len(drawn) <= 1500  # about a tenth of 400 each time
-    low, high = (drawn < 200).mean() - 4 * 0.5 / len(drawn) ** 0.5, 0.5
-    assert low < high < (drawn < 200).mean() + 4 * 0.5 / len(drawn) ** 0.5
-    sizes = sum(len(one.text) for one in load_files(tmp_path, megabytes=0.008))
-    assert 8_000 <= sizes < 8_000 + max(map(len, texts))
+    assert abs((drawn < 200).mean() - 0.5) < 4 * 0.5 / len(drawn) ** 0.5
+    assert 8_000 <= sum(len(one.text) for one in samples[0]) < 8_000 + max(map(len, texts))
 
 
 def test_text_files_become_pieces_and_stories(tmp_path) -> None:
@@ -74,13 +72,10 @@ def test_text_files_become_pieces_and_stories(tmp_path) -> None:
     assert len(taken) > 2
 
     stories = [prose(i, 40) + "\n\n" + prose(-i, 40) for i in range(1, 31)]
-    (tmp_path / "tinystories.txt").write_text(
-        "\n<|endoftext|>\n".join(stories[:15])
-        + "<|endoftext|>"
-        + "<|endoftext|>".join(stories[15:])
-    )
-    taken = load_files(tmp_path, "tinystories")
-    assert sorted(one.text.strip() for one in taken) == sorted(stories)
+    end = "<|endoftext|>"
+    text = f"\n{end}\n".join(stories[:15]) + end + end.join(stories[15:])
+    (tmp_path / "tinystories.txt").write_text(text)
+    assert sorted(map(str.strip, load_texts(tmp_path, "tinystories"))) == sorted(stories)
 
 
 def test_folder_gives_the_files_of_the_domain(tmp_path) -> None:
@@ -89,30 +84,26 @@ def test_folder_gives_the_files_of_the_domain(tmp_path) -> None:
     (tmp_path / "python/b.py").write_text("\ufeff" + program(2), encoding="utf-8")
     (tmp_path / "python/c.lua").write_text("local x = 1\n" * 30)
     (tmp_path / "python/d.bin").write_bytes(b"\0\1")
-    assert {one.text for one in load_files(tmp_path, "python")} == {program(1), program(2)}
+    assert load_texts(tmp_path, "python") == sorted([program(1), program(2)])
 
 
 def test_long_prose_is_cut_and_long_code_refused_in_a_small_corpus(tmp_path) -> None:
     write_jsonl(tmp_path / "babylm.jsonl", [prose(1, 5_000), prose(2)])
-    texts = [one.text for one in load_files(tmp_path, megabytes=0.1)]
+    texts = load_texts(tmp_path, megabytes=0.1)
     assert max(map(len, texts)) <= 4_000 and prose(1, 5_000).startswith(max(texts, key=len))
     write_jsonl(tmp_path / "python.jsonl", [program(1, 500), program(2)])
-    assert [one.text for one in load_files(tmp_path, "python", 0.1)] == [program(2)]
+    assert load_texts(tmp_path, "python", 0.1) == [program(2)]
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
+def test_hostile_text_survives_unharmed(tmp_path) -> None:
+    texts = [
         "<script>alert('x')</script><b>bold</b> &amp; {{ jinja }} <|endoftext|> </s> [INST]",
         "right \u202eto left\u202c, zero\u200bwidth, \u2066isolate\u2069, \ufeff inside",
         "e\u0301 and \U0001f9d1\u200d\U0001f680 and \x1b[31m red \x7f",
-    ],
-)
-def test_hostile_text_survives_unharmed(tmp_path, text) -> None:
-    write_jsonl(tmp_path / "babylm.jsonl", [text])
-    (taken,) = load_files(tmp_path)
-    assert taken.text == text
-    assert len(corpus_hash([taken])) == 64
+    ]
+    write_jsonl(tmp_path / "babylm.jsonl", texts)
+    assert load_texts(tmp_path) == sorted(texts)
+    assert len(corpus_hash(load_files(tmp_path))) == 64
 
 
 def test_what_no_utf8_can_hold_is_refused_and_counted(tmp_path) -> None:
@@ -130,8 +121,7 @@ def test_what_no_utf8_can_hold_is_refused_and_counted(tmp_path) -> None:
     (tmp_path / "babylm.jsonl").write_bytes(b"\n".join(lines))
     read, skipped = read_corpus("babylm", "files", tmp_path, megabytes=1, seed=0)
     assert [one.text for one in read] == [prose(1)]
-    counts = dict(zip(skipped["reason"], skipped["count"], strict=True))
-    assert counts == {
+    assert skipped.set_index("reason")["count"].to_dict() == {
         "lone surrogates": 1,
         "NUL bytes": 1,
         "empty": 1,
@@ -159,11 +149,10 @@ def test_damaged_zst_is_named(tmp_path) -> None:
         (["lua/a.lua", "lua/b/c.lua.zst", "lua/no.csv"], "lua", "a.lua c.lua.zst"),
         (["python.jsonl.zst", "python-old.py"], "python", "python.jsonl.zst"),
         (["tinystories.a.txt"], "tinystories", "tinystories.a.txt"),
-        (["lua/a.lua"], "babylm", "nothing of that name"),
-        (["lua/a.lua", "lua.jsonl"], "lua", "it holds lua, lua.jsonl"),
-        (["lua/a.py"], "lua", "holds no text for domain lua: put .lua[.zst]"),
-        (["lua.csv"], "lua", "holds no text for domain lua"),
-        (["lua/empty.lua"], "lua", "holds no text for domain lua"),
+        (["lua/a.lua"], "babylm", "! nothing of that name"),
+        (["lua/a.lua", "lua.jsonl"], "lua", "! it holds lua, lua.jsonl"),
+        (["lua/a.py"], "lua", "! put .lua[.zst]"),
+        (["lua/empty.lua"], "lua", "! no text for domain lua"),
     ],
 )
 def test_files_of_a_domain(tmp_path, tree, domain, expected) -> None:
@@ -172,10 +161,9 @@ def test_files_of_a_domain(tmp_path, tree, domain, expected) -> None:
         data = b"" if "empty" in name else b"x = 1\n"
         packed = zstandard.ZstdCompressor().compress(data) if name.endswith("zst") else data
         (tmp_path / name).write_bytes(packed)
-    if " holds " in f" {expected}" or "nothing" in expected:
-        with pytest.raises(FeatlibError) as caught:
-            find_files(domain, tmp_path)
-        assert expected in str(caught.value)
+    if expected.startswith("! "):
+        with pytest.raises(FeatlibError, match=re.escape(expected[2:])):
+            check_corpus(domain, "files", tmp_path)
     else:
         assert " ".join(path.name for path in find_files(domain, tmp_path)) == expected
 

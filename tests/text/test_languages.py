@@ -38,14 +38,12 @@ def check(domain: str, marked: str) -> None:
     assert {name: label.find[domain](text) for name, label in LABELS.items()} == expected
 
 
-@pytest.mark.parametrize("name", PYTHON)
-def test_python_sources(name):
-    check("python", PYTHON[name])
+SOURCES = {"python": PYTHON, "lua": LUA}
 
 
-@pytest.mark.parametrize("name", LUA)
-def test_lua_sources(name):
-    check("lua", LUA[name])
+@pytest.mark.parametrize(("domain", "name"), [(d, name) for d in SOURCES for name in SOURCES[d]])
+def test_sources(domain, name):
+    check(domain, SOURCES[domain][name])
 
 
 @pytest.mark.parametrize(
@@ -64,23 +62,20 @@ def test_a_sum_of_a_thousand_strings_is_read():
     assert found is not None and len(found["exception_message"]) == 900
 
 
-WHOLE = {name: [key for key in table if not key.startswith(("byte", "first", "empty"))]
-         for name, table in (("python", PYTHON), ("lua", LUA))}  # fmt: skip
+GAPS = {
+    "python": ["\n", "\r\n", "\n\n# é😀 = 1\n", "\n'😀é'\n"],
+    "lua": ["\n", "\r\n;", "\n--[[ é😀 = ]]\n", "\nf'😀'\n"],
+}
 
 
-@settings(max_examples=60, deadline=None)
-@given(st.lists(st.sampled_from(WHOLE["python"]), min_size=1, max_size=5), st.data())
-def test_python_sources_one_after_the_other(names, data):
+@settings(max_examples=120, deadline=None)
+@given(st.sampled_from(list(SOURCES)), st.data())
+def test_sources_one_after_the_other(domain, data):
     """Labels of joined sources are those of the parts, moved; so no offset can drift."""
-    gap = data.draw(st.sampled_from(["\n", "\r\n", "\n\n# é😀 = 1\n", "\n'😀é'\n"]))
-    check("python", gap.join(PYTHON[name] for name in names))
-
-
-@settings(max_examples=60, deadline=None)
-@given(st.lists(st.sampled_from(WHOLE["lua"]), min_size=1, max_size=5), st.data())
-def test_lua_sources_one_after_the_other(names, data):
-    gap = data.draw(st.sampled_from(["\n", "\r\n;", "\n--[[ é😀 = ]]\n", "\nf'😀'\n"]))
-    check("lua", gap.join(LUA[name] for name in names))
+    whole = [name for name in SOURCES[domain] if not name.startswith(("byte", "first", "empty"))]
+    names = data.draw(st.lists(st.sampled_from(whole), min_size=1, max_size=5))
+    gap = data.draw(st.sampled_from(GAPS[domain]))
+    check(domain, gap.join(SOURCES[domain][name] for name in names))
 
 
 @settings(max_examples=150, deadline=None)

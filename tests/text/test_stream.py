@@ -14,13 +14,12 @@ from featlib.text.stream import load_stream, make_stream, save_stream
 from featlib.text.tokens import (
     save_blocks,
     token_offsets,
-    token_strings,
     tokenize_documents,
     train_tokenizer,
 )
 
 SOURCES = {
-    "python": "try:\n    x = 1\nexcept ValueError:\n    raise\n",
+    "python": "try:\n    x = 1  # one\nexcept ValueError:\n    raise\n",
     "lua": "local x = 1\nif x then error('no') end\n",
 }
 STORY = "Once upon a time there was a small dog, and it had 3 bones. "
@@ -51,7 +50,6 @@ def made(texts, tmp_path_factory):
 
 
 def test_each_kind_has_as_many_blocks_and_its_own_labels(made, texts):
-    """Sorted by kind and document, the stream is the beginning of each kind's documents."""
     _, stream, tokenizer = made
     assert (stream.kinds == stream.kinds[:, :1]).all()
     assert np.bincount(stream.kinds[:, 0]).tolist() == [14] * len(DOMAINS)
@@ -64,23 +62,11 @@ def test_each_kind_has_as_many_blocks_and_its_own_labels(made, texts):
         np.testing.assert_array_equal(stream.ids[here], whole.ids[rows])
 
 
-def test_tokens_are_what_the_source_says(made):
-    _, stream, tokenizer = made
-    text = np.array(token_strings(tokenizer, stream.ids.reshape(-1))).reshape(stream.ids.shape)
-    assert set(stream.labels) == set(LABELS) and set(stream.classes) == set(INK)
-    lua, python = (stream.kinds == DOMAINS.index(d) for d in ("lua", "python"))
-    prose = ~np.isin(stream.kinds, [DOMAINS.index(d) for d in CODE])
-    said = {t.strip() for t in text[stream.labels["exception_keyword"] & python]}
-    assert said and all(any(t in word for word in ("try", "except", "raise")) for t in said)
-    assert {t.strip() for t in text[stream.labels["assignment"]]} == {"="}
-    assert (stream.labels["exception_message"] & lua).any()
-    assert not any((mask & prose).any() for mask in stream.labels.values())
-    assert not (stream.classes["keyword"] & prose).any()
-    assert (stream.classes["number"] & prose).any() and (stream.classes["word"] & prose).any()
-
-
 def test_marks_are_those_of_each_document(made, texts):
     _, stream, tokenizer = made
+    prose = ~np.isin(stream.kinds[:, 0], [DOMAINS.index(domain) for domain in CODE])
+    assert all(mask.any() and not mask[prose].any() for mask in stream.labels.values())
+    assert all(mask.any() for mask in stream.classes.values())
     for number, domain in enumerate(DOMAINS):
         known: dict[str, list] = {name: [] for name in (*LABELS, *INK)}
         for text in texts[domain]:
@@ -101,9 +87,4 @@ def test_a_stream_comes_back_from_disk(made, tmp_path):
         load_stream(tmp_path / "features")
     save_stream(stream, tmp_path / "features")
     again = load_stream(tmp_path / "features")
-    for name in ("ids", "documents", "kinds"):
-        np.testing.assert_array_equal(getattr(again, name), getattr(stream, name))
-    for name in ("labels", "classes"):
-        kept, made_ = getattr(again, name), getattr(stream, name)
-        assert list(kept) == list(made_)
-        assert all((kept[key] == made_[key]).all() for key in kept)
+    np.testing.assert_equal(vars(again), vars(stream))
