@@ -30,6 +30,8 @@ from featlib.text.labels import Label
 from featlib.text.tokens import train_tokenizer
 
 D_IN, D_SAE, SCALE, FEATURE = 48, 64, 3.0, 3
+IDS = np.random.default_rng(2).integers(3, 300, (12, 24)).astype(np.uint16)
+DOCUMENTS = np.repeat(np.arange(18), 16).reshape(12, 24)  # some end inside a block
 
 
 @pytest.fixture(scope="module")
@@ -49,30 +51,23 @@ def sae():
 
 
 @pytest.fixture(scope="module")
-def ids():
-    return np.random.default_rng(2).integers(3, 300, (12, 24)).astype(np.uint16)
+def subject(model, sae):
+    return read_subjects("base", model, {0: sae}, IDS)[0]
 
 
-@pytest.fixture(scope="module")
-def documents():
-    return np.repeat(np.arange(18), 16).reshape(12, 24)  # some end inside a block
-
-
-@pytest.fixture(scope="module")
-def subject(model, sae, ids):
-    return read_subjects("base", model, {0: sae}, ids)[0]
-
-
-def changes(model, ids, change) -> np.ndarray:
+def changes(model, change) -> np.ndarray:
     """Through the whole model."""
-    return edited_losses(model, ids, change) - edited_losses(model, ids)
+    return edited_losses(model, IDS, change) - edited_losses(model, IDS)
 
 
-@pytest.fixture(scope="module")
-def bridge(model, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("checkpoint") / "model"
-    save_checkpoint(model, train_tokenizer(["abc"], 259), folder)
-    return open_bridge(folder)
+@pytest.fixture
+def ablated(model, sae) -> np.ndarray:
+    return changes(model, lambda hidden: ablate(hidden, sae, FEATURE))
+
+
+def logits_of(model) -> torch.Tensor:
+    with torch.no_grad():
+        return model(input_ids=torch.from_numpy(IDS.astype(np.int64))).logits[:, :-1]
 
 
 # ------------------------------------------------------------------------------ the edit itself
@@ -90,7 +85,7 @@ def test_ablating_takes_out_the_features_contribution(sae):
     assert torch.equal(found[silent], hidden[silent])  # what is silent cannot be ablated
 
 
-def test_an_identity_autoencoder_can_ablate_one_neuron(model, ids):
+def test_an_identity_autoencoder_can_ablate_one_neuron(model):
     """With each neuron its own feature, ablating feature 4 is setting neuron 4 to 0 where > 0."""
     eye = torch.eye(D_IN)
     plain = SparseAutoencoder(
@@ -102,63 +97,56 @@ def test_an_identity_autoencoder_can_ablate_one_neuron(model, ids):
         kept[..., 4] = kept[..., 4].clamp(max=0)
         return kept
 
-    found = changes(model, ids, lambda hidden: ablate(hidden, plain, 4))
-    np.testing.assert_allclose(found, changes(model, ids, zero), atol=1e-5)
+    found = changes(model, lambda hidden: ablate(hidden, plain, 4))
+    np.testing.assert_allclose(found, changes(model, zero), atol=1e-5)
     assert np.abs(found).max() > 1e-3
 
 
 # ------------------------------------------------------------------------------ three ways
 
 
-def test_bridge_plain_hook_and_shortcut_agree(model, bridge, sae, ids, subject):
-    def change(hidden):
-        return ablate(hidden, sae, FEATURE)
+def test_bridge_plain_hook_and_shortcut_agree(model, sae, subject, ablated, tmp_path):
+    save_checkpoint(model, train_tokenizer(["abc"], 259), tmp_path / "model")
+    bridge = open_bridge(tmp_path / "model")
+    through_bridge = changes(bridge, lambda hidden: ablate(hidden, sae, FEATURE))
+    assert np.abs(ablated).max() > 1e-2
+    np.testing.assert_allclose(through_bridge, ablated, atol=4e-5)
+    np.testing.assert_allclose(loss_changes(subject, FEATURE), ablated, atol=5e-5)
 
-    plain = changes(model, ids, change)
-    assert np.abs(plain).max() > 1e-2
-    np.testing.assert_allclose(changes(bridge, ids, change), plain, atol=4e-5)
-    np.testing.assert_allclose(loss_changes(subject, FEATURE), plain, atol=5e-5)
 
-
-def test_losses_are_the_models_own_and_the_hook_is_taken_off_again(model, ids):
-    before = edited_losses(model, ids)
-    with torch.no_grad():
-        batch = torch.from_numpy(ids.astype(np.int64))
-        logits = model(input_ids=batch).logits
-    oracle = torch.nn.functional.cross_entropy(
-        logits[:, :-1].transpose(1, 2), batch[:, 1:], reduction="none"
-    )
-    edited_losses(model, ids, torch.zeros_like)
-    np.testing.assert_allclose(edited_losses(model, ids), before)
+def test_losses_are_the_models_own_and_the_hook_is_taken_off_again(model):
+    before = edited_losses(model, IDS)
+    target = torch.from_numpy(IDS[:, 1:].astype(np.int64))
+    logits = logits_of(model).transpose(1, 2)
+    oracle = torch.nn.functional.cross_entropy(logits, target, reduction="none")
+    edited_losses(model, IDS, torch.zeros_like)
+    np.testing.assert_allclose(edited_losses(model, IDS), before)
     np.testing.assert_allclose(before, oracle.numpy(), atol=1e-5)
 
 
-def test_an_edit_changes_the_prediction_made_there_and_no_other(model, sae, ids, subject):
-    fires = np.zeros(ids.shape, dtype=bool)
+def test_an_edit_changes_the_prediction_made_there_and_no_other(subject, ablated):
+    fires = np.zeros(IDS.shape, dtype=bool)
     fires.reshape(-1)[subject.features.of(FEATURE)[0]] = True
     assert fires.any() and not fires.all()
     np.testing.assert_array_equal(loss_changes(subject, FEATURE) != 0, fires[:, :-1])
-    full = changes(model, ids, lambda hidden: ablate(hidden, sae, FEATURE))
-    assert np.abs(full[~fires[:, :-1]]).max() == 0
+    assert np.abs(ablated[~fires[:, :-1]]).max() == 0
 
 
-def test_sites_are_what_the_model_computes(model, ids, subject):
-    sites = subject.sites
-    mlp = model.model.layers[0].mlp
+def test_sites_are_what_the_model_computes(model, subject):
     with torch.no_grad():
-        hidden = model.model(input_ids=torch.from_numpy(ids.astype(np.int64))).last_hidden_state
-        torch.testing.assert_close(model.model.norm(sites.residual), hidden.flatten(0, 1))
-    assert sites.neurons.shape == (ids.size, mlp.down_proj.in_features)
+        hidden = model.model(input_ids=torch.from_numpy(IDS.astype(np.int64))).last_hidden_state
+        residual = model.model.norm(subject.sites.residual)
+    torch.testing.assert_close(residual, hidden.flatten(0, 1))
 
 
-def test_deeper_models_have_no_shortcut(model, ids):
+def test_deeper_models_have_no_shortcut(model):
     deep = copy.deepcopy(model)
     deep.model.layers.append(deep.model.layers[0])
-    with pytest.raises(FeatlibError, match=r"2 layers.*use edited_losses"):
-        read_sites(deep, ids)
+    with pytest.raises(FeatlibError, match="2 layers"):
+        read_sites(deep, IDS)
 
 
-def test_picked_features_are_the_same_features(model, sae, ids, subject):
+def test_picked_features_are_the_same_features(sae, subject):
     few = subject.only([5, FEATURE])
     carried = subject.through(sae.only([5, FEATURE]))
     expected = subject.features.matrix[:, [5, FEATURE]].toarray()
@@ -172,14 +160,13 @@ def test_picked_features_are_the_same_features(model, sae, ids, subject):
 # ------------------------------------------------------------------------------ effects
 
 
-def test_effects_are_means_over_their_regions(model, sae, ids, subject, documents):
-    mask = np.random.default_rng(4).random(ids.shape) < 0.3
-    table = ablation_effects(subject, FEATURE, mask, documents, Draws(0, 50, 2))
+def test_effects_are_means_over_their_regions(subject, ablated):
+    mask = np.random.default_rng(4).random(IDS.shape) < 0.3
+    table = ablation_effects(subject, FEATURE, mask, DOCUMENTS, Draws(0, 50, 2))
     at_label = effect_at_label(table)
     table = table.set_index(["who", "region"])
-    found = changes(model, ids, lambda hidden: ablate(hidden, sae, FEATURE))
-    fires = (subject.features.matrix[:, [FEATURE]].toarray() > 0).reshape(ids.shape)[:, :-1]
-    inside = documents[:, 1:] == documents[:, :-1]
+    fires = (subject.features.matrix[:, [FEATURE]].toarray() > 0).reshape(IDS.shape)[:, :-1]
+    inside = DOCUMENTS[:, 1:] == DOCUMENTS[:, :-1]
     at, target = mask[:, :-1], mask[:, 1:]
     regions = {
         "at": at, "labelled": target, "after": at & ~target, "elsewhere": ~at & ~target,
@@ -189,7 +176,7 @@ def test_effects_are_means_over_their_regions(model, sae, ids, subject, document
     for name, region in regions.items():
         row = table.loc["feature", name]
         assert row["n"] == (region & inside).sum()
-        assert row["delta"] == pytest.approx(found[region & inside].mean(), abs=2e-5)
+        assert row["delta"] == pytest.approx(ablated[region & inside].mean(), abs=2e-5)
         assert row["low"] <= row["delta"] <= row["high"]
         difference = row["delta"] - table.loc["random", name]["delta"]
         assert table.loc["difference", name]["delta"] == pytest.approx(difference)
@@ -199,10 +186,10 @@ def test_effects_are_means_over_their_regions(model, sae, ids, subject, document
     assert at_label.low < at_label.value < at_label.high
 
 
-def test_a_feature_that_predicts_matters_and_random_ones_do_not(model, ids, documents):
+def test_a_feature_that_predicts_matters_and_random_ones_do_not(model):
     """Planted: feature 0 fires on marked tokens and pushes towards the token that follows."""
     marked, follower = 7, 11
-    text = ids.copy()
+    text = IDS.copy()
     text[:, ::4], text[:, 1::4] = marked, follower
     sites = read_sites(model, text)
     weight = model.model.layers[0].mlp.down_proj.weight.detach()
@@ -218,14 +205,13 @@ def test_a_feature_that_predicts_matters_and_random_ones_do_not(model, ids, docu
     dense = (np.random.default_rng(6).random((text.size, 20)) < 0.25) * size
     dense[:, 0] = (text.reshape(-1) == marked) * size
     read = Subject("base", model, planted, sites, feature_activations(dense))
-    table = ablation_effects(read, 0, text == marked, documents, Draws(0, 200, 5)).set_index(
-        ["who", "region"]
-    )
+    table = ablation_effects(read, 0, text == marked, DOCUMENTS, Draws(0, 200, 5))
+    table = table.set_index(["who", "region"])
     assert table.loc["difference", "at"]["low"] > 0
     assert table.loc["feature", "elsewhere"]["delta"] == 0
     assert table.loc["feature", "at"]["delta"] > 3 * abs(table.loc["random", "at"]["delta"])
 
-    steered = steering_effects(read, 0, np.array([follower]), documents, doses=(0, 1, 2), seed=0)
+    steered = steering_effects(read, 0, np.array([follower]), DOCUMENTS, doses=(0, 1, 2), seed=0)
     own, random = (steered[steered["who"] == who] for who in ("feature", "random"))
     assert own["probability"].is_monotonic_increasing
     assert own["low"].iloc[2] > own["high"].iloc[0]
@@ -233,39 +219,37 @@ def test_a_feature_that_predicts_matters_and_random_ones_do_not(model, ids, docu
     assert random["probability"].iloc[2] < own["probability"].iloc[1]
 
 
-def test_steering_equals_the_hooked_model(model, sae, ids, documents, subject):
+def test_steering_equals_the_hooked_model(model, sae, subject):
     """All positions, two words: probability and loss from whole forward passes."""
     feature, dose, words = 9, 1.5, np.array([20, 30])
     _, active = subject.features.of(feature)
-    table = steering_effects(subject, feature, words, documents, doses=(dose,), seed=0)
+    table = steering_effects(subject, feature, words, DOCUMENTS, doses=(dose,), seed=0)
     found = table[table["who"] == "feature"].iloc[0]
 
     def add(hidden):
         return hidden + dose * float(active.mean()) * sae.W_dec[feature] / sae.scale
 
-    assert found["loss"] == pytest.approx(edited_losses(model, ids, add).mean(), abs=1e-5)
+    assert found["loss"] == pytest.approx(edited_losses(model, IDS, add).mean(), abs=1e-5)
     hook = model.model.layers[0].mlp.down_proj.register_forward_pre_hook(lambda _, a: add(a[0]))
-    with torch.no_grad():
-        logits = model(input_ids=torch.from_numpy(ids.astype(np.int64))).logits[:, :-1]
+    expected = logits_of(model).softmax(-1)[..., words].sum(-1).mean()
     hook.remove()
-    expected = logits.softmax(-1)[..., words].sum(-1).mean()
     assert found["probability"] == pytest.approx(float(expected), abs=1e-6)
     assert found["low"] <= found["probability"] <= found["high"]
 
 
-def test_effects_are_the_same_for_a_seed(subject, documents, ids):
+def test_effects_are_the_same_for_a_seed(subject):
     one, two, other = (
-        ablation_effects(subject, FEATURE, ids % 5 == 0, documents, Draws(s, 20, 3))
+        ablation_effects(subject, FEATURE, IDS % 5 == 0, DOCUMENTS, Draws(s, 20, 3))
         for s in (0, 0, 1)
     )
     assert one.equals(two) and not one.equals(other)
 
 
-def test_vocabulary_follows_the_label(ids, documents):
+def test_vocabulary_follows_the_label():
     word, follower = 7, 11
-    text = ids.copy()
+    text = IDS.copy()
     text[:, 5], text[:, 6] = word, follower
-    stream = labelled_stream(text == word, text, documents, seed=0)
+    stream = labelled_stream(text == word, text, DOCUMENTS, seed=0)
     texts = [str(i) for i in range(300)]
     words = related_vocabulary(Label("", {}), texts, stream)
     assert follower in words and not {38, 39} & set(words.tolist())

@@ -29,12 +29,16 @@ def tokenizer(documents):
     return train_tokenizer(documents["text"], 400)
 
 
-def read(documents, tokenizer, seed=0, labels=LABELS):
-    return gather_text(documents, tokenizer, labels, SIZES, context=20, seed=seed)
+def read(documents, tokenizer, seed=0, sizes=SIZES):
+    return gather_text(documents, tokenizer, LABELS, sizes, context=20, seed=seed)
 
 
-def test_labels_lie_on_the_tokens_they_name(documents, tokenizer):
-    text = read(documents, tokenizer)
+@pytest.fixture
+def text(documents, tokenizer):
+    return read(documents, tokenizer)
+
+
+def test_labels_lie_on_the_tokens_they_name(text, tokenizer):
     words = np.array(token_strings(tokenizer, text.ids.reshape(-1))).reshape(text.ids.shape)
     mask = text.masks["exception_header"]
     assert mask.any()
@@ -45,46 +49,24 @@ def test_labels_lie_on_the_tokens_they_name(documents, tokenizer):
     assert mask[whole].all(), "in these sources each whole word is a keyword"
 
 
-def test_english_has_no_exceptions(documents, tokenizer):
-    text = read(documents, tokenizer)
+def test_english_has_no_labels_and_no_document_lies_in_two_domains(text):
     for mask in text.masks.values():
         assert not mask[text.domains == "babylm"].any()
+    homes = [np.unique(text.documents[text.domains == d]) for d in SIZES]
+    assert len(np.unique(np.concatenate(homes))) == sum(map(len, homes))
 
 
-def test_documents_of_two_domains_stay_distinct(documents, tokenizer):
-    text = read(documents, tokenizer)
-    homes = [set(np.unique(text.documents[text.domains == d])) for d in SIZES]
-    assert not (homes[0] & homes[1] or homes[1] & homes[2] or homes[0] & homes[2])
-
-
-def test_sizes_seeds_and_what_does_not_parse(documents, tokenizer):
-    text = read(documents, tokenizer)
+def test_sizes_seeds_and_what_does_not_parse(text, documents, tokenizer):
     for domain, n in SIZES.items():
         assert (text.domains == domain).sum() == n // 20
     assert (read(documents, tokenizer).ids == text.ids).all()
     assert (read(documents, tokenizer, seed=1).ids != text.ids).any()
-    everything = gather_text(
-        documents, tokenizer, LABELS, {"python": 10**6}, context=20, seed=0
-    )  # fmt: skip
+    everything = read(documents, tokenizer, sizes={"python": 10**6})
     assert everything.skipped == {"python": 1}
     assert everything.read == {"python": 31}
 
 
-def test_a_label_of_ones_own(documents, tokenizer):
-    def find(text: str) -> list[tuple[int, int]]:
-        at = text.find("flag")
-        return [(at, at + 4)] if at >= 0 else []
-
-    documents = documents[documents["domain"] != "babylm"]
-    english = {"python": find}
-    text = gather_text(
-        documents, tokenizer, {"flag": Label("", english)}, {"python": 400}, context=20, seed=0
-    )
-    assert not text.masks["flag"].any()
-
-
-def test_halves_share_no_document_and_rare_labels_are_left_out(documents, tokenizer):
-    text = read(documents, tokenizer)
+def test_halves_share_no_document_and_rare_labels_are_left_out(text):
     text.masks["never"] = np.zeros(text.ids.shape, dtype=bool)
     streams = split_halves(text, ["exception_header", "never"], seed=0)
     assert list(streams) == ["exception_header"]
@@ -98,5 +80,5 @@ def test_a_case_is_studied_in_the_code_that_its_model_knows():
     assert languages_of(both, "lua") == languages_of(both, "merged") == ("lua",)
     assert languages_of(both, "tinystories") == ("python", "lua")
     assert languages_of(Label("Python only", {"python": lambda _: []}), "lua") == ("python",)
-    with pytest.raises(FeatlibError, match="reads no domain: give it a function for python or lua"):
+    with pytest.raises(FeatlibError, match="no domain"):
         languages_of(Label("nothing", {}), "base")
