@@ -39,13 +39,13 @@ def toc_files(toc: dict[str, Any]) -> Iterator[str]:
 
 
 def stage_notebook(source: Path, target: Path) -> None:
-    """Copy a notebook; its parameters fold away (a table at the end of the page lists them)."""
+    """Copy a notebook with all its code folded, and without the cell that set its parameters."""
     notebook = json.loads(source.read_text(encoding="utf-8"))
     for cell in notebook["cells"]:
-        tags = cell.get("metadata", {}).get("tags", [])
+        tags = cell.setdefault("metadata", {}).setdefault("tags", [])
         if "injected-parameters" in tags:
             tags.append("remove-cell")
-        elif "parameters" in tags:
+        elif cell["cell_type"] == "code" and not any("-" in tag for tag in tags):  # remove-, hide-
             tags.append("hide-input")
     target.write_text(json.dumps(notebook, ensure_ascii=False), encoding="utf-8")
 

@@ -15,6 +15,7 @@ import difflib
 import html
 import json
 import re
+import textwrap
 from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -104,11 +105,10 @@ def tabulate_parameters(values: Mapping[str, Any], notebooks: Path) -> str:
         for name in re.findall(r"^(\w+):", "\n".join(map(_source, declared)), re.MULTILINE):
             where.setdefault(name, heading)
     for key, field in Params.model_fields.items():
-        shared = key in ("run_name", "seed")
         value = values.get(key, field.default)
         long = isinstance(value, int) and value >= 10_000
         shown = f"{value:_}" if long else json.dumps(value).strip('"') or "(none)"
-        heading = "The run" if shared else where.get(key, "The run")
+        heading = "The run" if key in ("run_name", "seed") else where.get(key, "The run")
         chapters.setdefault(heading, []).append(f"| `{key}` | {shown} | {field.description} |")
     head = f"| parameter | this{NBSP}run | what it does |\n|---|---|---|\n"
     return "\n\n".join(f"**{name}**\n\n{head}" + "\n".join(r) for name, r in chapters.items() if r)
@@ -170,32 +170,30 @@ def define_terms(app: Sphinx, doctree: nodes.document, docname: str) -> None:
             link["reftitle"] = definition
 
 
-def plain_citations(
+def finish_page(
     app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: Any
 ) -> None:
-    """Leave out the roles that docutils gives a bibliography: its list has entries, no items."""
-    if "body" in context:
-        context["body"] = re.sub(
-            r' role="(?:list|doc-biblioentry)"(?= class="citation)|'
-            r'(?<=<div class="citation") (id="[^"]*") role="doc-biblioentry"',
-            lambda m: f" {m[1]}" if m[1] else "",
-            context["body"],
-        )
-
-
-def say_provenance(
-    app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: Any
-) -> None:
-    """End a page of prose with the run behind it; chapters say more themselves."""
-    if "body" not in context or not pagename.startswith("book/"):
+    """Say in the head what a page is about, and below prose its run; chapters say more of that."""
+    if doctree is None:
         return
-    name, commit = (
-        html.escape(app.config.myst_substitutions[key]) for key in ("run_name", "commit")
+    body = context["body"].replace(' role="doc-biblioentry"', "")  # of a list without any item
+    context["body"] = body.replace(' role="list" class="citation', ' class="citation')
+    title, said = app.env.titles[pagename].astext(), doctree.findall(nodes.paragraph)
+    first = next((p for p in said if p.parent.tagname in ("section", "block_quote")), None)
+    about = textwrap.shorten(first.astext() if first else title, 200, placeholder=" …")
+    context["metatags"] += (
+        f'<meta name="description" property="og:description" content="{html.escape(about)}" />'
+        f'<meta property="og:title" content="{html.escape(title)}" />'
     )
-    context["body"] += (
-        f'<p class="fl-made">Run {name}, commit {commit}. '
-        f"<code>make book RUN={name}</code> makes this page again, with the whole book.</p>"
-    )
+    if pagename == app.config.root_doc:
+        context["docstitle"] = ""  # the book's title is this page's own
+    if pagename.startswith("book/"):
+        values = app.config.myst_substitutions
+        name, commit = html.escape(values["run_name"]), html.escape(values["commit"])
+        context["body"] += (
+            f'<p class="fl-made">Run {name}, commit {commit}. '
+            f"<code>make book RUN={name}</code> makes this page again, with the whole book.</p>"
+        )
 
 
 # --- maths ------------------------------------------------------------------------------------
@@ -246,16 +244,18 @@ def visit_block_math(self: HTML5Translator, node: nodes.math_block) -> None:
 
 
 def write_bundle(app: Sphinx, error: Exception | None) -> None:
-    """Put the chart library into the built book: one file for all pages, fetched when needed."""
+    """Put the chart library into the book, one file fetched when needed; one viewport a page."""
     if error is not None or app.builder.format != "html":
         return
-    static = Path(app.outdir) / "_static"
     themes = json.dumps({mode: theme(mode) for mode in ("light", "dark")})
     # Wrapped, so that the bundle's many short names stay out of the page's.
-    (static / "featlib-vega.js").write_text(
+    Path(app.outdir, "_static", "featlib-vega.js").write_text(
         f"(() => {{{vl_convert.javascript_bundle()}\nwindow.featlibThemes = {themes};}})();\n",
         encoding="utf-8",
     )
+    for page in Path(app.outdir).rglob("*.html"):  # docutils, Sphinx and the theme each set one
+        first, *rest = re.split(r"(<meta name=.viewport.[^>]*>)", page.read_text(encoding="utf-8"))
+        page.write_text(first + "".join(rest[:1] + rest[1::2]), encoding="utf-8")
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
@@ -263,8 +263,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.add_config_value("comments_config", {}, "", [dict])
     app.connect("config-inited", configure, priority=400)
     app.connect("doctree-resolved", define_terms)
-    app.connect("html-page-context", plain_citations)
-    app.connect("html-page-context", say_provenance)
+    app.connect("html-page-context", finish_page)
     app.add_html_math_renderer(
         "mathml",
         inline_renderers=(visit_inline_math, None),

@@ -37,6 +37,22 @@ def test_a_page_of_prose_says_how_it_was_made(html: Path) -> None:
         assert fact in said.text
 
 
+def test_the_head_of_a_page_says_once_what_it_is_about(html: Path) -> None:
+    about = {
+        "book/index": ("Do features survive?", "BabyPython predicts 28.6% of Python’s tokens"),
+        "book/glossary": ("Glossary", "Glossary"),
+        "notebooks/01_gallery": ("Gallery", "A persimmon, to be found by search."),
+    }
+    for name, (title, begins) in about.items():
+        head = BeautifulSoup((html / f"{name}.html").read_text(), "html.parser").head
+        assert head.select_one("meta[name=description]")["content"].startswith(begins), name
+        assert head.select_one("meta[property='og:title']")["content"] == title
+        assert len(head.select("meta[name=viewport]")) == 1
+        assert head.title.text.count("Do features survive?") == 1
+        icon = head.select_one("link[rel=icon]")["href"]
+        assert (html / name).parent.joinpath(icon).exists()
+
+
 def test_every_link_leads_somewhere(html: Path) -> None:
     from links import broken_links
 
