@@ -187,9 +187,66 @@
       }
     }
   }
+
+  /* One switch for all the code of a page; the reader's choice holds on the other pages too. */
+  function addCodeSwitch() {
+    const folds = document.querySelectorAll("div.cell details.hide");
+    const place = document.querySelector(".article-header-buttons");
+    if (folds.length === 0 || !place) return;
+    const button = document.createElement("button");
+    button.type = "button";
+    button.className = "btn btn-sm fl-code-switch";
+    let open = false;
+    const show = () => {
+      for (const fold of folds) fold.open = open;
+      button.textContent = open ? "Hide all code" : "Show all code";
+    };
+    button.addEventListener("click", () => {
+      open = !open;
+      show();
+      try { localStorage.setItem("featlib-code", open ? "open" : ""); } catch { /* none kept */ }
+    });
+    try { open = localStorage.getItem("featlib-code") === "open"; } catch { /* none kept */ }
+    show();
+    place.prepend(button);
+  }
+
+  /* The part of the sidebar that scrolls begins at the page that is open. */
+  function showCurrentPage() {
+    const list = document.querySelector(".sidebar-primary-item:has(> .bd-docs-nav)");
+    const here = [...(list?.querySelectorAll(".current.active > a") ?? [])].at(-1);
+    if (!here) return;
+    const below = here.getBoundingClientRect().bottom - list.getBoundingClientRect().bottom;
+    if (below > 0) list.scrollTop += below + list.clientHeight / 2;
+  }
+
+  /* Hits of the search: a term of the glossary by its name, and no row twice. */
+  function nameHits() {
+    if (typeof Search === "undefined") return;
+    const find = Search._performSearch;
+    Search._performSearch = (...asked) => {
+      const { docnames, indexentries, titles } = Search._index;
+      const names = new Map();
+      for (const [entry, places] of Object.entries(indexentries)) {
+        for (const [file, id] of places) {
+          names.set(`${docnames[file]}#${id}`, `${titles[file]} > ${entry}`);
+        }
+      }
+      const rows = new Map(); // the best hit comes last
+      for (const [page, title, anchor, ...more] of find(...asked)) {
+        const name = names.get(page + anchor) ?? title;
+        rows.delete(page + name);
+        rows.set(page + name, [page, name, anchor, ...more]);
+      }
+      return [...rows.values()];
+    };
+  }
   window.featlib = { startStrip, markWide }; // for what a page makes itself
 
   const start = () => {
+    nameHits();
+    showCurrentPage();
+    addCodeSwitch();
     startCharts();
     document.querySelectorAll(".fl-strip").forEach(startStrip);
     markWide();

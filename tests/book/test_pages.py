@@ -69,6 +69,68 @@ def test_search_finds_words_of_notebooks(html: Path, browser: Any) -> None:
     assert check_search(browser, html, "xylophone") == ([], [])
 
 
+def test_search_names_a_term_and_says_nothing_twice(html: Path, browser: Any) -> None:
+    from browser import check_search
+
+    titles, faults = check_search(browser, html, "seed+ceiling")
+    assert titles[0].endswith("Glossary > seed ceiling") and not faults
+    assert len(titles) == len(set(titles))
+
+
+def test_one_switch_opens_all_code_here_and_on_the_next_page(html: Path, browser: Any) -> None:
+    from browser import visit
+
+    with visit(browser, html / "notebooks" / "01_gallery.html") as seen:
+        page = seen.page
+        folds, opened = page.locator("details.hide"), page.locator("details.hide[open]")
+        assert folds.count() == len(gallery()) and opened.count() == 0
+        assert page.locator(".cell > .cell_input").count() == 0, "code that is not folded"
+        page.locator(".fl-code-switch").focus()
+        page.keyboard.press("Enter")
+        assert opened.count() == folds.count()
+        page.goto((html / "notebooks" / "02_strips.html").as_uri())
+        assert opened.count() == folds.count() == 1
+        page.locator(".fl-code-switch").click()
+        page.reload()
+        assert opened.count() == 0 and not seen.errors
+
+
+def test_title_and_search_stay_above_the_list_of_pages(html: Path, browser: Any) -> None:
+    from browser import visit
+
+    with visit(browser, html / "notebooks" / "02_strips.html", size=(1280, 510)) as seen:
+        assert seen.page.evaluate(
+            """() => {
+              const list = document.querySelector(".sidebar-primary-item:has(> .bd-docs-nav)");
+              list.closest(".bd-sidebar-primary").scrollTop = list.scrollTop = 9999;
+              return list.scrollTop > 0;
+            }"""
+        )
+        for part in (
+            ".bd-sidebar-primary .navbar-brand",
+            ".bd-sidebar-primary .search-button__button",
+        ):
+            box = seen.page.locator(part).bounding_box()
+            assert box and box["y"] >= 0
+
+
+def test_weak_tokens_are_raised_in_the_dark_and_no_line_is_cut(html: Path, browser: Any) -> None:
+    from browser import visit
+
+    alphas = []
+    for mode in ("light", "dark"):
+        with visit(browser, html / "notebooks" / "02_strips.html", mode=mode) as seen:
+            weak = "getComputedStyle(document.querySelectorAll('.fl-tok')[1])"
+            alphas.append(seen.page.evaluate(f"+{weak}.backgroundColor.match(/[\\d.]+(?=\\))/)[0]"))
+            assert (
+                seen.page.evaluate(
+                    "getComputedStyle(document.querySelector('.fl-tokens')).maxHeight"
+                )
+                == "none"
+            )
+    assert alphas[1] > 1.5 * alphas[0]
+
+
 def test_strip_is_walked_with_one_stop_of_the_tab_key(html: Path, browser: Any) -> None:
     from browser import visit
 
