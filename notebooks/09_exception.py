@@ -602,11 +602,12 @@ The question does not arise. {{ parent }} has no {{ name }} that could survive
 in {{ children | listed }}: its best feature reaches F1 {{ origin.f1 | num }},
 below {{ bars.least_f1 | num }}.
 {% else %}
-{{ opening }}: the {{ name }} {{ fates | listed }}. Read in each model, the same direction finds
+{{ opening }}, by this book's rule: the {{ name }} {{ fates | listed }}. Read in each model, the same direction finds
 {{ words }} with F1 {{ origin.f1.value | num }} in {{ parent }} and {{ scores | listed }}, where a
 rule that sees the word alone reaches {{ rule | num }}.
 {% if origin.effect.low > 0 %}
-What each model does with it is judged by ablation.
+Removing it costs {{ parent }} {{ origin.effect.value | num }} nats at these tokens, which is read
+against features that seldom fire there: a weak test of whether the model uses it.
 {% else %}
 Removing it costs {{ parent }} nothing that can be measured: this is about what can be read in a
 model, not about what the model uses.
