@@ -603,8 +603,8 @@ in {{ children | listed }}: its best feature reaches F1 {{ origin.f1 | num }},
 below {{ bars.least_f1 | num }}.
 {% else %}
 {{ opening }}, by this book's rule: the {{ name }} {{ fates | listed }}. Read in each model, the
-same direction finds {{ words }} with F1 {{ origin.f1.value | num }} in {{ parent }} and {{ scores | listed }}, where a
-rule that sees the word alone reaches {{ rule | num }}.
+same direction finds {{ words }} with F1 {{ origin.f1.value | num }} in {{ parent }} and
+{{ scores | listed }}, where a rule that sees the word alone reaches {{ rule | num }}.
 {% if origin.effect.low > 0 %}
 Removing it costs {{ parent }} {{ origin.effect.value | num }} nats at these tokens, which is read
 against features that seldom fire there: a weak test of whether the model uses it.
