@@ -101,8 +101,8 @@ def stack(
             if isinstance(y, alt.Y):
                 old = y["axis"] if isinstance(y["axis"], dict) else {}
                 y["axis"] = {**old, "minExtent": left, "maxExtent": left}
-        panel.width = 500  # whatever the page has, less the gutter: half a number at the right
-    chart = alt.vconcat(*panels, spacing=spacing, usermeta={"gutter": left + 36})
+        panel.width = 500  # whatever the page has, less the gutter and some room for long numbers
+    chart = alt.vconcat(*panels, spacing=spacing, usermeta={"gutter": left + 50})
     own = {"color": "independent", "strokeDash": "independent"}  # a legend each
     return chart.resolve_scale(**own, x="shared" if one_scale else "independent")
 
