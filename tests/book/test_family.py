@@ -34,13 +34,13 @@ def replaced(text: str, old: str, new: str) -> str:
 
 
 def scripts() -> list[str]:
-    """Enough small documents of JavaScript: the book's own, in pieces of forty lines."""
+    """Small documents of JavaScript: the book's own, in pieces of twenty lines."""
     lines = [
         line
         for path in sorted((ROOT / "book/_static").glob("*.js"))
         for line in path.read_text().splitlines()
     ]
-    return ["\n".join(lines[start : start + 40]) for start in range(0, len(lines) - 40, 40)]
+    return ["\n".join(lines[start : start + 20]) for start in range(0, len(lines), 20)]
 
 
 @pytest.fixture(scope="module")
@@ -72,6 +72,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (corpora / "javascript" / f"{number}.js").write_text(script)
     params = yaml.safe_load((project / "params/smoke.yaml").read_text())
     params |= {"run_name": "third", "source": "files", "corpora_folder": str(corpora)}
+    params |= {"evaluation_tokens": 1_000, "stream_tokens": 2_000}  # of few and small texts
+    params |= {"validation_share": 0.2, "test_share": 0.2}
     params |= {key: False for key in params if key.startswith("control_") and params[key] is True}
     (project / "params/third.yaml").write_text(yaml.safe_dump(params))
 
