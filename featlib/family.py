@@ -52,6 +52,12 @@ FAMILY = (
     ),
 )  # fmt: skip
 
+# The base trained on with its own text, as long and as hard as a child, changed by no new text. No
+# member of the family, only the reference against which what a child loses is read.
+TRAINED_ON = Model(
+    "placebo", "BabyPython, trained on", "#62676f", parents=("base",), mix=FAMILY[0].mix
+)
+
 # --- derived --------------------------------------------------------------------------------------
 
 DOMAINS = tuple(kind.name for kind in KINDS)
@@ -60,9 +66,10 @@ DOMAIN_COLORS = {kind.name: kind.color for kind in KINDS}
 CODE = tuple(kind.name for kind in KINDS if kind.code)
 
 MODELS = tuple(model.name for model in FAMILY)
-PRINT_NAMES = {model.name: model.print for model in FAMILY}
-MODEL_COLORS = {model.name: model.color for model in FAMILY}
-TRAINING_MIX = {model.name: model.mix for model in FAMILY}
+PLACEBO = TRAINED_ON.name
+PRINT_NAMES = {model.name: model.print for model in (*FAMILY, TRAINED_ON)}
+MODEL_COLORS = {model.name: model.color for model in (*FAMILY, TRAINED_ON)}
+TRAINING_MIX = {model.name: model.mix for model in (*FAMILY, TRAINED_ON)}
 PARENTS = {model.name: model.parents for model in FAMILY}
 
 BASE = next(model.name for model in FAMILY if not model.parents)

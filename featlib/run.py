@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from featlib import FeatlibError
-from featlib.family import BASE, CHILDREN, DOMAINS, MERGED, MODELS
+from featlib.family import BASE, CHILDREN, DOMAINS, MERGED, MODELS, PLACEBO
 from featlib.params import Params
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ ROOT = Path(__file__).resolve().parents[1]
 MAKES: dict[str, list[str]] = {
     "01_corpora": ["tokens/"],
     "02_base_model": [f"models/{BASE}/"],
-    "03_fine_tuning": [*(f"models/{child}/" for child in CHILDREN), "checkpoints/"],
+    "03_fine_tuning": [*(f"models/{m}/" for m in (*CHILDREN, PLACEBO)), "checkpoints/"],
     "04_merging": [f"models/{MERGED}/", "tables/merge_sweep.parquet"],
     "05_autoencoders": ["autoencoders/", "tables/autoencoder_cards.parquet"],
     "06_matching": [

@@ -25,15 +25,13 @@ import pandas as pd
 from IPython.display import Markdown
 
 from featlib.chapter import start_chapter
-from featlib.family import BASE, CHILDREN, PRINT_NAMES, TRAINING_MIX
+from featlib.family import BASE, CHILDREN, PLACEBO, PRINT_NAMES
 from featlib.models import mistral as lm
 from featlib.models import recipes
 from featlib.models.forward import score_texts
-from featlib.models.training import keep_snapshots, train
-from featlib.params import derive_seed
+from featlib.models.training import keep_snapshots
 from featlib.show.marks import averaged, bars, lines
 from featlib.show.scales import Axis
-from featlib.text import tokens
 
 chapter = start_chapter("03_fine_tuning", globals())
 p, run_folder = chapter.params, chapter.run
@@ -44,33 +42,22 @@ tokenizer = lm.load_tokenizer(run_folder.tokenizer)
 #
 # All weights are free to move; nothing is frozen. The learning rate is a tenth of the base model's,
 # with a short warm-up, so that the first steps do not destroy what is there. Some checkpoints are
-# kept on the way, closer together at the beginning, where most happens: the case studies ask when
-# a {term}`feature` fades.
+# kept on the way, closer together at the beginning, where most happens.
+#
+# Beside them stands a reference: BabyPython trained on with its own English and Python, for as many
+# steps at the same rate. What changes there, no new text has changed.
 
 # %% tags=["hide-input"]
 fractions = [round((n / p.snapshots) ** 2, 6) for n in range(1, p.snapshots + 1)]
-children, curves = {}, []
-for child in CHILDREN:
-    model = lm.load_checkpoint(run_folder.model(BASE))
-    (domain,) = TRAINING_MIX[child]  # a child reads one kind of text
-    training = tokens.load_blocks(run_folder.tokens, f"{domain}.train")
-    curve = train(
-        model,
-        training.ids,
-        n_tokens=p.fine_tune_tokens,
-        batch_size=p.batch_size,
-        lr=p.fine_tune_lr,
-        warmup_steps=p.fine_tune_warmup_steps,
-        weight_decay=p.fine_tune_weight_decay,
-        beta2=p.adam_beta2,
-        seed=derive_seed(p.seed, "order", child),
-        label=PRINT_NAMES[child],
-        snapshots=fractions,
-        on_snapshot=keep_snapshots(run_folder.checkpoints(child)),
-    )
-    lm.save_checkpoint(model, tokenizer, run_folder.model(child))
-    children[child] = model
-    curves.append(curve.assign(model=child))
+models, curves = {}, []
+for name in (*CHILDREN, PLACEBO):
+    keep = {}
+    if name in CHILDREN:
+        folder = run_folder.checkpoints(name)
+        keep = {"snapshots": fractions, "on_snapshot": keep_snapshots(folder)}
+    models[name], curve = recipes.fine_tune(run_folder, name, p, **keep)
+    lm.save_checkpoint(models[name], tokenizer, run_folder.model(name))
+    curves.append(curve.assign(model=name))
 curves = pd.concat(curves, ignore_index=True)
 chapter.figure(
     lines(
@@ -80,8 +67,8 @@ chapter.figure(
         color="model",
     ),
     name="loss-fine-tunes",
-    caption="Training loss of the two fine-tunes, each on its own text.",
-    alt="Training loss falls in both fine-tunes: "
+    caption="Training loss of the two fine-tunes and of their reference, each on its own text.",
+    alt="Training loss at the start and the end: "
     + ", ".join(
         f"{PRINT_NAMES[m]} from {c['loss'].iloc[0]:.2f} to {c['loss'].tail(20).mean():.2f}"
         for m, c in curves.groupby("model", sort=False)
@@ -95,7 +82,7 @@ chapter.figure(
 # %% tags=["hide-input"]
 held_out = recipes.validation_texts(run_folder, p.evaluation_tokens)
 own = pd.concat(
-    [score_texts(model, held_out, model=child) for child, model in children.items()],
+    [score_texts(model, held_out, model=name) for name, model in models.items()],
     ignore_index=True,
 )
 before = run_folder.read_table("scores_base")
@@ -113,7 +100,8 @@ chapter.figure(
         text="accuracy",
     ),
     name="scores-fine-tunes",
-    caption="Next-token accuracy of the base model and its two children on held-out text.",
+    caption="Next-token accuracy of the base model, its children and its reference, on held-out "
+    "text.",
     alt=f"After Lua fine-tuning, accuracy on Lua changes by {gain.loc['lua', 'lua']:+.2f}; after "
     f"TinyStories, accuracy on stories by {gain.loc['tinystories', 'tinystories']:+.2f}.",
     data=scores,

@@ -1,20 +1,19 @@
-"""How this run's models are made: the text they read, and the base's training.
+"""How this run's models are made: the text they read, the base's training and the fine-tunes.
 
-What chapter 02 and the control that trains the base a second time have in common; `p` are the
-parameters of chapter 02.
+`p` are the parameters of chapters 02 and 03.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 from transformers import MistralForCausalLM
 
-from featlib.family import DOMAINS
-from featlib.models.mistral import build_model
+from featlib.family import BASE, DOMAINS, PRINT_NAMES, TRAINING_MIX
+from featlib.models.mistral import build_model, load_checkpoint
 from featlib.models.training import train
 from featlib.params import derive_seed
 from featlib.run import Run
@@ -67,3 +66,35 @@ def train_base(
         seed=seed,
         label=label,
     )
+
+
+def fine_tune(
+    run: Run,
+    name: str,
+    p: SimpleNamespace,
+    *,
+    lr: float | None = None,
+    snapshots: Sequence[float] = (),
+    on_snapshot: Callable[[float, MistralForCausalLM], None] = lambda fraction, model: None,
+) -> tuple[MistralForCausalLM, pd.DataFrame]:
+    """Train the run's base on with the text of model `name`, and its curve; seeds are `name`'s own.
+
+    A child and the placebo differ in their text and its order, and in nothing else. `lr` None is
+    the run's `fine_tune_lr`.
+    """
+    model = load_checkpoint(run.model(BASE))
+    curve = train(
+        model,
+        training_text(run, TRAINING_MIX[name], p.seed, "mix", name).ids,
+        n_tokens=p.fine_tune_tokens,
+        batch_size=p.batch_size,
+        lr=lr or p.fine_tune_lr,
+        warmup_steps=p.fine_tune_warmup_steps,
+        weight_decay=p.fine_tune_weight_decay,
+        beta2=p.adam_beta2,
+        seed=derive_seed(p.seed, "order", name),
+        label=PRINT_NAMES[name],
+        snapshots=snapshots,
+        on_snapshot=on_snapshot,
+    )
+    return model, curve

@@ -19,6 +19,7 @@ from featlib.family import (
     MODEL_COLORS,
     PAIRS,
     PRINT_NAMES,
+    TRAINED_ON,
     step_name,
 )
 
@@ -51,7 +52,7 @@ _TOGETHER = (
     {"persisting": VIOLET, "equally common": GREY},  # features "Lua, persisting"
 )
 COLORS: dict[str, str] = {}
-for _model in FAMILY:
+for _model in (*FAMILY, TRAINED_ON):
     COLORS |= {DOMAIN_NAMES[domain]: DOMAIN_COLORS[domain] for domain in _model.mix}
     COLORS[_model.print] = _model.color
 # A step has the colour of its fine-tune, whether it leads there or on from there.

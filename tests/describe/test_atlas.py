@@ -21,7 +21,7 @@ def test_the_files_hold_every_feature_once(made: Made) -> None:
     index, stream = read(made.folder / "index.js"), read(made.folder / "stream.js")
     assert made.size == sum(p.stat().st_size for p in made.folder.iterdir())
     assert [m["features"] for m in index["models"]] == [N_FEATURES] * len(MODELS)
-    assert {m["name"]: m["color"] for m in index["models"]} == MODEL_COLORS
+    assert {m["name"]: m["color"] for m in index["models"]} == {m: MODEL_COLORS[m] for m in MODELS}
     ids = np.frombuffer(base64.b64decode(stream["ids"]), dtype="<u2")
     assert np.array_equal(ids, made.ids.reshape(-1)) and stream["bytes"] == 2
     for m in MODELS:

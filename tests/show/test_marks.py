@@ -67,7 +67,7 @@ def test_names_keep_colour_and_order(name: str) -> None:
 
 def test_one_order_for_all_and_a_look_for_the_unknown() -> None:
     assert in_order([DOMAIN_NAMES[d] for d in reversed(DOMAINS)]) == list(DOMAIN_NAMES.values())
-    assert in_order([PRINT_NAMES[m] for m in reversed(MODELS)]) == list(PRINT_NAMES.values())
+    assert in_order([PRINT_NAMES[m] for m in reversed(MODELS)]) == [PRINT_NAMES[m] for m in MODELS]
     assert in_order(["b", "Lua, again", "a", "Lua"]) == ["Lua", "Lua, again", "b", "a"]
     looks = scale(["Lua", "Lua, again", "b", "a"])
     assert looks.range[0] == looks.range[1] and looks.range[2] != looks.range[3]
