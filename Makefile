@@ -3,8 +3,10 @@
 # make test            the whole test suite
 # make check           format, lint, types and the order of the house, in seconds
 # make compare RUNS="mini again"   a page with the numbers of two runs or more, side by side
+# make controls        measure on runs/$(RUN), once it is done, what is too slow for every run
 # make screenshots     pictures of the key pages of runs/$(RUN), wide and narrow, light and dark
 # make publish         give the committed notebooks the outputs of runs/$(RUN)
+# make publish-controls   keep the tables of make controls for every run's book
 PYTHON ?= python3
 RUN ?= mini
 CORES ?= 2
@@ -13,7 +15,7 @@ TORCH := torch==2.13.0
 # Names reach the shell as the values of variables, never as words of a command.
 export RUN RUNS CORES
 
-.PHONY: book compare screenshots test check env corpora publish lock notebooks clean known
+.PHONY: book compare controls publish-controls screenshots test check env corpora publish lock notebooks clean known
 
 book: known env corpora
 	@$(BIN)/snakemake --cores "$$CORES" --configfile "params/$$RUN.yaml"
@@ -25,6 +27,9 @@ known:
 
 compare: env
 	@$(BIN)/python book/_ext/build.py --compare $$RUNS
+
+controls: known env
+	@$(BIN)/jupytext --quiet --to ipynb --set-kernel python3 --output - notebooks/controls.py | $(BIN)/papermill --kernel python3 --log-output --no-progress-bar - "runs/$$RUN/controls.ipynb" -f params/controls.yaml -p run "$$RUN"
 
 screenshots: env
 	@$(BIN)/python tests/screenshots.py "runs/$$RUN"
@@ -52,6 +57,9 @@ corpora: env
 
 publish: env
 	@$(BIN)/python book/_ext/publish.py "runs/$$RUN"
+
+publish-controls: env
+	@$(BIN)/python book/_ext/publish.py --controls "runs/$$RUN"
 
 # Pairs: notebooks/NN_name.py is the source, NN_name.ipynb what papermill and code hosts read.
 notebooks: env

@@ -26,9 +26,11 @@ import jinja2
 
 from featlib import FeatlibError
 from featlib.params import Params, check_params
-from featlib.run import Run, git_commit
+from featlib.run import ROOT, Run, atomic_path, git_commit, write_json
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from featlib.show.figure import Figure
 
 PROVENANCE = """\
@@ -46,6 +48,7 @@ PROVENANCE = """\
 {% for key, value in entry.parameters.items() %}<tr><td><code>{{ key }}</code></td>
 <td>{{ value }}</td><td>{{ fields[key].description }}</td></tr>{% endfor %}
 </tbody></table></details></section>"""
+PUBLISHED = ROOT / "book" / "_data" / "controls"  # tables of notebooks/controls.py, kept as CSV
 INJECTED = "# Parameters"  # how papermill starts the cell that it injects
 ASSIGNED = re.compile(r"^(\w+)(?:: [^=\n]+)? = ", re.MULTILINE)
 
@@ -68,7 +71,35 @@ class Chapter:
         """`show.figure.figure`, with the line that says what made it."""
         from featlib.show.figure import figure  # Altair is slow to import, and not always needed
 
-        return figure(chart, made_by=self.made_by, **said)
+        return figure(chart, **{"made_by": self.made_by} | said)
+
+    def keep(self, name: str, table: pd.DataFrame) -> pd.DataFrame:
+        """Keep a table where `published` finds it, beside what made it; gives it back."""
+        about = {"commit": git_commit(), "parameters": vars(self.params), "run": self.run.name}
+        with atomic_path(self.run.controls / f"{name}.csv") as tmp:
+            table.to_csv(tmp, index=False, float_format="%.6g")
+        write_json(self.run.controls / f"{name}.json", about)
+        return table
+
+    def published(self, name: str) -> pd.DataFrame:
+        """A table of notebooks/controls.py: this run's own if it has one, else the book's.
+
+        Its `attrs["made_by"]` is what made it, for `figure(..., made_by=...)`.
+        """
+        import pandas as pd
+
+        places = (self.run.controls, PUBLISHED)
+        found = [folder / name for folder in places if (folder / f"{name}.csv").exists()]
+        if not found:
+            raise FeatlibError(
+                f"There is no table {name!r} in {' or '.join(map(str, places))}. "
+                f"Make it once this run is done: make controls RUN={self.run.name}"
+            )
+        table = pd.read_csv(found[0].with_suffix(".csv"))
+        about = json.loads(found[0].with_suffix(".json").read_text())
+        words = "notebooks/controls.py, run {run}, commit {commit}"
+        table.attrs["made_by"] = words.format_map(about)
+        return table
 
     def finish(self, metrics: Mapping[str, float] | None = None, **facts: Any) -> Provenance:
         """Record numbers, seconds and peak memory; what it returns is the page's closing table."""
@@ -158,15 +189,16 @@ class Provenance:
 def start_chapter(name: str, namespace: Mapping[str, Any]) -> Chapter:
     """Resolve a notebook's parameters and open its run.
 
-    `namespace` is the notebook's `globals()`. Raises `FeatlibError` for a parameter that the
+    `namespace` is the notebook's `globals()`. A parameter that no run's file has is the notebook's
+    own, and is taken as it stands there. Raises `FeatlibError` for a parameter that the
     notebook does not declare (papermill itself only warns), for an impossible value, and where
     an earlier chapter has not been run.
     """
     cells = [cell for cell in namespace.get("In", []) if isinstance(cell, str)]
     given = [cell for cell in cells if cell.startswith(INJECTED)]
     injected = dict.fromkeys(key for cell in given for key in ASSIGNED.findall(cell))
-    own = (ASSIGNED.findall(cell) for cell in cells if cell not in given)
-    declared = next((keys for keys in own if "run" in keys), None)
+    cells_set = (ASSIGNED.findall(cell) for cell in cells if cell not in given)
+    declared = next((keys for keys in cells_set if "run" in keys), None)
     if declared is None:
         raise FeatlibError(
             f"notebook {name}: run the cell of parameters first (it is the first code cell)."
@@ -181,14 +213,15 @@ def start_chapter(name: str, namespace: Mapping[str, Any]) -> Chapter:
         )
     run = Run(str(namespace["run"]))
     recorded, defaults = run.recorded_params(), Params()
+    own = {key: namespace[key] for key in declared if key not in {"run", *Params.model_fields}}
     values: dict[str, Any] = {}
-    for key in (key for key in declared if key != "run"):
+    for key in (key for key in declared if key not in {"run", *own}):
         chosen = key in injected or namespace[key] != getattr(defaults, key)
         values[key] = namespace[key] if chosen or key not in recorded else recorded[key]
     params = check_params({**recorded, **values, "run_name": run.name}, where=f"notebook {name}")
     run.folder.mkdir(parents=True, exist_ok=True)
     run.write_params(params)
-    used = {key: getattr(params, key) for key in values}
+    used = {key: getattr(params, key) for key in values} | own
     _withdraw_stale_page(run, name, used)
     return Chapter(name, run, SimpleNamespace(**used))
 

@@ -135,6 +135,11 @@ class Run:
         """What the crosscoder reads in the common stream."""
         return self.folder / "crosscoder" / "stream.npz"
 
+    @property
+    def controls(self) -> Path:
+        """Folder of what notebooks/controls.py measured on this run."""
+        return self.folder / "controls"
+
     def table(self, name: str) -> Path:
         return self.folder / "tables" / f"{name}.parquet"
 

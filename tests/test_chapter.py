@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
+import pandas as pd
 import pytest
 from papermill.cli import _resolve_type
+from publish import publish_controls
 
 from featlib import FeatlibError
 from featlib.chapter import Chapter, Provenance, declared_parameters, start_chapter
@@ -67,6 +70,25 @@ def test_a_page_made_with_other_parameters_is_withdrawn(tmp_path, monkeypatch):
     assert page.exists()
     begin(tmp_path, monkeypatch, "k = 8")
     assert not page.exists()
+
+
+def test_a_chapter_reads_what_the_controls_kept_its_own_runs_first(tmp_path, monkeypatch):
+    monkeypatch.setattr("featlib.chapter.PUBLISHED", tmp_path / "book")
+    made = begin(tmp_path, monkeypatch, cell=f"{CELL}\nextra: list = [1, 2]  # its own")
+    assert made.params.extra == [1, 2]
+    reader = begin(tmp_path, monkeypatch, 'run = "other"')
+    with pytest.raises(FeatlibError, match="make controls RUN=other"):
+        reader.published("curve")
+    table = pd.DataFrame({"tokens": [10, 20], "name": ["a", "b"], "share": [1 / 3, np.nan]})
+    assert made.keep("curve", table) is table
+    about = made.run.controls / "curve.json"
+    about.write_text(about.read_text().replace("+changes", ""))
+    publish_controls(made.run, tmp_path / "book")
+    found = reader.published("curve")
+    pd.testing.assert_frame_equal(found, table, rtol=1e-5)
+    assert "run mini, commit" in found.attrs["made_by"]
+    reader.keep("curve", table.head(1))
+    assert len(reader.published("curve")) == 1
 
 
 def test_the_closing_table_gives_the_command_that_repeats_the_page(tmp_path, monkeypatch):

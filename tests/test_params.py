@@ -13,9 +13,10 @@ from featlib.params import Params, check_params, derive_seed
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9]*.py"))
+RUNS = sorted({*(ROOT / "params").glob("*.yaml")} - {ROOT / "params/controls.yaml"})
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "params").glob("*.yaml")), ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", RUNS, ids=lambda p: p.stem)
 def test_every_shipped_run_is_valid_and_named_after_its_file(path):
     assert check_params(yaml.safe_load(path.read_text())).run_name == path.stem
 
@@ -35,6 +36,12 @@ def test_notebook_defaults_are_those_of_mini_with_a_comment_each(path):
         assert value == getattr(Params(), key), key
         line = next(line for line in source.splitlines() if line.startswith(f"{key}: "))
         assert "  # " in line, f"{key} has no comment for papermill --help-notebook"
+
+
+def test_the_controls_have_parameters_of_their_own_and_a_file_that_sets_them():
+    declared = declared_parameters((ROOT / "notebooks/controls.py").read_text())
+    assert declared.pop("run") == "mini" and not set(declared) & set(Params.model_fields)
+    assert yaml.safe_load((ROOT / "params/controls.yaml").read_text()) == declared
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """Put a run's executed notebooks into the repository: `python book/_ext/publish.py runs/mini`.
 
+With `--controls` only the tables that notebooks/controls.py made on that run.
+
 The committed notebooks/*.ipynb then hold the outputs of a published run, so that the repository
 reads well on a code host and `jupyter-book build .` works without running anything. Progress bars,
 warnings and paths of the machine are left out. A tree with uncommitted changes is refused: the
@@ -70,10 +72,25 @@ def publish(run: Run, notebooks: Path, data: Path) -> list[Path]:
     return list(ready)
 
 
+def publish_controls(run: Run, folder: Path) -> list[Path]:
+    """Copy the tables of notebooks/controls.py, each beside a file that says what made it."""
+    made = sorted(run.controls.glob("*.json"))
+    if not made or any("+changes" in path.read_text() for path in made):
+        raise FeatlibError(
+            f"{run.controls} has no tables, or some that code made which no commit holds: "
+            f"commit, then make controls RUN={run.name}"
+        )
+    shutil.copytree(run.controls, folder, dirs_exist_ok=True)
+    return made
+
+
 if __name__ == "__main__":
-    folder = Path(*sys.argv[1:2])
+    run = Run(Path(sys.argv[-1]).name, Path(sys.argv[-1]).parent)
     try:
-        made = publish(Run(folder.name, folder.parent), ROOT / "notebooks", ROOT / "book/_data")
-        print(f"{len(made)} notebooks hold the outputs of run {folder.name}; commit them")
+        if "--controls" in sys.argv:
+            made = publish_controls(run, ROOT / "book/_data/controls")
+        else:
+            made = publish(run, ROOT / "notebooks", ROOT / "book/_data")
+        print(f"{len(made)} files hold what run {run.name} made; commit them")
     except FeatlibError as problem:
         sys.exit(f"\n{problem}\n")
