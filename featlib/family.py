@@ -84,3 +84,8 @@ PAIRS = (*STEPS, SKIPPED)  # every pair of models whose features are compared
 def step_name(parent: str, child: str) -> str:
     """A step from parent to child as the book writes it."""
     return f"{PRINT_NAMES[parent]} → {PRINT_NAMES[child]}"
+
+
+def on_text(parent: str, child: str) -> str:
+    """What a run calls the autoencoders that read `parent` and learned from `child`'s text."""
+    return f"{parent}-on-{child}"

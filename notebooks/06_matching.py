@@ -65,7 +65,7 @@ thresholds: dict[str, list] = {}
 for name in MODELS:
     model = lm.load_checkpoint(needed(run_folder.model(name)))
     saes = [load_autoencoder(needed(run_folder.autoencoder(name, n))) for n in range(p.sae_seeds)]
-    acts[name] = read_common_text(model, saes, stream, k=p.k, seed=p.seed)
+    acts[name] = read_common_text(model, saes, stream, k=p.k)
     thresholds[name] = [sae.plain_threshold() for sae in saes]
     for n, found in enumerate(acts[name]):
         features.save_features(found, run_folder.features(name, n))

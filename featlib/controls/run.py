@@ -233,12 +233,16 @@ class Transfers:
         return self.fates[BASE, child].parents["r"].to_numpy()
 
 
+def carried(c: ControlRun, parent: str, child: PreTrainedModel) -> FeatureActivations:
+    """What the parent's first autoencoder finds in `child` on the common text."""
+    sae, scale, l0 = c.saes[parent], c.scales[parent], c.acts[parent][0].l0
+    return transfer.carry(sae, scale, child, c.stream.ids, l0=l0)[1]
+
+
 def run_transfers(c: ControlRun) -> Transfers:
     fates, shares = {}, {}
     for parent, child in PAIRS:
-        after = transfer.read_with(
-            c.saes[parent], c.scales[parent], c.models[child], c.stream.ids, c.scales[child]
-        )
+        after = carried(c, parent, c.models[child])
         fates[parent, child], shares[parent, child] = transfer.transfer_share(
             c.acts[parent][0].matrix, after.matrix, c.stream.documents, c.weights, c.rule
         )
@@ -251,7 +255,7 @@ def follow_through_merge(c: ControlRun, moved: Transfers) -> pd.DataFrame:
     for t in map(float, np.arange(c.p.control_step, 1 - 1e-9, c.p.control_step)):
         models = (c.models[name] for name in (*MERGE_OF, BASE))
         merged = merge_models(*models, t=t, method=c.p.merge_method)
-        after = transfer.read_with(c.saes[BASE], c.scales[BASE], merged, c.stream.ids)
+        after = carried(c, BASE, merged)
         along[t] = paired_pearson(c.acts[BASE][0].matrix, after.matrix)
     along[c.p.merge_t] = moved.own_r(MERGED)
     return transfer.share_by_t(along, c.firings, c.rule)

@@ -60,7 +60,7 @@ def read_features(
     trained = recipes.train_dictionaries(
         model, c.run, mix, config, name=name, seeds=seeds, seed=c.p.seed, init=init
     )
-    return recipes.read_common_text(model, trained, c.stream, k=config.k, seed=c.p.seed)
+    return recipes.read_common_text(model, trained, c.stream, k=config.k)
 
 
 # --- the same recipe twice ------------------------------------------------------------------------

@@ -9,11 +9,17 @@ from collections.abc import Sequence
 from types import SimpleNamespace
 
 import numpy as np
+import torch
 from transformers import PreTrainedModel
 
 from featlib.dictionaries.activations import activation_scale, shuffled_batches
 from featlib.dictionaries.architectures import ARCHITECTURES
-from featlib.dictionaries.features import FeatureActivations, calibrate, encode_stream
+from featlib.dictionaries.features import (
+    FeatureActivations,
+    calibrate,
+    encode_stream,
+    feature_activations,
+)
 from featlib.dictionaries.sae import AutoencoderConfig, SparseAutoencoder
 from featlib.dictionaries.training import train_autoencoders
 from featlib.models.forward import harvest
@@ -23,7 +29,8 @@ from featlib.run import Run
 from featlib.text import tokens
 
 SCALE_BLOCKS = 512  # of the training text, on which a model's scale is measured
-CALIBRATION = 12_000  # tokens of the common text, drawn at random, that set thresholds there
+CALIBRATION = 12_000  # tokens of a text, spread over it, on which a threshold is guessed
+SLACK = 1.5  # times as many features as wanted are read at first; the strongest stay
 
 
 def autoencoder_config(p: SimpleNamespace, d_in: int) -> AutoencoderConfig:
@@ -86,11 +93,29 @@ def read_common_text(
     stream: tokens.TokenBlocks,
     *,
     k: int,
-    seed: int,
 ) -> list[FeatureActivations]:
-    """What `saes` find in `model` on the common text, after their thresholds are set on it."""
-    ids = calibration_ids(stream, seed)
-    for sae in saes:
-        if ARCHITECTURES[sae.architecture].calibrated:
-            calibrate(sae, (raw * sae.scale for raw in harvest(model, ids)), k)
-    return [encode_stream(model, sae, stream.ids) for sae in saes]
+    """What `saes` find in `model` on the common text, at `k` features per token."""
+    return [read_at_l0(model, sae, stream.ids, k) for sae in saes]
+
+
+def read_at_l0(
+    model: PreTrainedModel, sae: SparseAutoencoder, ids: np.ndarray, l0: float
+) -> FeatureActivations:
+    """What `sae` finds in `model` over blocks `ids` when `l0` features fire on a token, on average.
+
+    `sae` keeps the threshold that this takes (see `features.calibrate`). The count is exact, unless
+    the architecture fixes its own or a threshold of 0 leaves fewer.
+    """
+    if not ARCHITECTURES[sae.architecture].calibrated:
+        return encode_stream(model, sae, ids)
+    some = ids[:: max(1, ids.size // CALIBRATION)]
+    calibrate(sae, (raw * sae.scale for raw in harvest(model, some)), SLACK * l0)
+    wide = encode_stream(model, sae, ids).matrix
+    above = (sae.threshold - sae.threshold.min()).numpy()
+    excess = wide.data - above[wide.indices]
+    spare = len(excess) - round(l0 * ids.size)
+    if spare > 0:
+        cut = np.partition(excess, spare - 1)[spare - 1]  # the largest of those that go
+        sae.set_threshold(torch.from_numpy(above + cut))
+        wide.data[excess <= cut] = 0
+    return feature_activations(wide)

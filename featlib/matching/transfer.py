@@ -1,8 +1,8 @@
 """Transfer: one dictionary read in several models, so that no second dictionary adds noise.
 
-An autoencoder trained on a parent is applied to a child's activations as it is. Only the scale
-follows the rule of training: activations are multiplied by one number per model, such that their
-mean norm over the common stream is what the parent's is there.
+An autoencoder trained on a parent is applied to a child's activations with the weights it has. Two
+numbers follow the child: activations are scaled such that their mean norm over the common stream is
+the parent's there, and the threshold is set such that as many features fire.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ import pandas as pd
 import scipy.sparse as sp
 
 from featlib.dictionaries.activations import activation_scale
-from featlib.dictionaries.features import FeatureActivations, count_firings, encode_stream
+from featlib.dictionaries.features import FeatureActivations, count_firings
+from featlib.dictionaries.recipes import read_at_l0
 from featlib.dictionaries.sae import SparseAutoencoder
 from featlib.estimate import Estimate, bootstrap_estimate
 from featlib.family import MERGED
@@ -40,23 +41,23 @@ def read_neurons(model: PreTrainedModel, ids: np.ndarray) -> np.ndarray:
     return out
 
 
-def read_with(
+def carry(
     sae: SparseAutoencoder,
     parent_scale: float,
     child: PreTrainedModel,
     ids: np.ndarray,
-    child_scale: float | None = None,
-) -> FeatureActivations:
-    """Features of a parent's `sae` in `child`, over blocks `ids` [blocks, context].
+    *,
+    l0: float,
+) -> tuple[SparseAutoencoder, FeatureActivations]:
+    """A parent's `sae` made ready for `child`, and what it finds there over blocks `ids`.
 
-    `parent_scale`: `activation_scale(parent, ids)`, over the same blocks, and `child_scale`
-    likewise (measured here if not given). With the parent itself as the child this gives
-    `encode_stream(parent, sae, ids)`.
+    The weights stay. `parent_scale` is `activation_scale(parent, ids)`, over the same blocks, and
+    the child's activations are scaled to the same mean norm. The threshold is set anew, such that
+    `l0` features fire on a token as in the parent. With the parent as the child nothing changes.
     """
-    other = copy.copy(sae)  # the same weights, another scale
-    own = activation_scale(child, ids) if child_scale is None else child_scale
-    other.scale = sae.scale * own / parent_scale
-    return encode_stream(child, other, ids)
+    other = copy.deepcopy(sae)
+    other.scale = sae.scale * activation_scale(child, ids) / parent_scale
+    return other, read_at_l0(child, other, ids, l0)
 
 
 def transfer_share(

@@ -16,8 +16,8 @@ from featlib.estimate import document_weights
 from featlib.matching.correlation import paired_pearson
 from featlib.matching.fates import Rule
 from featlib.matching.transfer import (
+    carry,
     read_neurons,
-    read_with,
     recovered_features,
     share_by_t,
     transfer_share,
@@ -46,11 +46,20 @@ def test_neurons_are_the_harvest(family):
 
 def test_a_dictionary_read_at_home_is_the_dictionary(family):
     ids, base, _, sae, scale = family
-    home = read_with(sae, scale, base, ids)
-    np.testing.assert_allclose(
-        home.matrix.toarray(), encode_stream(base, sae, ids).matrix.toarray(), rtol=1e-5
-    )
-    assert sae.scale == scale, "the autoencoder given keeps its scale"
+    before, threshold = encode_stream(base, sae, ids), sae.threshold.clone()
+    same, home = carry(sae, scale, base, ids, l0=before.l0)
+    np.testing.assert_allclose(home.matrix.toarray(), before.matrix.toarray(), rtol=1e-5, atol=1e-4)
+    torch.testing.assert_close(same.threshold, threshold, rtol=0, atol=1e-2)
+    assert sae.scale == scale and torch.equal(sae.threshold, threshold), "the one given stays"
+
+
+@pytest.mark.parametrize("l0", [1.5, 4.0, 7.0])
+def test_in_another_model_as_many_features_fire_as_asked_for(family, l0):
+    ids, _, other, sae, scale = family
+    carried, found = carry(sae, scale, other, ids, l0=l0)
+    assert found.l0 == pytest.approx(l0, rel=1e-3)
+    again = encode_stream(other, carried, ids)
+    np.testing.assert_allclose(again.matrix.toarray(), found.matrix.toarray(), atol=1e-4)
 
 
 def test_a_model_that_only_grew_keeps_every_feature(family):
@@ -58,7 +67,8 @@ def test_a_model_that_only_grew_keeps_every_feature(family):
     ids, base, _, sae, scale = family
     grown = merge_models(base, base, base, t=0, method="slerp")
     grown.model.layers[0].mlp.up_proj.weight.data *= 3
-    before, after = encode_stream(base, sae, ids), read_with(sae, scale, grown, ids)
+    before = encode_stream(base, sae, ids)
+    _, after = carry(sae, scale, grown, ids, l0=before.l0)
     np.testing.assert_allclose(after.matrix.toarray(), before.matrix.toarray(), atol=1e-3)
     documents = even_documents(640, 64)
     weights = document_weights(documents, 20, np.random.default_rng(0))
@@ -73,11 +83,12 @@ def test_merges_are_followed_from_one_end_to_the_other(family):
     found = {}
     for t in (0.0, 0.5, 1.0):
         merged = merge_models(base, other, base, t=t, method="slerp")
-        after = read_with(sae, scale, merged, ids)
+        _, after = carry(sae, scale, merged, ids, l0=before.l0)
         found[t] = paired_pearson(before.matrix, after.matrix)
     often = before.firings > 3
     np.testing.assert_allclose(found[0.0][often], 1, atol=1e-4)
-    far = paired_pearson(before.matrix, read_with(sae, scale, other, ids).matrix)
+    _, there = carry(sae, scale, other, ids, l0=before.l0)
+    far = paired_pearson(before.matrix, there.matrix)
     np.testing.assert_allclose(found[1.0], far, atol=1e-4)
     means = [found[t][often].mean() for t in (0.0, 0.5, 1.0)]
     assert means[0] > means[1] > means[2]
