@@ -25,7 +25,7 @@ import pandas as pd
 
 from featlib.chapter import prose, start_chapter
 from featlib.dictionaries import features
-from featlib.dictionaries.recipes import read_common_text
+from featlib.dictionaries.recipes import read_common_text, read_through_text
 from featlib.dictionaries.sae import load_autoencoder
 from featlib.estimate import document_weights
 from featlib.family import BASE, MERGED, MODELS, PAIRS, PRINT_NAMES, SKIPPED, step_name
@@ -70,6 +70,18 @@ for name in MODELS:
     for n, found in enumerate(acts[name]):
         features.save_features(found, run_folder.features(name, n))
 write_json(run_folder.folder / "features" / "thresholds.json", thresholds)
+on_other_text = {
+    (parent, child): read_through_text(
+        run_folder,
+        lm.load_checkpoint(run_folder.model(parent)),
+        parent,
+        child,
+        stream,
+        k=p.k,
+        seed=p.seed,
+    )
+    for parent, child in PAIRS
+}
 sizes = pd.DataFrame(
     {
         "model": [PRINT_NAMES[m] for m in MODELS],

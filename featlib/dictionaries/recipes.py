@@ -6,6 +6,7 @@ Controls train dictionaries of their own and compare them with those, so there i
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from types import SimpleNamespace
 
 import numpy as np
@@ -19,9 +20,11 @@ from featlib.dictionaries.features import (
     calibrate,
     encode_stream,
     feature_activations,
+    save_features,
 )
-from featlib.dictionaries.sae import AutoencoderConfig, SparseAutoencoder
+from featlib.dictionaries.sae import AutoencoderConfig, SparseAutoencoder, save_autoencoder
 from featlib.dictionaries.training import train_autoencoders
+from featlib.family import TRAINING_MIX, on_text
 from featlib.models.forward import harvest
 from featlib.models.recipes import training_text
 from featlib.params import derive_seed
@@ -29,6 +32,7 @@ from featlib.run import Run
 from featlib.text import tokens
 
 SCALE_BLOCKS = 512  # of the training text, on which a model's scale is measured
+TEXT_SEEDS = (1, 2)  # of the dictionaries that read a parent and learn from its child's text
 CALIBRATION = 12_000  # tokens of a text, spread over it, on which a threshold is guessed
 SLACK = 1.5  # times as many features as wanted are read at first; the strongest stay
 
@@ -96,6 +100,34 @@ def read_common_text(
 ) -> list[FeatureActivations]:
     """What `saes` find in `model` on the common text, at `k` features per token."""
     return [read_at_l0(model, sae, stream.ids, k) for sae in saes]
+
+
+def read_through_text(
+    run: Run,
+    model: PreTrainedModel,
+    parent: str,
+    child: str,
+    stream: tokens.TokenBlocks,
+    *,
+    k: int,
+    seed: int,
+) -> list[FeatureActivations]:
+    """What a parent's `model` shows on the common text through dictionaries of a child's text.
+
+    `TEXT_SEEDS` autoencoders of the parent are trained as chapter 05 trains its own, but for what
+    they read and their seeds. They stay in the run, with thresholds of the common text, and so does
+    what they find.
+    """
+    p = SimpleNamespace(**run.provenance()["chapters"]["05_autoencoders"]["parameters"])
+    config = autoencoder_config(p, model.config.intermediate_size)
+    name, mix = on_text(parent, child), TRAINING_MIX[child]
+    saes = train_dictionaries(model, run, mix, config, name=name, seeds=TEXT_SEEDS, seed=seed)
+    found = read_common_text(model, saes, stream, k=k)
+    for n, sae, read in zip(TEXT_SEEDS, saes, found, strict=True):
+        made = {"model_name": parent, "seed": n, "text": mix, "training": asdict(config)}
+        save_autoencoder(sae, run.autoencoder(name, n), made)
+        save_features(read, run.features(name, n))
+    return found
 
 
 def read_at_l0(
