@@ -99,9 +99,12 @@ class Params(Sizes):  # type: ignore[valid-type, misc]
         4.0, "Weight of the L1 penalty (relu), on scaled activations; the paper's 3e-4 is about 1 "
         "here.", ge=0,
     )  # fmt: skip
-    sae_lr: float = _field(3e-3, "Learning rate of the autoencoders.", gt=0)
+    sae_lr: float = _field(6e-3, "Learning rate of the autoencoders.", gt=0)
+    sae_adam_beta2: float = _field(
+        0.99, "Second decay rate of the autoencoders' Adam; the paper's is 0.9999.", gt=0, lt=1
+    )
     sae_tokens: int = _field(800_000, "Activations each autoencoder is trained on.", ge=1)
-    sae_batch_size: int = _field(2048, "Activations in one batch.", ge=2)
+    sae_batch_size: int = _field(1024, "Activations in one batch.", ge=2)
     sae_seeds: int = _field(3, "Autoencoders per model, differing in their seed only.", ge=2)
     card_tokens: int = _field(20_000, "Validation tokens per domain for an SAE's card.", ge=1)
 

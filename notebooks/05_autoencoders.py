@@ -17,9 +17,10 @@ sae_architecture: str = "batchtopk"  # batchtopk, topk, jumprelu; or relu as in 
 d_sae: int = 2048  # features of an autoencoder
 k: int = 16  # features active per token, on average (all but relu)
 l1: float = 4.0  # weight of the L1 penalty (relu), on scaled activations
-sae_lr: float = 0.003  # learning rate
+sae_lr: float = 0.006  # learning rate
+sae_adam_beta2: float = 0.99  # second decay rate of Adam
 sae_tokens: int = 800_000  # activations each autoencoder is trained on
-sae_batch_size: int = 2048  # activations in one batch
+sae_batch_size: int = 1024  # activations in one batch
 sae_seeds: int = 3  # autoencoders per model that differ in their seed only
 card_tokens: int = 20_000  # validation tokens per domain for the scores
 

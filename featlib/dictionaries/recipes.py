@@ -46,6 +46,7 @@ def autoencoder_config(p: SimpleNamespace, d_in: int) -> AutoencoderConfig:
         k=p.k,
         l1=p.l1,
         lr=p.sae_lr,
+        beta2=p.sae_adam_beta2,
         n_tokens=p.sae_tokens,
         batch_size=p.sae_batch_size,
     )
