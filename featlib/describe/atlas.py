@@ -18,7 +18,6 @@ import pandas as pd
 import scipy.sparse as sp
 import torch
 
-from featlib.describe.scores import agreement
 from featlib.dictionaries.features import (
     FeatureActivations,
     activation_histograms,
@@ -135,6 +134,18 @@ def choose_examples(
     chosen = pd.DataFrame(rows, columns=["feature", "quantile", "token"], dtype=np.int64)
     start, stop = token_windows(documents, chosen["token"].to_numpy(), BEFORE, AFTER)
     return chosen.assign(start=start, stop=stop)
+
+
+def agreement(says: sp.csr_array, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """How well saying yes tells each label: precision, recall and F1, [features, labels] each.
+
+    `says` [tokens, features] holds 1 where a feature says yes; `truth` bool [tokens, labels].
+    """
+    hits = says.T @ truth.astype(np.float32)
+    said = np.bincount(says.indices, weights=says.data, minlength=says.shape[1])[:, None]
+    true = truth.sum(axis=0)
+    f1 = 2 * hits / np.maximum(said + true, 1)
+    return hits / np.maximum(said, 1), hits / np.maximum(true, 1), f1
 
 
 def best_fits(f: FeatureActivations, masks: Mapping[str, np.ndarray]) -> list[list[list[int]]]:

@@ -4,11 +4,11 @@ The endpoint is named by three environment variables: FEATLIB_CHAT_URL (such as
 https://host/v1), FEATLIB_CHAT_MODEL, and FEATLIB_CHAT_KEY where it wants one. The key goes into
 one header of a request and nowhere else: not into transcripts, errors or notebooks.
 
-The `openai` package sends a question, and again where that can help (too many requests, server
-errors, a connection that is cut). Here is what it leaves open: every answer is kept on disk under a
-hash of the question, so a run that is repeated or resumed pays for new questions only; `Budget` is
-an upper bound, checked before each request is sent, a failing one included; no redirect is
-followed, no answer may be longer or take longer than the limits below.
+The `openai` package asks, and asks again where that can help (too many requests, server errors, a
+connection that is cut). What it leaves open is here: every answer is kept on disk under a hash of
+the question, so a run that is repeated or resumed pays for new questions only; `Budget` is an upper
+bound, checked before each request is sent, a failing one included; no redirect is followed, no
+answer may be longer or take longer than the limits below.
 """
 
 from __future__ import annotations
@@ -18,27 +18,22 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from featlib import FeatlibError
 from featlib.run import write_json
 
 VARIABLES = ("FEATLIB_CHAT_URL", "FEATLIB_CHAT_MODEL", "FEATLIB_CHAT_KEY")
-ATTEMPTS = 5  # to get an answer at all, and to get one that is of use
+RETRIES = 4
 TIMEOUT = 60.0  # seconds for a whole answer, not for one packet of it
 LARGEST_ANSWER = 1_000_000  # bytes; a longer one is broken, or means harm
 CHARACTERS_PER_TOKEN = 2  # a low guess, so that estimates of cost are high ones
-OVERHEAD = 16  # tokens a message costs beside its text
-HEADERS = frozenset(  # that leave this machine; openai would also tell what the machine is
-    {"host", "connection", "accept", "accept-encoding", "content-type", "content-length"}
-    | {"user-agent", "authorization"}
-)
-Message = dict[str, str]
-Parsed = TypeVar("Parsed")
+OVERHEAD = 32  # tokens that a question costs beside its text
+TOLD = {"host", "connection", "accept", "accept-encoding", "content-type", "content-length"}
+TOLD |= {"user-agent", "authorization"}  # headers; openai would also tell what this machine is
 
 
 class BudgetSpent(FeatlibError):
@@ -46,7 +41,7 @@ class BudgetSpent(FeatlibError):
 
 
 class ChatError(FeatlibError):
-    """The endpoint refuses, or gave no usable answer in any attempt."""
+    """The endpoint refuses, or gave no usable answer."""
 
 
 @dataclass(frozen=True)
@@ -104,71 +99,52 @@ class Chat:
     endpoint: Endpoint
     budget: Budget
     cache: Path
-    hits: int = 0  # questions answered from the cache
-    _reserved: int = 0  # tokens that each request of the present question may cost
+    _reserved: int = 0  # tokens that a request of the present question may cost
 
-    def ask(
-        self, messages: Sequence[Message], parse: Callable[[str], Parsed], *, max_tokens: int
-    ) -> Parsed:
-        """What `parse` makes of the model's answer to `messages`.
-
-        `parse` raises ValueError for an answer that is of no use (such as one in the wrong form),
-        which is asked for again, and not kept. Raises `BudgetSpent` before a request that could
-        cost too much, and `ChatError` where no attempt succeeded.
-        """
+    def ask(self, system: str, user: str, *, max_tokens: int) -> str:
+        """The model's answer; `BudgetSpent` before it could cost too much, `ChatError` if none."""
+        said = {"system": system, "user": user}
         body = {
             "model": self.endpoint.model,
-            "messages": list(messages),
+            "messages": [{"role": role, "content": content} for role, content in said.items()],
             "temperature": 0,
             "max_tokens": max_tokens,
         }
         # All that decides the answer names it; the endpoint's address and key do not.
         name = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
         place = self.cache / f"{name}.json"
-        unreadable = (OSError, ValueError, LookupError, TypeError, RecursionError)
-        with contextlib.suppress(*unreadable):  # a damaged one is asked for again
-            record = json.loads(place.read_text(encoding="utf-8"))
-            if record["question"] == body:
-                known = parse(record["answer"])
-                self.hits += 1
-                return known
-        self._reserved = estimate_tokens(messages) + max_tokens
-        for _ in range(ATTEMPTS):
-            try:
-                answer, used = self._send(body)
-                parsed = parse(answer)
-            except FeatlibError:
-                raise
-            except ValueError as error:
-                trouble = self._without_key(str(error))[:200]
-                continue
-            write_json(place, {"question": body, "answer": answer, "tokens": used})
-            return parsed
-        raise ChatError(f"no answer in {ATTEMPTS} attempts was of any use; the last: {trouble}")
+        with contextlib.suppress(OSError, ValueError, LookupError, TypeError):  # a damaged one
+            return str(json.loads(place.read_text(encoding="utf-8"))["answer"])
+        self._reserved = question_tokens(system + user) + max_tokens
+        answer = self._send(body).replace(self.endpoint.key or "\0", "[key]")
+        write_json(place, {"question": body, "answer": answer})
+        return answer
 
-    def _send(self, body: dict[str, Any]) -> tuple[str, int | None]:
-        """The answer, and the tokens that the server says it used. ValueError: it is no answer."""
+    def _send(self, body: dict[str, Any]) -> str:
         import openai
+
+        def sentence(trouble: str) -> ChatError:
+            trouble = trouble.replace(self.endpoint.key or "\0", "[key]")[:300]
+            return ChatError(f"the chat endpoint {trouble}. Check {', '.join(VARIABLES)}.")
 
         try:
             reply = self._client.chat.completions.create(**body)
-            answer = reply.choices[0].message.content
+            answer, used = reply.choices[0].message.content, reply.usage
         except openai.APIStatusError as error:
-            raise ChatError(
-                f"the chat endpoint answers with status {error.status_code}: "
-                f"{self._without_key(error.response.text)[:300]!r}. Check {', '.join(VARIABLES)}."
-            ) from None
+            text = error.response.text
+            raise sentence(f"answers with status {error.status_code}: {text!r}") from None
         except openai.APIConnectionError as error:
-            why = self._without_key(f"{type(error.__cause__).__name__}: {error.__cause__}")[:200]
-            raise ChatError(f"the chat endpoint does not answer ({why})") from None
-        except (AttributeError, LookupError, TypeError, RecursionError):
-            raise ValueError("not a chat completion") from None
+            raise sentence(f"does not answer: {error.__cause__}") from None
+        except BudgetSpent:
+            raise
+        except (AttributeError, LookupError, TypeError, ValueError, RecursionError):
+            answer, used = None, None
         if not isinstance(answer, str):
-            raise ValueError("an answer without text")
-        used = getattr(reply.usage, "total_tokens", None)
-        if isinstance(used, int) and 0 < used < 10**7:  # a server cannot give tokens back
-            self.budget.spent_tokens += used - self._reserved
-        return self._without_key(answer), used
+            raise sentence("sends what is no chat completion")
+        total = getattr(used, "total_tokens", None)
+        if isinstance(total, int) and 0 < total < 10**7:  # a server cannot give tokens back
+            self.budget.spent_tokens += total - self._reserved
+        return answer
 
     @cached_property
     def _client(self) -> Any:
@@ -177,17 +153,14 @@ class Chat:
 
         def before(request: httpx2.Request) -> None:
             self.budget.reserve(self._reserved)
-            for name in set(request.headers) - HEADERS:
+            for name in set(request.headers) - TOLD:
                 del request.headers[name]
 
         def after(response: httpx2.Response) -> None:
-            if response.status_code == 429:  # turned away before any work: costs no tokens
-                self.budget.spent_tokens -= self._reserved
             if "content-encoding" in response.headers:
                 raise httpx2.ReadError("compressed, though asked not to be")
-            body, ends, stream = bytearray(), time.monotonic() + TIMEOUT, response.stream
-            assert isinstance(stream, httpx2.SyncByteStream)
-            with contextlib.closing(stream):
+            body, ends = bytearray(), time.monotonic() + TIMEOUT
+            with contextlib.closing(response.stream) as stream:
                 for part in stream:
                     body += part
                     if len(body) > LARGEST_ANSWER:
@@ -196,24 +169,19 @@ class Chat:
                         raise httpx2.ReadTimeout(f"no whole answer within {TIMEOUT:g} s")
             response.stream = httpx2.ByteStream(bytes(body))
 
-        line = httpx2.Client(
-            timeout=TIMEOUT,
-            follow_redirects=False,  # a redirect would carry the key elsewhere
-            headers={"Accept-Encoding": "identity"},
-            event_hooks={"request": [before], "response": [after]},
-        )
         return openai.OpenAI(
             base_url=self.endpoint.url,
             api_key=self.endpoint.key or "none",
-            max_retries=ATTEMPTS - 1,
-            timeout=TIMEOUT,
-            http_client=line,
+            max_retries=RETRIES,
+            http_client=httpx2.Client(
+                timeout=TIMEOUT,
+                follow_redirects=False,  # a redirect would carry the key elsewhere
+                headers={"Accept-Encoding": "identity"},
+                event_hooks={"request": [before], "response": [after]},
+            ),
         )
 
-    def _without_key(self, text: str) -> str:
-        return text.replace(self.endpoint.key, "[key]") if self.endpoint.key else text
 
-
-def estimate_tokens(messages: Sequence[Message]) -> int:
-    """Tokens that `messages` cost at most, roughly: no tokenizer is at hand, so a high guess."""
-    return sum(OVERHEAD + len(m["content"]) // CHARACTERS_PER_TOKEN + 1 for m in messages)
+def question_tokens(text: str) -> int:
+    """Tokens that a question costs at most, roughly: no tokenizer is at hand, so a high guess."""
+    return OVERHEAD + len(text) // CHARACTERS_PER_TOKEN

@@ -1,15 +1,15 @@
-"""Features in words, without a language model: sentences that a reader can test on new text.
+"""Features in words, without a language model: sentences that can be tested on new text.
 
 A sentence names at most a dozen *cues*, each something that can be seen in a text (a token, a token
 after another, what precedes or follows, a class of tokens, a kind of text, a label of
 `featlib.text.labels`), with a strength from 1 to 9:
 
     Fires on “·raise” (9), “·except” (7) and “Error” after “Value” (2); less on anything after “.”
-    (3). Read 4 and more as firing.
+    (3).
 
 `explain` finds the cues on one half of the text; `simulate` predicts activations on any text from
-the sentence and nothing else, by adding up the strengths of the cues that hold there. What stands
-behind that part of the sentence (promoted tokens, fits of labels) is for people only.
+the cues and their strengths, which is all that the sentence says, by adding up the strengths of
+those that hold there.
 
 Deviation: the paper has a language model write explanations and predict from them; we do both by
 arithmetic, and by a chat model only where one is named, because everyone can then have the same
@@ -18,7 +18,6 @@ result without a service.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -26,7 +25,6 @@ from functools import cached_property
 import numpy as np
 import scipy.sparse as sp
 
-from featlib import FeatlibError
 from featlib.chapter import listed
 from featlib.family import DOMAIN_NAMES, DOMAINS
 from featlib.text.labels import TOKEN_CLASSES, token_class
@@ -73,21 +71,8 @@ class Text:
             "label": [f"a{'n' if name[0] in 'aeiou' else ''} {name}" for name in labels],
         }
 
-    @cached_property
-    def numbers(self) -> dict[str, dict[str, int]]:
-        """By family, from words to numbers; of those that look alike, the first."""
-        return {
-            family: {name: i for i, name in reversed(list(enumerate(names)))}
-            for family, names in self.names.items()
-        }
 
-
-@dataclass(frozen=True)
-class Rules:
-    """What a sentence says: cues with their strengths, and from where on to say yes."""
-
-    cues: dict[int, int]  # cue -> strength, -9..9, not 0
-    cut: int = 1  # simulated strength from which the feature is taken to fire
+Rules = dict[int, int]  # what a sentence says: cue -> strength, -9..9, not 0
 
 
 def read_text(
@@ -174,10 +159,10 @@ def _pursue(
 def _rounded(cues: np.ndarray, effects: np.ndarray) -> Rules:
     top = effects.max(initial=0.0)
     if not top > 0:
-        return Rules({})
+        return {}
     strengths = np.clip(np.rint(STRONGEST * effects / top), -STRONGEST, STRONGEST).astype(int)
     order = np.lexsort((cues, -strengths))
-    return Rules({int(cues[i]): int(strengths[i]) for i in order if strengths[i]})
+    return {int(cues[i]): int(strengths[i]) for i in order if strengths[i]}
 
 
 # --- prediction -------------------------------------------------------------------------------
@@ -188,12 +173,12 @@ def simulate(rules: Sequence[Rules], text: Text, rows: np.ndarray) -> np.ndarray
 
     The strengths of all cues that hold at a token are added up, and the sum is cut at 0 and 9.
     """
-    cues = np.unique(np.array([cue for r in rules for cue in r.cues], dtype=np.int64))
+    cues = np.unique(np.array([cue for r in rules for cue in r], dtype=np.int64))
     if not len(cues):
         return np.zeros((len(rows), len(rules)), dtype=np.float32)
     weights = np.zeros((len(cues), len(rules)), dtype=np.float32)
     for j, r in enumerate(rules):
-        weights[np.searchsorted(cues, list(r.cues)), j] = list(r.cues.values())
+        weights[np.searchsorted(cues, list(r)), j] = list(r.values())
     return (_incidence(_codes(text, rows), cues) @ weights).clip(0, STRONGEST)
 
 
@@ -229,52 +214,14 @@ def _incidence(codes: np.ndarray, cues: np.ndarray) -> sp.csr_array:
 
 # --- words ------------------------------------------------------------------------------------
 
-_PATTERNS = {
-    family: re.compile(
-        phrase.replace("“{}”", "“([^”]+)”").replace("{}", r"([\w ]+?)") + r" \((\d)\)"
-    )
-    for family, phrase in PHRASES.items()
-}
-_JOINTS = (", and less on ", "; less on ", ", ", " and ")
 
-
-def write_sentence(
-    rules: Rules, text: Text, promoted: Sequence[str] = (), fits: dict[str, float] | None = None
-) -> str:
-    """`rules` in words. `promoted` (shown tokens) and `fits` (label -> F1) follow for people."""
-    more = [_name(c, text) + f" ({s})" for c, s in rules.cues.items() if s > 0]
-    less = [_name(c, text) + f" ({-s})" for c, s in rules.cues.items() if s < 0]
+def write_sentence(rules: Rules, text: Text) -> str:
+    """`rules` in words; other rules make another sentence, so nothing is lost."""
+    more = [_name(c, text) + f" ({s})" for c, s in rules.items() if s > 0]
+    less = [_name(c, text) + f" ({-s})" for c, s in rules.items() if s < 0]
     if not more:
         return "Fires on nothing that could be told."
-    sentence = "Fires on " + listed(more) + (f"; less on {listed(less)}" if less else "")
-    sentence += f". Read {rules.cut} and more as firing."
-    for label, f1 in (fits or {}).items():
-        sentence += f" Fits the label {label.replace('_', ' ')} with F1 {f1:.2f}."
-    if promoted:
-        sentence += " Makes " + listed([f"“{t}”" for t in promoted]) + " likelier next."
-    return sentence
-
-
-def read_sentence(sentence: str, text: Text) -> Rules:
-    """The rules that a sentence states: all that `simulate` may know of a feature.
-
-    Raises `FeatlibError` where the sentence is not in the form of `write_sentence`.
-    """
-    if sentence.startswith("Fires on nothing"):
-        return Rules({})
-    at, sign = len("Fires on "), 1
-    cues: dict[int, int] = {}
-    while sentence.startswith("Fires on ") and (read := _read_cue(sentence, at, text)):
-        cue, strength, at = read
-        cues[cue] = sign * strength
-        joint = next((j for j in _JOINTS if sentence.startswith(j, at)), None)
-        if joint is None:
-            break
-        sign, at = (-1 if "less" in joint else sign), at + len(joint)
-    ending = re.compile(r"\. Read (\d) and more as firing\.").match(sentence, at)
-    if not cues or ending is None:
-        raise FeatlibError(f"no explanation in cues, from {sentence[at : at + 40]!r} on")
-    return Rules(cues, int(ending[1]))
+    return "Fires on " + listed(more) + (f"; less on {listed(less)}." if less else ".")
 
 
 def _name(cue: int, text: Text) -> str:
@@ -282,18 +229,3 @@ def _name(cue: int, text: Text) -> str:
     names = text.names[family]
     about = reversed(divmod(what, len(names))) if family == "pair" else [what]
     return PHRASES[family].format(*(names[i] for i in about))
-
-
-def _read_cue(sentence: str, at: int, text: Text) -> tuple[int, int, int] | None:
-    """The cue that is named at this place, its strength, and where its name ends."""
-    for family, pattern in _PATTERNS.items():
-        if match := pattern.match(sentence, at):
-            *said, strength = match.groups()
-            known = text.numbers[family]
-            if not known.keys() >= set(said):
-                raise FeatlibError(f"an explanation of other text: it does not know {said}")
-            what = known[said[0]]
-            if family == "pair":
-                what += known[said[1]] * len(text.vocabulary)
-            return int(_code(family, what)), int(strength), match.end()
-    return None

@@ -1,7 +1,7 @@
 """Windows of text: whole documents go to a half to explain on, or to one to score on.
 
 The text is cut into short windows, and every feature is scored on the same number of them: some in
-which it fires, as many from each quantile of its strength, and as many in which it is silent.
+which it fires, as many from each quarter of its strength, and as many in which it is silent.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import scipy.sparse as sp
 
 from featlib import FeatlibError
 
-QUANTILES = 4  # of a feature's strength; windows are drawn from each
+QUARTERS = 4  # of a feature's strength; windows are drawn from each
 
 
 @dataclass(frozen=True)
@@ -23,66 +23,31 @@ class Windows:
     explain: np.ndarray
     score: np.ndarray
 
-    @property
-    def size(self) -> int:
-        return self.explain.shape[1]
 
-
-def split_windows(
-    documents: np.ndarray, window: int, *, kinds: np.ndarray | None = None, seed: int
-) -> Windows:
+def split_windows(documents: np.ndarray, window: int, *, kinds: np.ndarray, seed: int) -> Windows:
     """Cut `documents` [blocks, context] into windows, and documents into two halves.
 
-    Documents are dealt out in random order to the half that has fewer tokens so far, for each of
-    `kinds` (same shape; a number for each kind of text) apart, so that both halves hold each kind.
-    A window with documents of both halves belongs to none. Windows do not cross blocks.
+    Of every two documents of one kind (`kinds`, same shape) and about one length, chance sends one
+    to each half, so that both hold as much of each kind. A window with documents of both halves
+    belongs to none. Windows do not cross blocks.
     """
-    blocks, context = documents.shape
-    if window > context:
-        raise FeatlibError(
-            f"explain_window is {window} tokens; it must be {context}, one block, or less"
-        )
-    flat = documents.reshape(-1)
-    known, first, place, size = np.unique(
-        flat, return_index=True, return_inverse=True, return_counts=True
-    )
-    kind = np.zeros(len(known), int) if kinds is None else np.asarray(kinds).reshape(-1)[first]
-    half = np.zeros(len(known), dtype=np.int8)
-    rng = np.random.default_rng(seed)
-    held = {int(k): [0, 0] for k in kind}
-    for d in rng.permutation(len(known)):
-        have = held[int(kind[d])]
-        half[d] = int(have[1] < have[0])
-        have[half[d]] += int(size[d])
-    per_block = context // window
-    index = np.arange(blocks * context).reshape(blocks, context)[:, : per_block * window]
-    index = index.reshape(-1, window)
-    side = half[place.reshape(-1)][index]
-    out = [index[(side == s).all(axis=1)] for s in (0, 1)]
-    if min(map(len, out)) == 0:
+    context = documents.shape[1]
+    assert window <= context, "params refuses explain_window over context"
+    known, first, size = np.unique(documents, return_index=True, return_counts=True)
+    alike = np.lexsort((size, kinds.reshape(-1)[first]))
+    pairs = alike[: len(alike) // 2 * 2].reshape(-1, 2)
+    half = np.zeros(len(known), dtype=bool)
+    half[np.random.default_rng(seed).permuted(pairs, axis=1)[:, 0]] = True
+    index = np.arange(documents.size).reshape(documents.shape)
+    index = index[:, : context // window * window].reshape(-1, window)
+    side = half[np.searchsorted(known, documents.reshape(-1))][index]
+    out = Windows(index[side.all(axis=1)], index[~side.any(axis=1)])
+    if not (len(out.explain) and len(out.score)):
         raise FeatlibError(
             f"{len(known)} documents cannot be parted into one half to explain and one to score: "
             "give more text (stream_tokens)"
         )
-    return Windows(*out)
-
-
-def choose_windows(peaks: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
-    """2n windows to score a feature on: n in which it fires, n in which it is silent.
-
-    `peaks` [windows]: the feature's largest activation in each. As many windows (to within one)
-    come from each quantile of the peaks above zero.
-    """
-    fires, silent = np.flatnonzero(peaks > 0), np.flatnonzero(peaks <= 0)
-    assert min(len(fires), len(silent)) >= n, "choose_features leaves such features out"
-    order = fires[np.argsort(peaks[fires], kind="stable")]
-    parts = np.array_split(order, QUANTILES)
-    wanted = [len(p) for p in np.array_split(np.arange(n), QUANTILES)]
-    drawn = [
-        rng.choice(p, min(k, len(p)), replace=False) for p, k in zip(parts, wanted, strict=True)
-    ]
-    drawn.append(rng.choice(silent, n, replace=False))
-    return np.concatenate(drawn)
+    return out
 
 
 def window_firings(activations: sp.sparray, windows: np.ndarray) -> sp.csc_array:
@@ -103,13 +68,29 @@ def choose_features(activations: sp.sparray, windows: Windows, n_windows: int) -
     return np.flatnonzero(ok)
 
 
+def from_each_quarter(peaks: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
+    """n windows in which a feature fires, as many (to within one) from each quarter of strength.
+
+    `peaks` [windows]: its largest activation in each. Fewer where it fires in fewer.
+    """
+    order = np.argsort(peaks, kind="stable")[np.count_nonzero(peaks <= 0) :]
+    wanted = [len(part) for part in np.array_split(np.arange(min(n, len(order))), QUARTERS)]
+    parts = np.array_split(order, QUARTERS)
+    return np.concatenate(
+        [rng.choice(part, k, replace=False) for part, k in zip(parts, wanted, strict=True)]
+    )
+
+
+def choose_windows(peaks: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
+    """2n windows to score a feature on: n in which it fires, n in which it is silent."""
+    fires, silent = from_each_quarter(peaks, n, rng), np.flatnonzero(peaks <= 0)
+    assert min(len(fires), len(silent)) >= n, "choose_features leaves such features out"
+    return np.concatenate([fires, rng.choice(silent, n, replace=False)])
+
+
 def choose_examples(peaks: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
-    """Windows for the writer: the strongest half, then as many from each quarter of strength."""
-    order = np.argsort(-peaks, kind="stable")
-    order = order[peaks[order] > 0]
-    assert len(order), "choose_features leaves out what never fires"
-    top, rest = order[: n // 2], order[n // 2 :]
-    each = -(-(n - len(top)) // QUANTILES)
-    parts = np.array_split(rest, QUANTILES)
-    drawn = [rng.choice(part, min(each, len(part)), replace=False) for part in parts]
-    return np.concatenate([top, *drawn])[:n]
+    """Windows for a writer: the strongest, half of n, and the rest from each quarter of others."""
+    strongest = np.argsort(-peaks, kind="stable")[: n // 2]
+    others = peaks.copy()
+    others[strongest] = 0
+    return np.concatenate([strongest, from_each_quarter(others, n - n // 2, rng)])

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from planted import csr, even_documents
 
-from featlib import FeatlibError
 from featlib.describe import cues as ex
 from featlib.family import DOMAINS
 from featlib.text.labels import TOKEN_CLASSES
@@ -16,7 +13,6 @@ from featlib.text.labels import TOKEN_CLASSES
 WORDS = ["<s>", " the", " cat", "raise", " raise", ".", "\n", " Error", "(", "7", " a", " b", " c"]
 BLOCKS, CONTEXT = 200, 40
 RAISE, DOT, PAREN = 4, 5, 8
-UNHEARD = "Fires on “unheard-of” (9). Read 1 and more as firing."
 
 
 def stream(seed: int = 0) -> ex.Text:
@@ -41,13 +37,13 @@ def planted(text: ex.Text) -> dict[str, np.ndarray]:
     }
 
 
-def explained(values: np.ndarray, text: ex.Text) -> str:
+def explained(values: np.ndarray, text: ex.Text) -> tuple[ex.Rules, str]:
     [rules] = ex.explain(csr(values[:, None]), text, np.arange(len(text.ids)), 10)
-    return ex.write_sentence(rules, text)
+    return rules, ex.write_sentence(rules, text)
 
 
-def predicted(sentence: str, text: ex.Text) -> np.ndarray:
-    return ex.simulate([ex.read_sentence(sentence, text)], text, np.arange(len(text.ids)))[:, 0]
+def predicted(rules: ex.Rules, text: ex.Text) -> np.ndarray:
+    return ex.simulate([rules], text, np.arange(len(text.ids)))[:, 0]
 
 
 @pytest.fixture(scope="module")
@@ -60,31 +56,32 @@ def test_planted_features_are_explained_by_what_was_planted_and_predicted_on_oth
 ) -> None:
     unseen = stream(1)
     for name, values in planted(text).items():
-        sentence = explained(values, text)
+        rules, sentence = explained(values, text)
         # a class with one token is as well described by the token
         assert sentence.startswith((f"Fires on {name} (9)", "Fires on “7” (9)")), sentence
         truth = planted(unseen)[name]
-        assert np.corrcoef(predicted(sentence, unseen), truth)[0, 1] > 0.97, sentence
+        assert np.corrcoef(predicted(rules, unseen), truth)[0, 1] > 0.97, sentence
 
 
 def test_graded_strengths_come_out_in_proportion(text: ex.Text) -> None:
     values = np.select([text.ids == RAISE, text.ids == 2], [6.0, 2.0], 0)
-    wanted = "Fires on “·raise” (9) and “·cat” (3). Read 1 and more as firing."
-    assert explained(values, text) == wanted
+    assert explained(values, text)[1] == "Fires on “·raise” (9) and “·cat” (3)."
 
 
 def test_exceptions_are_told(text: ex.Text) -> None:
     values = np.where((text.ids == RAISE) & (text.previous != DOT), 5.0, 0)
-    sentence = explained(values, text)
+    rules, sentence = explained(values, text)
     assert "Fires on “·raise” (9); less on “·raise” after “.” (8)" in sentence
-    assert np.corrcoef(predicted(sentence, text), values)[0, 1] > 0.99
+    assert np.corrcoef(predicted(rules, text), values)[0, 1] > 0.99
 
 
 def test_simulation_is_the_clipped_sum_of_what_holds(text: ex.Text) -> None:
-    said = "Fires on “·raise” (9) and any word token (2); less on anything after “.” (3)."
+    word_class = TOKEN_CLASSES.index("word")
+    told = {("on", RAISE): 9, ("class", word_class): 2, ("after", DOT): -3}
+    rules = {int(ex._code(*cue)): strength for cue, strength in told.items()}
     word = np.array([TOKEN_CLASSES[text.classes[i]] == "word" for i in text.ids])
     expected = 9 * (text.ids == RAISE) + 2 * word - 3 * (text.previous == DOT)
-    got = predicted(said + " Read 1 and more as firing.", text)
+    got = predicted(rules, text)
     np.testing.assert_array_equal(got, np.clip(expected, 0, 9))
 
 
@@ -96,26 +93,17 @@ def test_neighbours_end_with_their_document_and_block() -> None:
 
 
 def test_a_feature_that_never_fires_says_so_and_predicts_nothing(text: ex.Text) -> None:
-    sentence = explained(np.zeros(len(text.ids)), text)
+    rules, sentence = explained(np.zeros(len(text.ids)), text)
     assert sentence == "Fires on nothing that could be told."
-    assert not predicted(sentence, text).any()
-
-
-def test_what_is_said_for_people_does_not_reach_the_reader(text: ex.Text) -> None:
-    rule = ex.Rules({int(ex._code("on", RAISE)): 9}, 4)
-    sentence = ex.write_sentence(rule, text, ["(", ".", "7"], {"exception_keyword": 0.9})
-    assert "Makes “(”, “.” and “7” likelier next." in sentence
-    assert "Fits the label exception keyword with F1 0.90." in sentence
-    assert ex.read_sentence(sentence, text) == rule
+    assert not predicted(rules, text).any()
 
 
 NASTY = ["“", "”", "\\", " after ", "(9)", "; less on", ".", " and ", "\\n", "\n", "·", " ", "\t"]
 NASTY += ["", "é", " {}"]
 
 
-@settings(max_examples=60, deadline=None)
-@given(st.data())
-def test_every_rule_survives_being_written_and_read(data: st.DataObject) -> None:
+def test_no_two_cues_have_one_name() -> None:
+    """So a sentence says all that its prediction is made of."""
     ids = np.arange(len(NASTY))[None]
     text = ex.read_text(ids, 0 * ids, NASTY, 0 * ids, {"a_label": ids > 0, "other": ids > 1})
     about = [
@@ -123,16 +111,5 @@ def test_every_rule_survives_being_written_and_read(data: st.DataObject) -> None
         for family, names in text.names.items()
         for i in range(len(names) ** (1 + (family == "pair")))
     ]
-    cue = st.sampled_from([int(ex._code(*one)) for one in about])
-    strength = st.integers(-9, 9).filter(bool)
-    cues = data.draw(st.dictionaries(cue, strength, min_size=1, max_size=6))
-    if max(cues.values()) < 0:
-        cues = {c: -s for c, s in cues.items()}
-    rule = ex.Rules(cues, data.draw(st.integers(1, 9)))
-    assert ex.read_sentence(ex.write_sentence(rule, text), text) == rule
-
-
-@pytest.mark.parametrize("what", ["", "Fires on cats.", "Fires on “·raise” (9).", UNHEARD])
-def test_other_sentences_are_refused(what: str, text: ex.Text) -> None:
-    with pytest.raises(FeatlibError, match="explanation"):
-        ex.read_sentence(what, text)
+    sentences = {ex.write_sentence({int(ex._code(*cue)): 5}, text) for cue in about}
+    assert len(sentences) == len(about)
