@@ -2,6 +2,8 @@
 # make book RUN=smoke  another run: any file in params/
 # make test            the whole test suite
 # make check           format, lint, types and the order of the house, in seconds
+# make replicate SEEDS="0 1 2" JOBS=2   other trainings of RUN, two at a time, for the page on trust
+# make reading         minutes of reading in the book of runs/$(RUN), page by page
 # make compare RUNS="mini again"   a page with the numbers of two runs or more, side by side
 # make controls        measure on runs/$(RUN), once it is done, what is too slow for every run
 # make screenshots     pictures of the key pages of runs/$(RUN), wide and narrow, light and dark
@@ -10,12 +12,14 @@
 PYTHON ?= python3
 RUN ?= mini
 CORES ?= 2
+SEEDS ?= 0 1 2 3 4
+JOBS ?= $(CORES)
 BIN := .venv/bin
 TORCH := torch==2.13.0
 # Names reach the shell as the values of variables, never as words of a command.
-export RUN RUNS CORES
+export RUN RUNS CORES SEEDS JOBS
 
-.PHONY: book compare controls publish-controls screenshots test check env corpora publish lock notebooks clean known
+.PHONY: book replicate reading compare controls publish-controls screenshots test check env corpora publish lock notebooks clean known
 
 book: known env corpora
 	@$(BIN)/snakemake --cores "$$CORES" --configfile "params/$$RUN.yaml"
@@ -24,6 +28,18 @@ book: known env corpora
 
 known:
 	@test -f "params/$$RUN.yaml" || { printf 'RUN=%s: there is no such file in params/. There are: %s\n' "$$RUN" "$$(ls params | sed -n 's/\.yaml$$//p' | tr '\n' ' ')" >&2; exit 2; }
+
+# Seed 0 is the run itself. The others are made by processes of one thread, JOBS of them at once:
+# how many threads there are moves the last digits, how many neighbours does not. What was cut off
+# or failed goes on with the next call; what is complete is gathered either way.
+replicate: known env corpora
+	@$(BIN)/snakemake --cores "$$CORES" --configfile "params/$$RUN.yaml" headlines
+	@printf '%s\n' $$SEEDS | grep -vx 0 | xargs -P "$$JOBS" -I '{}' \
+	  $(BIN)/snakemake headlines --cores 1 --configfile "params/$$RUN.yaml" --config 'seed={}' "run_name=$$RUN-seed-{}"; \
+	  status=$$?; $(BIN)/python book/_ext/publish.py --trainings "runs/$$RUN" && exit $$status
+
+reading: env
+	@$(BIN)/python tests/reading.py "runs/$$RUN"
 
 compare: env
 	@$(BIN)/python book/_ext/build.py --compare $$RUNS

@@ -18,7 +18,7 @@ from featlib.chapter import declared_parameters
 from featlib.family import DOMAINS
 from featlib.models.merging import METHODS
 from featlib.params import check_choice, check_params
-from featlib.run import AFTER, MAKES, Run, prepare_run
+from featlib.run import AFTER, ASIDE, MAKES, Run, prepare_run
 from featlib.text.labels import LABELS
 from featlib.text.sources import check_corpus
 
@@ -79,7 +79,8 @@ def inputs(chapter):
     order = list(MAKES)
     earlier = AFTER.get(chapter, order[max(order.index(chapter) - 1, 0)])
     files = [] if earlier == chapter else [RUN.notebook(earlier), *artefacts(earlier)]
-    return [source(chapter), *imported_modules(source(chapter)), *files]
+    published = (ROOT / "book/_data").glob("*.csv") if chapter == "13_trust" else []
+    return [source(chapter), *imported_modules(source(chapter)), *files, *published]
 
 
 def chapter_params(chapter):
@@ -127,6 +128,12 @@ for chapter in MAKES:
             " && PYTHONHASHSEED=0 {params.memory} " + PYTHON + " -m papermill --kernel python3 --log-output"
             " --no-progress-bar {params.plain:q} {params.working:q} {params.papermill}"
             " && rm {params.plain:q} && mv {params.working:q} {output.notebook:q}"
+
+
+rule headlines:
+    # What another training of this run needs: `make replicate`.
+    input:
+        [RUN.notebook(chapter) for chapter in MAKES if chapter not in ASIDE],
 
 
 rule book:

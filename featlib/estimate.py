@@ -5,7 +5,7 @@ Tokens of one document are no independent draws, so intervals here resample whol
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -84,11 +84,22 @@ def bootstrap_estimate(value: float, draws: np.ndarray, upper: float = 1.0) -> E
     return Estimate(value, float(np.clip(low, 0, upper)), float(np.clip(high, 0, upper)))
 
 
+def over_trainings(values: Sequence[float]) -> Estimate:
+    """The mean of independent trainings with Student's interval; none of fewer than two."""
+    from scipy import stats  # slow to import, and few who import this module need it
+
+    mean, n = float(np.mean(values)), len(values)
+    if n < 2:
+        return Estimate(mean)
+    half = stats.t.ppf((1 + LEVEL) / 2, n - 1) * np.std(values, ddof=1) / n**0.5
+    return Estimate(mean, mean - half, mean + half)
+
+
 def proportion(k: int, n: int) -> Estimate:
     """k of n, with Wilson's interval (features taken as independent); NaN of none."""
     if not n:
         return Estimate(NAN)
-    from scipy import stats  # slow to import, and few who import this module need it
+    from scipy import stats
 
     ci = stats.binomtest(k, n).proportion_ci(LEVEL, method="wilson")
     return Estimate(k / n, float(ci.low), float(ci.high))

@@ -50,11 +50,14 @@ MAKES: dict[str, list[str]] = {
         *(f"tables/{name}.parquet" for name in ("control_shares", "recovered", "claims")),
     ],
     "12_atlas": ["atlas/"],
+    "13_trust": [],
 }
 # The chapter after which each may run; where none is named, the one before it in the book.
 AFTER = dict.fromkeys(
     ["08_assignment", "09_exception", "10_explanations", "11_controls"], "06_matching"
-) | {"12_atlas": "10_explanations"}
+) | {"12_atlas": "10_explanations", "13_trust": "13_trust"}  # which reads published tables alone
+# Chapters that make no headline number: other trainings do without them.
+ASIDE = ("10_explanations", "12_atlas", "13_trust")
 
 
 @contextlib.contextmanager

@@ -11,31 +11,17 @@ warning.
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
-
-import yaml
 
 from featlib import FeatlibError
-from featlib.run import Run, atomic_path
+from featlib.run import ROOT, Run, atomic_path
 
-ROOT = Path(__file__).resolve().parents[2]
 DATA = ("metrics.json", "params.yaml", "provenance.json")
-
-
-def toc_files(toc: dict[str, Any]) -> Iterator[str]:
-    """Every file that a table of contents names, in order."""
-    if "root" in toc:
-        yield toc["root"]
-    if "file" in toc:
-        yield toc["file"]
-    for key in ("parts", "chapters", "sections", "entries", "subtrees"):
-        for entry in toc.get(key, ()):
-            yield from toc_files(entry)
 
 
 def stage_notebook(source: Path, target: Path) -> None:
@@ -70,9 +56,10 @@ def stage(run: Path, project: Path, folder: Path) -> None:
     for notebook in sorted((run / "notebooks").glob("[!.]*.ipynb")):
         if not notebook.stem.endswith(".failed"):
             stage_notebook(notebook, folder / "notebooks" / notebook.name)
+    toc = (folder / "_toc.yml").read_text()
     missing = [
         name
-        for name in toc_files(yaml.safe_load((folder / "_toc.yml").read_text()))
+        for name in re.findall(r"^[ -]*(?:root|file): (\S+)", toc, re.MULTILINE)
         if not any((folder / f"{name}{end}").exists() for end in ("", ".md", ".ipynb"))
     ]
     if missing:

@@ -11,8 +11,8 @@ build, so the page of deviations can neither miss one nor show half of one.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from featlib import FeatlibError
 
@@ -23,8 +23,7 @@ MARK = re.compile(r'Deviation:((?:(?!Deviation:|"""|\n[ #]*\n).)+)', re.DOTALL)
 SENTENCE = re.compile(r"(?P<paper>.+?); we (?P<ours>.+?), because (?P<why>.+?)\.(?=\s|$)")
 
 
-@dataclass(frozen=True)
-class Deviation:
+class Deviation(NamedTuple):
     module: str  # path below featlib
     line: int
     paper: str  # begins with who does it, such as "the paper"

@@ -3,8 +3,7 @@
 - `{{ pct(m["lm.base.python.accuracy"]) }}` in a page prints a number of the run; `p` holds its
   parameters, `hardware` its machine, `commit` its commit. All come from `book/_data/`: a build of a
   run puts the run's own numbers there, the committed ones belong to the published run. An unknown
-  key is a warning that names the page and the nearest key. Figures and sentences of chapters are
-  shown again by MyST-NB's own `glue` directive.
+  key is a warning that names the page and the nearest key.
 - Maths is converted to MathML, which browsers draw without any script.
 - Vega, Vega-Lite and Vega-Embed are bundled once into `_static`, with the charts' two themes.
 """
@@ -16,7 +15,8 @@ import html
 import json
 import re
 import textwrap
-from collections.abc import Iterator, Mapping
+from collections import UserDict
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -33,8 +33,9 @@ from sphinx.util import logging
 from sphinx.util.math import get_node_equation_number
 from sphinx.writers.html5 import HTML5Translator
 
-import featlib
+from featlib.chapter import declared_parameters
 from featlib.params import Params
+from featlib.run import ROOT
 from featlib.show.figure import theme
 
 LOGGER = logging.getLogger(__name__)
@@ -47,46 +48,32 @@ class UnknownKey(Exception):
     """A page asks for a number that the run does not have. (Jinja would hide a LookupError.)"""
 
 
-class Numbers(Mapping[str, Any]):
-    """A mapping whose missing keys are explained. `p.k` and `p["k"]` are the same."""
+class Numbers(UserDict[str, Any]):
+    """A dictionary whose missing keys are explained. `p.k` and `p["k"]` are the same."""
 
     def __init__(self, name: str, source: str, values: Mapping[str, Any]) -> None:
-        self._name, self._source, self._values = name, source, dict(values)
+        super().__init__(values)
+        self._name, self._source = name, source
 
-    def __getitem__(self, key: str) -> Any:
-        if key in self._values:
-            return self._values[key]
-        near = difflib.get_close_matches(str(key), list(self._values), n=1, cutoff=0.0)
+    def __missing__(self, key: str) -> Any:
+        near = difflib.get_close_matches(str(key), list(self), n=1, cutoff=0.0)
         hint = f"the nearest is {near[0]!r}" if near else f"{self._source} is missing or empty"
         raise UnknownKey(f"{self._name} has no {key!r} in {self._source}; {hint}")
 
-    def __contains__(self, key: object) -> bool:
-        return key in self._values
-
     def __getattr__(self, key: str) -> Any:
-        if key.startswith("_"):  # copying and pickling ask for these
+        if key == "data" or key.startswith("_"):  # copying and pickling ask for these
             raise AttributeError(key)
         return self[key]
 
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._values)
 
-    def __len__(self) -> int:
-        return len(self._values)
-
-
-def print_number(
-    scale: float, sign: str, unit: str, usual: int, value: float, digits: int | None = None
-) -> str:
+def print_number(scale: float, unit: str, usual: int, value: float, digits: int = -1) -> str:
     """A number for prose, with a true minus."""
-    form = f"{sign},.{usual if digits is None else digits}f"
-    return f"{scale * value:{form}}{unit}".replace("-", "\u2212")
+    return f"{scale * value:,.{digits if digits >= 0 else usual}f}{unit}".replace("-", "\u2212")
 
 
 # Partial objects, because Sphinx stores no function in its cache.
-pct = partial(print_number, 100, "", "%", 1)  # 0.2861 -> 28.6%
-points = partial(print_number, 100, "+", "", 1)  # a difference of shares, in points: 0.031 -> +3.1
-num = partial(print_number, 1, "", "", 0)  # 16384.2 -> 16,384; num(x, 2) keeps two decimals
+pct = partial(print_number, 100, "%", 1)  # 0.2861 -> 28.6%
+num = partial(print_number, 1, "", 0)  # 16384.2 -> 16,384; num(x, 2) keeps two decimals
 
 
 def tabulate_parameters(values: Mapping[str, Any], notebooks: Path) -> str:
@@ -96,13 +83,12 @@ def tabulate_parameters(values: Mapping[str, Any], notebooks: Path) -> str:
     """
     chapters: dict[str, list[str]] = {"The run": []}
     where: dict[str, str] = {}
-    for path in sorted(notebooks.glob("[0-9]*.ipynb")):
-        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
-        title = next(iter(re.findall(r"^# (.+)", _source(cells[0]) if cells else "")), path.stem)
+    for path in sorted(notebooks.glob("[0-9]*.py")):
+        text = path.read_text(encoding="utf-8")
+        title = re.findall(r"^# # (.+)", text, re.MULTILINE)[0]
         heading = f"[{title}](../notebooks/{path.stem})"
         chapters[heading] = []
-        declared = [c for c in cells if "parameters" in c.get("metadata", {}).get("tags", ())]
-        for name in re.findall(r"^(\w+):", "\n".join(map(_source, declared)), re.MULTILINE):
+        for name in declared_parameters(text):
             where.setdefault(name, heading)
     for key, field in Params.model_fields.items():
         value = values.get(key, field.default)
@@ -114,10 +100,6 @@ def tabulate_parameters(values: Mapping[str, Any], notebooks: Path) -> str:
     return "\n\n".join(f"**{name}**\n\n{head}" + "\n".join(r) for name, r in chapters.items() if r)
 
 
-def _source(cell: Mapping[str, Any]) -> str:
-    return "".join(cell.get("source", ""))
-
-
 def load_substitutions(source: Path) -> dict[str, Any]:
     """What pages may use between double braces, read from `book/_data` below `source`."""
     folder = source / DATA
@@ -126,23 +108,20 @@ def load_substitutions(source: Path) -> dict[str, Any]:
         path = folder / name
         return (parse(path.read_text(encoding="utf-8")) or {}) if path.exists() else {}
 
-    provenance, where = read("provenance.json", json.loads), f"{DATA}/provenance.json"
+    provenance = read("provenance.json", json.loads)
+    values = read("params.yaml", yaml.safe_load)
     chapters = provenance.get("chapters", {}).values()
     return {
         "m": Numbers("m", f"{DATA}/metrics.json", read("metrics.json", json.loads)),
-        "p": Numbers("p", f"{DATA}/params.yaml", read("params.yaml", yaml.safe_load)),
-        "provenance": Numbers("provenance", where, provenance),
+        "p": Numbers("p", f"{DATA}/params.yaml", values),
         "commit": provenance.get("commit", "unknown"),
         "run_name": provenance.get("run", "mini"),
         "minutes": sum(c.get("seconds", 0) for c in chapters) / 60,
         "memory_gb": max((c.get("peak_memory_mb", 0) for c in chapters), default=0) / 1000,
-        "hardware": Numbers("hardware", where, provenance.get("hardware", {})),
-        "parameter_tables": tabulate_parameters(
-            read("params.yaml", yaml.safe_load), source / "notebooks"
-        ),
-        "deviation_table": tabulate_deviations(Path(featlib.__file__).parent),
+        "hardware": Numbers("hardware", f"{DATA}/provenance.json", provenance.get("hardware", {})),
+        "parameter_tables": tabulate_parameters(values, ROOT / "notebooks"),
+        "deviation_table": tabulate_deviations(ROOT / "featlib"),
         "pct": pct,
-        "points": points,
         "num": num,
     }
 

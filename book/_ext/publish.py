@@ -1,27 +1,33 @@
-"""Put a run's executed notebooks into the repository: `python book/_ext/publish.py runs/mini`.
-
-With `--controls` only the tables that notebooks/controls.py made on that run.
+"""Put what a run found into the repository: `python book/_ext/publish.py runs/mini`.
 
 The committed notebooks/*.ipynb then hold the outputs of a published run, so that the repository
 reads well on a code host and `jupyter-book build .` works without running anything. Progress bars,
-warnings and paths of the machine are left out. A tree with uncommitted changes is refused: the
-outputs would name a commit that does not hold the code which made them.
+warnings and paths of the machine are left out. A tree with uncommitted changes is refused: its
+commit is not what made the outputs. With --controls only the tables that notebooks/controls.py made
+on that run, with --trainings those of its headline numbers and answers and of its other trainings.
 """
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import nbformat
-from build import DATA, ROOT
+import pandas as pd
+from build import DATA
 
 from featlib import FeatlibError
-from featlib.run import Run, atomic_path, git_commit
+from featlib.run import ASIDE, MAKES, ROOT, Run, atomic_path, git_commit
 
 LARGEST = 1_000_000  # bytes of one committed notebook
+HEADLINES = (
+    r"lm\.\w+\.\w+\.accuracy", r"sae\.\w+\.\d+\.(l0|fvu|ce_recovered|alive)",
+    r"match\.\w+\.\w+\.(persist|ceiling|calibrated|text_ceiling|persist_real|ceiling_real)",
+    r"transfer\.[\w.]+\.persist", r"case\.exception\.header\.\w+\.f1", r"answer\.\w+\.\w+\.value",
+)  # fmt: skip
 
 
 def clean_notebook(executed: nbformat.NotebookNode, source: nbformat.NotebookNode) -> None:
@@ -66,7 +72,6 @@ def publish(run: Run, notebooks: Path, data: Path) -> list[Path]:
     for path, text in ready.items():
         with atomic_path(path) as tmp:
             tmp.write_text(text, encoding="utf-8")
-    data.mkdir(exist_ok=True)
     for name in DATA:
         shutil.copyfile(run.folder / name, data / name)
     return list(ready)
@@ -84,13 +89,41 @@ def publish_controls(run: Run, folder: Path) -> list[Path]:
     return made
 
 
+def gather_trainings(run: Run, data: Path) -> list[Path]:
+    """Write trainings.csv and answers.csv of `run` and its trainings from other seeds.
+
+    A training that lacks a chapter is left out. Numbers of autoencoders are means over theirs.
+    """
+    numbers, answers = [], {}
+    for folder in [run.folder, *run.folder.parent.glob(f"{run.name}-seed-*")]:
+        training = Run(folder.name, folder.parent)
+        seed = training.recorded_params().get("seed")
+        if any(not training.notebook(c).exists() for c in MAKES if c not in ASIDE):
+            print(f"{training.name} is not complete: left out")
+            continue
+        answers[seed] = training.read_table("answers")
+        for key, value in training.metrics().items():
+            if any(re.fullmatch(pattern, key) for pattern in HEADLINES):
+                numbers.append((re.sub(r"^(sae\.\w+)\.\d+", r"\1", key), seed, value))
+    if not answers:
+        raise FeatlibError(f"no training of {run.name} is complete: make replicate RUN={run.name}")
+    table = pd.DataFrame(numbers, columns=["key", "seed", "value"])
+    told = pd.concat(dict(sorted(answers.items())), names=["seed"]).droplevel(1)
+    tables = {"trainings": table.groupby(["key", "seed"]).mean(), "answers": told}
+    for name, made in tables.items():
+        made.to_csv(data / f"{name}.csv", float_format="%.6g")
+    return [data / f"{name}.csv" for name in tables]
+
+
 if __name__ == "__main__":
-    run = Run(Path(sys.argv[-1]).name, Path(sys.argv[-1]).parent)
+    run, data = Run(Path(sys.argv[-1]).name, Path(sys.argv[-1]).parent), ROOT / "book/_data"
     try:
         if "--controls" in sys.argv:
-            made = publish_controls(run, ROOT / "book/_data/controls")
+            made = publish_controls(run, data / "controls")
+        elif "--trainings" in sys.argv:
+            made = gather_trainings(run, data)
         else:
-            made = publish(run, ROOT / "notebooks", ROOT / "book/_data")
+            made = publish(run, ROOT / "notebooks", data)
         print(f"{len(made)} files hold what run {run.name} made; commit them")
     except FeatlibError as problem:
         sys.exit(f"\n{problem}\n")
