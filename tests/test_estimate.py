@@ -13,6 +13,7 @@ from featlib.estimate import (
     Estimate,
     bootstrap_estimate,
     document_weights,
+    over_trainings,
     percentile_interval,
     proportion,
 )
@@ -59,6 +60,13 @@ def test_percentiles_leave_out_what_is_undefined():
     values = np.r_[np.linspace(0, 1, 201), np.nan, np.inf]
     assert percentile_interval(values) == pytest.approx((0.025, 0.975))
     assert all(np.isnan(percentile_interval(np.full(3, np.nan))))
+
+
+def test_an_interval_over_trainings_is_student_s():
+    values = [0.31, 0.29, 0.36, 0.33]
+    found, ci = over_trainings(values), stats.ttest_1samp(values, 0).confidence_interval()
+    assert (found.low, found.value, found.high) == pytest.approx((ci.low, 0.3225, ci.high))
+    assert str(over_trainings([0.5])) == "50%", "of one training there is none"
 
 
 @given(st.integers(0, 50), st.integers(1, 50))

@@ -10,11 +10,14 @@ import sys
 from pathlib import Path
 
 import nbformat
+import pandas as pd
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook, new_output
-from publish import clean_notebook
+from publish import clean_notebook, gather_trainings
 
 from featlib import FeatlibError
+from featlib.params import Params
+from featlib.run import ASIDE, MAKES, Run
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -40,6 +43,31 @@ def test_outputs_come_over_without_bars_counts_or_paths():
 def test_outputs_of_other_code_are_refused():
     with pytest.raises(FeatlibError, match="run the chapter again"):
         clean_notebook(executed("y"), new_notebook(cells=[new_code_cell("x")]))
+
+
+def test_trainings_are_gathered_by_seed_and_what_is_not_complete_is_left_out(tmp_path):
+    runs = [Run(name, tmp_path) for name in ("mini", "mini-seed-3", "mini-seed-4")]
+    for seed, run in zip((0, 3, 4), runs, strict=True):
+        run.folder.mkdir()
+        run.write_params(Params(run_name=run.name, seed=seed))
+        run.save_table("answers", pd.DataFrame({"question": ["used"], "word": [f"w{seed}"]}))
+        metrics = {"sae.lua.0.fvu": 0.1 + seed, "sae.lua.1.fvu": 0.3 + seed, "merge.t": 0.58}
+        run.record_chapter("05", {}, metrics | {"transfer.placebo.persist": 0.25})
+        run.notebook("x").parent.mkdir()
+        for chapter in set(MAKES) - {*ASIDE, *(["09_exception"] if seed == 4 else [])}:
+            run.notebook(chapter).touch()
+    assert gather_trainings(runs[0], tmp_path) == [0, 3]
+    table = pd.read_csv(tmp_path / "trainings.csv").set_index(["key", "seed"])["value"]
+    assert table.to_dict() == {
+        ("sae.lua.fvu", 0): 0.2, ("sae.lua.fvu", 3): 3.2,
+        ("transfer.placebo.persist", 0): 0.25, ("transfer.placebo.persist", 3): 0.25,
+    }  # fmt: skip
+    answers = pd.read_csv(tmp_path / "answers.csv")
+    assert answers[["seed", "word"]].to_numpy().tolist() == [[0, "w0"], [3, "w3"]]
+    runs[0].notebook("05_autoencoders").unlink()
+    runs[1].notebook("05_autoencoders").unlink()
+    with pytest.raises(FeatlibError, match="make replicate RUN=mini"):
+        gather_trainings(runs[0], tmp_path)
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "notebooks").glob("*.ipynb")), ids=lambda p: p.stem)
