@@ -117,11 +117,8 @@ def compare(names: Sequence[str]) -> Path:
 
 if __name__ == "__main__":
     try:
-        if sys.argv[1:2] == ["--compare"]:
-            print(f"The page: {compare(sys.argv[2:])}")
-        elif len(sys.argv) == 2:
-            print(f"The book: {build(Path(sys.argv[1]))}")
-        else:
-            sys.exit(__doc__)
+        words = sys.argv[1:]
+        made = compare(words[1:]) if words[:1] == ["--compare"] else build(Path(*words))
+        print(f"The book: {made}")
     except FeatlibError as problem:
         sys.exit(f"\n{problem}\n")

@@ -39,7 +39,6 @@ from featlib.run import ROOT
 from featlib.show.figure import theme
 
 LOGGER = logging.getLogger(__name__)
-STATIC = Path(__file__).resolve().parent.parent / "_static"
 DATA = "book/_data"  # below the source folder
 NBSP = "\u00a0"
 
@@ -127,11 +126,8 @@ def load_substitutions(source: Path) -> dict[str, Any]:
 
 
 def configure(app: Sphinx, config: Config) -> None:
-    config.myst_substitutions = {
-        **(config.myst_substitutions or {}),
-        **load_substitutions(Path(app.srcdir)),
-    }
-    config.html_static_path = [*config.html_static_path, str(STATIC)]
+    config.myst_substitutions = load_substitutions(Path(app.srcdir))
+    config.html_static_path = [*config.html_static_path, str(ROOT / "book/_static")]
 
 
 def define_terms(app: Sphinx, doctree: nodes.document, docname: str) -> None:
@@ -160,10 +156,7 @@ def finish_page(
     title, said = app.env.titles[pagename].astext(), doctree.findall(nodes.paragraph)
     first = next((p for p in said if p.parent.tagname in ("section", "block_quote")), None)
     about = textwrap.shorten(first.astext() if first else title, 200, placeholder=" …")
-    context["metatags"] += (
-        f'<meta name="description" property="og:description" content="{html.escape(about)}" />'
-        f'<meta property="og:title" content="{html.escape(title)}" />'
-    )
+    context["metatags"] += f'<meta name="description" content="{html.escape(about)}" />'
     if pagename == app.config.root_doc:
         context["docstitle"] = ""  # the book's title is this page's own
     if pagename.startswith("book/"):

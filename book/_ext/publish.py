@@ -2,16 +2,15 @@
 
 The committed notebooks/*.ipynb then hold the outputs of a published run, so that the repository
 reads well on a code host and `jupyter-book build .` works without running anything. Progress bars,
-warnings and paths of the machine are left out. A tree with uncommitted changes is refused: its
-commit is not what made the outputs. With --controls only the tables that notebooks/controls.py made
-on that run, with --trainings those of its headline numbers and answers and of its other trainings.
+warnings and paths of the machine are left out. Outputs of code that no commit holds are refused.
+With --controls only the tables that notebooks/controls.py made on that run, with --trainings those
+of its headline numbers and answers and of its other trainings.
 """
 
 from __future__ import annotations
 
 import re
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -43,22 +42,18 @@ def clean_notebook(executed: nbformat.NotebookNode, source: nbformat.NotebookNod
         )
     for cell, made in zip(own, ran, strict=True):
         cell.outputs = [o for o in made.outputs if o.get("name") != "stderr"]
-        cell.execution_count = None
-        for output in cell.outputs:
-            if "execution_count" in output:
-                output["execution_count"] = None
+        for part in [cell, *cell.outputs]:
+            if "execution_count" in part:
+                part["execution_count"] = None
 
 
 def publish(run: Run, notebooks: Path, data: Path) -> list[Path]:
     """Write the notebooks and the numbers of `run`; all are checked before any is written."""
-    status = ["git", "-C", str(ROOT), "status", "--porcelain", "--untracked-files=no"]
-    if subprocess.run(status, capture_output=True, text=True, check=True).stdout.strip():
-        raise FeatlibError("there are uncommitted changes: commit them first, then publish")
-    made_by = run.provenance().get("commit")
-    if made_by != git_commit():
+    made_by, now = run.provenance().get("commit"), git_commit()
+    if made_by != now or "+changes" in now:
         raise FeatlibError(
-            f"{run.folder} was made by commit {made_by}, this is {git_commit()}: run it again "
-            f"(make book RUN={run.name}), then publish"
+            f"{run.folder} was made by commit {made_by}, this is {now}: commit all changes, run it "
+            f"again (make book RUN={run.name}), then publish"
         )
     ready = {}
     for path in sorted(notebooks.glob("[0-9]*.ipynb")):

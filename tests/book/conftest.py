@@ -61,7 +61,6 @@ parts:
       - file: book/maths
       - file: book/words
       - file: book/glossary
-      - file: book/parameters
       - file: notebooks/01_gallery
       - file: notebooks/02_strips
       - file: book/references
@@ -97,7 +96,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copyfile(ROOT / "_config.yml", folder / "_config.yml")
     for name in ("_ext", "_static"):
         shutil.copytree(ROOT / "book" / name, folder / "book" / name)
-    for name in ("references.bib", "references.md", "glossary.md", "parameters.md"):
+    for name in ("references.bib", "references.md", "glossary.md"):
         shutil.copyfile(ROOT / "book" / name, folder / "book" / name)
     (folder / "_toc.yml").write_text(TOC)
     for name, text in PAGES.items():
