@@ -9,8 +9,11 @@ imports (directly or through another) or an earlier chapter's files have changed
 
 import ast
 import fcntl
+import os
 import shlex
+import signal
 import sys
+import time
 from pathlib import Path
 
 from featlib import FeatlibError
@@ -90,6 +93,11 @@ def chapter_params(chapter):
     return " ".join(f"-p {key} {shlex.quote(str(value))}" for key, value in values.items())
 
 
+def stop(number, frame):
+    print(f"\n{R}: stopped. What was finished stays; the same command goes on.\n", file=sys.stderr)
+    os._exit(128 + number)  # chapters end with their driver
+
+
 onstart:
     # Two runs in one folder would spoil each other. The kernel drops this lock with the process,
     # so unlike a lock file it cannot be left behind by kill -9.
@@ -98,6 +106,21 @@ onstart:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         sys.exit(f"\n{R} is being made by another process: wait for it, or choose a run_name.\n")
+    # A chapter whose driver died notices that within a second, and ends.
+    chapters, waits = (R / ".chapters").open("w"), 40
+    while waits:
+        try:
+            fcntl.flock(chapters, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            break
+        except BlockingIOError:
+            waits -= 1
+            time.sleep(0.25)
+    else:
+        sys.exit(f"\nA chapter of an earlier start is still at work in {R}: wait for it.\n")
+    chapters.close()
+    # Snakemake itself would wait for the chapter to end.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, stop)
 
 
 rule all:
@@ -125,7 +148,7 @@ for chapter in MAKES:
         shell:
             # A chapter that fails leaves its half-executed notebook as <chapter>.failed.ipynb.
             PYTHON + " -m jupytext --quiet --to ipynb --set-kernel python3 --output {params.plain:q} {params.source}"
-            " && PYTHONHASHSEED=0 {params.memory} " + PYTHON + " -m papermill --kernel python3 --log-output"
+            " && PYTHONHASHSEED=0 FEATLIB_SHELL=$$ FEATLIB_DRIVER=$PPID {params.memory} " + PYTHON + " -m papermill --kernel python3 --log-output"
             " --no-progress-bar {params.plain:q} {params.working:q} {params.papermill}"
             " && rm {params.plain:q} && mv {params.working:q} {output.notebook:q}"
 

@@ -10,11 +10,16 @@ Values come, in this order, from what papermill (or the reader) set in this note
 from __future__ import annotations
 
 import ast
+import contextlib
 import difflib
+import fcntl
 import json
+import os
 import re
 import resource
+import signal
 import sys
+import threading
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -23,6 +28,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import jinja2
+import psutil
 
 from featlib import FeatlibError
 from featlib.params import Params, check_params
@@ -221,9 +227,31 @@ def start_chapter(name: str, namespace: Mapping[str, Any]) -> Chapter:
     params = check_params({**recorded, **values, "run_name": run.name}, where=f"notebook {name}")
     run.folder.mkdir(parents=True, exist_ok=True)
     run.write_params(params)
+    _end_with_driver(run)
     used = {key: getattr(params, key) for key in values} | own
     _withdraw_stale_page(run, name, used)
     return Chapter(name, run, SimpleNamespace(**used))
+
+
+def _end_with_driver(run: Run) -> None:
+    """Where Snakemake started this chapter, end when it is gone: no work goes on unseen.
+
+    The rule's shell is named in the environment; it gets another parent when Snakemake dies. Until
+    this process has ended it holds a lock, for which the next start waits.
+    """
+    if shell := os.environ.get("FEATLIB_SHELL"):
+        lock = (run.folder / ".chapters").open("w")
+        fcntl.flock(lock, fcntl.LOCK_SH)
+        threading.Thread(target=_watch, args=(int(shell), lock), daemon=True).start()
+
+
+def _watch(shell: int, lock: Any) -> None:
+    driver = int(os.environ["FEATLIB_DRIVER"])
+    while psutil.pid_exists(shell) and psutil.Process(shell).ppid() == driver:
+        time.sleep(0.5)
+    for process in (shell, os.getppid(), os.getpid()):  # Papermill is the parent
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process, signal.SIGKILL)
 
 
 def declared_parameters(source: str) -> dict[str, Any]:

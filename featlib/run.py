@@ -156,7 +156,11 @@ class Run:
         """A table of the run, or an error that names the chapter which makes it."""
         import pandas as pd
 
-        return pd.read_parquet(needed(self.table(name)))
+        path = needed(self.table(name))
+        try:
+            return pd.read_parquet(path)
+        except (OSError, ValueError) as error:
+            raise damaged(path, error) from None
 
     def notebook(self, chapter: str) -> Path:
         return self.folder / "notebooks" / f"{chapter}.ipynb"
@@ -201,7 +205,10 @@ class Run:
 
     def _read(self, name: str) -> dict[str, Any]:
         path = self.folder / name
-        return json.loads(path.read_text()) if path.exists() else {}
+        try:
+            return json.loads(path.read_text()) if path.exists() else {}
+        except ValueError as error:
+            raise damaged(path, error) from None
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
@@ -214,15 +221,20 @@ class Run:
 def needed(path: Path) -> Path:
     """`path`, or an error that names the chapter which makes it."""
     if not path.exists():
-        found = [
-            c for c, made in MAKES.items() if any(f"/{m}" in f"{path.as_posix()}/" for m in made)
-        ]
-        by = f"chapter {found[0]} makes it. Run that notebook first" if found else "no chapter does"
-        raise FeatlibError(
-            f"{path} is missing: {by}, or let Snakemake do it: "
-            "snakemake --cores 2 --configfile params/mini.yaml"
-        )
+        raise FeatlibError(f"{path} is missing: {_maker(path)}")
     return path
+
+
+def damaged(path: Path, error: Exception) -> FeatlibError:
+    """What to say of a file that cannot be read to its end."""
+    said = str(error).partition("\n")[0]
+    return FeatlibError(f"{path} is damaged ({said}). Remove it: {_maker(path)}")
+
+
+def _maker(path: Path) -> str:
+    found = [c for c, made in MAKES.items() if any(f"/{m}" in f"{path.as_posix()}/" for m in made)]
+    by = f"chapter {found[0]} makes it" if found else "the chapters make it"
+    return f"{by}, run alone or by make book"
 
 
 def prepare_run(run: Run, params: Params) -> None:

@@ -1,7 +1,7 @@
 """The real chain, at toy size: Snakemake, papermill and Jupyter Book, as a user calls them.
 
-Two runs are made. The first goes through undisturbed. The second, with the same seed, is killed
-with SIGKILL in the middle of its work and started again; it must end with the same numbers.
+Two runs are made. The first goes through undisturbed. The driver of the second, with the same seed,
+is stopped and then killed in the middle of its work; it must end with the same numbers.
 """
 
 from __future__ import annotations
@@ -15,16 +15,19 @@ import sys
 import time
 from pathlib import Path
 
+import jupytext
 import nbformat
 import numpy as np
 import pandas as pd
+import papermill
 import pytest
 import yaml
 from driver import CHAPTERS, ROOT, SMOKE, call, jobs, said
 
+from featlib.chapter import declared_parameters
 from featlib.family import DOMAINS, MODELS, PAIRS
 from featlib.params import check_params
-from featlib.run import Run
+from featlib.run import ASIDE, Run
 
 
 def test_every_number_of_the_contract_is_there(smoke):
@@ -119,32 +122,41 @@ def test_a_changed_page_only_renders_the_book(smoke, runs):
         os.utime(page, ns=(times.st_atime_ns, times.st_mtime_ns))
 
 
-def test_killed_in_the_middle_it_completes_with_the_same_numbers(smoke, runs):
+def test_a_driver_that_dies_takes_its_chapter_along_and_the_next_one_goes_on(smoke, runs):
     words = [*SMOKE, "--config", "run_name=killed"]
     # Chapters 08 and later only read what these leave; their own randomness is tested with them.
-    target = Run("killed", runs).notebook("07_flow")
-    command = [sys.executable, "-m", "snakemake", str(target), *words]
-    environment = {**os.environ, "FEATLIB_RUNS": str(runs)}
-    first = subprocess.Popen(
-        command, cwd=ROOT, env=environment, start_new_session=True,
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-    base = Run("killed", runs).model("base")
-    deadline = time.monotonic() + 300
-    while not base.exists() and time.monotonic() < deadline:
-        assert first.poll() is None, "the run ended before it could be killed"
-        time.sleep(0.05)
-    os.killpg(first.pid, signal.SIGKILL)  # in chapter 02 or at the very start of 03
-    first.wait()
-    time.sleep(1)  # its kernel notices that its parent is gone
-    assert not target.exists()
+    run = Run("killed", runs)
+    target = str(run.notebook("07_flow"))
+    for number, chapter in ((signal.SIGTERM, "01_corpora"), (signal.SIGKILL, "02_base_model")):
+        driver = subprocess.Popen(
+            [sys.executable, "-m", "snakemake", target, *words], cwd=ROOT, text=True,
+            env={**os.environ, "FEATLIB_RUNS": str(runs)}, stderr=subprocess.PIPE,
+        )  # fmt: skip
+        deadline = time.monotonic() + 300
+        working = run.notebook(chapter).with_name(f"{chapter}.failed.ipynb")
+        while not (working.exists() and (run.folder / ".chapters").exists()):
+            assert driver.poll() is None and time.monotonic() < deadline
+            time.sleep(0.05)
+        time.sleep(1.5)
+        started = time.monotonic()
+        driver.send_signal(number)  # to the driver alone
+        said_last = driver.communicate()[1]
+        assert time.monotonic() - started < 10 and not Path(target).exists()
+        if number == signal.SIGTERM:
+            assert "the same command goes on" in said_last.strip().splitlines()[-1]
 
-    done = call("snakemake", str(target), *words, runs=runs)
+    done = call("snakemake", target, *words, runs=runs)
     assert done.returncode == 0, said(done)[-5000:]
-    again = Run("killed", runs).metrics()
+    again = run.metrics()
     assert len(again) > 80 and again.items() <= smoke.metrics().items()
-    rest = list((runs / "killed").rglob(".*tmp-*"))
+    rest = [p.name for p in run.folder.rglob("*") if ".tmp-" in p.name or "failed" in p.name]
     assert not rest, f"left behind: {rest}"
+
+
+def test_another_training_makes_what_the_headline_numbers_need(smoke, runs):
+    words = ("headlines", "--config", "seed=1", "run_name=smoke-seed-1")
+    wanted = {f"chapter_{chapter}" for chapter in CHAPTERS if chapter not in ASIDE}
+    assert jobs(*words, runs=runs) == wanted | {"headlines"}
 
 
 def test_two_processes_do_not_share_a_run(smoke, runs):
@@ -210,24 +222,11 @@ def test_any_feature_is_studied_the_same_way(smoke, runs, tmp_path):
     assert "in BabyPython" in page.split("The answer")[1], "the parent is Lua; BabyPython a child"
 
 
-@pytest.mark.parametrize("chapter", CHAPTERS)
-def test_papermill_explains_every_parameter(chapter, runs):
-    done = call("papermill", "--help-notebook", f"notebooks/{chapter}.ipynb", runs=runs)
-    assert done.returncode == 0
-    shown = said(done)
-    assert "run: str" in shown and "the run's name" in shown
-
-
-@pytest.mark.parametrize("chapter", CHAPTERS)
-def test_notebook_and_source_are_in_step(chapter, tmp_path):
-    plain = tmp_path / "plain.py"
-    subprocess.run(
-        [sys.executable, "-m", "jupytext", "--quiet", "--to", "py:percent", "--output", plain,
-         ROOT / f"notebooks/{chapter}.ipynb"],
-        check=True,
-    )  # fmt: skip
-
-    def cells(path: Path) -> str:
-        return path.read_text().partition("# %%")[2]
-
-    assert cells(plain) == cells(ROOT / f"notebooks/{chapter}.py")
+def test_notebook_and_source_are_in_step_and_papermill_can_explain_each_parameter():
+    for chapter in CHAPTERS:
+        path = ROOT / f"notebooks/{chapter}"
+        pair = jupytext.writes(jupytext.read(path.with_suffix(".ipynb")), "py:percent")
+        assert pair.partition("# %%")[2] == path.with_suffix(".py").read_text().partition("# %%")[2]
+        known = papermill.inspect_notebook(path.with_suffix(".ipynb"))
+        assert set(known) == set(declared_parameters(path.with_suffix(".py").read_text()))
+        assert all(parameter["help"] for parameter in known.values())
