@@ -13,6 +13,7 @@ import numpy as np
 from featlib import FeatlibError
 
 LEVEL = 0.95  # of every interval in the book
+RESAMPLES = 1_000  # of documents, for the mean over tokens
 NAN = float("nan")
 
 
@@ -66,6 +67,18 @@ def percentile_interval(values: np.ndarray) -> tuple[float, float]:
         return NAN, NAN
     low, high = np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return float(low), float(high)
+
+
+def over_documents(sums: np.ndarray, counts: np.ndarray, rng: np.random.Generator) -> Estimate:
+    """A mean over tokens, from each document's sum and count [documents], with its interval.
+
+    The ends are NaN where there is one document only.
+    """
+    mean = float(sums.sum() / counts.sum())
+    if len(counts) < 2:
+        return Estimate(mean)
+    weights = document_weights(np.arange(len(counts)), RESAMPLES, rng)
+    return Estimate(mean, *percentile_interval((weights @ sums) / (weights @ counts)))
 
 
 def bootstrap_estimate(value: float, draws: np.ndarray, upper: float = 1.0) -> Estimate:

@@ -1,15 +1,11 @@
 # %% [markdown]
 # # Four kinds of text
 #
-# The experiment follows one small language model through three kinds of change, and each change is
-# made of text. BabyPython, the base model, reads English of the kind a child hears and reads, mixed
-# with Python programs. One copy of it then goes on to read Lua, another to read short stories. The
-# two copies are merged at the end. So four kinds of text are needed, and this chapter collects
-# them, removes what stands there twice, sets documents aside for validation and for testing, and
-# cuts all of it into {term}`tokens <token>`.
-#
-# *What we ask here:* how much text is there of each kind, and is the text that measures a model
-# kept strictly apart from the text that trained it?
+# One small language model is followed through three changes, and each change is made of text:
+# BabyPython reads English and Python, one copy of it goes on to Lua, another to short stories, and
+# the two are merged. This chapter collects the four kinds of text, removes what stands there twice,
+# keeps the text that measures a model apart from the text that trained it, and cuts all of it into
+# {term}`tokens <token>`.
 
 # %% tags=["parameters", "remove-cell"]
 run: str = "mini"  # the run's name: its files lie in runs/<run>
@@ -27,7 +23,6 @@ context: int = 128  # tokens in one block
 
 # %%
 import pandas as pd
-from IPython.display import Markdown
 
 from featlib.chapter import start_chapter
 from featlib.family import DOMAIN_NAMES, DOMAINS
@@ -38,7 +33,7 @@ from featlib.show.flow import design_diagram
 from featlib.show.marks import bars
 from featlib.show.scales import Axis
 from featlib.show.strips import excerpts
-from featlib.text import documents, tokens
+from featlib.text import copies, documents, tokens
 from featlib.text.sources import read_corpus
 
 chapter = start_chapter("01_corpora", globals())
@@ -47,9 +42,8 @@ p, run_folder = chapter.params, chapter.run
 # %% [markdown]
 # ## The design
 #
-# This is the whole experiment in one picture (the paper's Figure 1). Each arrow is one of the next
-# three chapters; what happens to the {term}`features <feature>` on the way is the question of
-# chapters 6 to 11.
+# The whole experiment in one picture (the paper's Figure 1). What happens to the
+# {term}`features <feature>` on the way is the question of chapters 6 to 11.
 
 # %% tags=["hide-input"]
 chapter.figure(
@@ -70,14 +64,13 @@ chapter.figure(
 # stories written by a generator after TinyStories' own recipe. The source `files` puts your own
 # text in their place.
 #
-# Documents are deduplicated before they are split, because the same licence header or vendored file
-# in both halves would let a model pass its test from memory. The split is by document: no document
-# has tokens on both sides.
+# Documents are deduplicated before they are split, and no document has tokens on both sides of the
+# split. A held-out document goes if more than half of its runs of 50 characters stand in the
+# training text: a model would pass its test from memory.
 
 # %%
 splits: dict[str, dict[str, list[documents.Document]]] = {}
-removed: dict[str, int] = {}
-skipped = []
+skipped, dropped = [], []
 for domain in DOMAINS:
     read, passed_over = read_corpus(
         domain,
@@ -86,17 +79,21 @@ for domain in DOMAINS:
         megabytes=getattr(p, f"{domain}_mb"),
         seed=derive_seed(p.seed, "documents", domain),
     )
-    skipped.append(passed_over)
-    kept, removed[domain] = documents.deduplicate(read)
-    splits[domain] = documents.split_documents(
+    kept, n_copies = copies.deduplicate(read)
+    copied = pd.DataFrame({"domain": [domain], "reason": "copy of another", "count": n_copies})
+    skipped += [passed_over, copied[copied["count"] > 0]]
+    parts = documents.split_documents(
         kept,
         validation=p.validation_share,
         test=p.test_share,
         seed=derive_seed(p.seed, "split", domain),
     )
+    splits[domain] = copies.drop_near_copies(parts)
+    dropped += [len(parts[split]) - len(kept) for split, kept in splits[domain].items()]
 summary = documents.describe(splits)
-columns = ["domain", "split", "documents", "megabytes", "sources"]
-table(summary[columns].replace({"domain": DOMAIN_NAMES}))
+columns = ["domain", "split", "documents", "near-copies dropped", "megabytes", "sources"]
+counted = summary.assign(**{"near-copies dropped": dropped})
+table(counted[columns].replace({"domain": DOMAIN_NAMES}))
 
 # %% tags=["hide-input"]
 chapter.figure(
@@ -136,7 +133,7 @@ table(pd.DataFrame({"domain": names, "licences": licences.values()}))
 table(pd.concat(skipped, ignore_index=True).replace({"domain": DOMAIN_NAMES}))
 
 # %% [markdown]
-# The beginning of one document of each kind, so that we know what we are talking about:
+# The beginning of one document of each kind:
 
 # %% tags=["hide-input"]
 excerpts({DOMAIN_NAMES[d]: splits[d]["train"][0].text for d in DOMAINS})
@@ -185,27 +182,12 @@ with atomic_path(run_folder.tokens / "documents.parquet") as path:
     held_out.to_parquet(path)
 
 # %% [markdown]
-# ## What was found, and what could be wrong
-
-# %% tags=["remove-input"]
-per_token = counts.groupby("domain")[["characters", "tokens"]].sum().eval("characters / tokens")
-n_train = int(counts.loc[counts["split"] == "train", "tokens"].sum())
-trained_on = set(training_texts)
-twice = sum(text in trained_on for text in held_out["text"])
-Markdown(
-    f"""\
-The run has {n_train / 1e6:.1f} million tokens to train on. One token stands for
-{per_token["babylm"]:.1f} characters of English, {per_token["python"]:.1f} of Python,
-{per_token["lua"]:.1f} of Lua and {per_token["tinystories"]:.1f} of the stories. Deduplication
-removed {sum(removed.values()):,} documents; of the {len(held_out):,} that were held out,
-{twice or "none"} stand{"s" if twice < 2 else ""} word for word in the training text. A passage that
-two documents share may still be on both sides, where the rest of them differs enough.
-
-These are stand-ins for the paper's data unless you gave your own. The stories in particular come
-from a generator: they are more regular than TinyStories, so a model learns them faster and its
-accuracy on them is not comparable with the paper's. What carries over is the design: four kinds of
-text, two of them new to the base model."""
-)
+# ## What could be wrong
+#
+# These are stand-ins for the paper's data unless you gave your own. The stories in particular come
+# from a generator: they are more regular than TinyStories, so a model learns them faster and its
+# accuracy on them is not comparable with the paper's. What carries over is the design: four kinds
+# of text, two of them new to the base model.
 
 # %% tags=["remove-input"]
 chapter.finish(

@@ -8,7 +8,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from featlib.dictionaries.sae import SparseAutoencoder
-from featlib.models.forward import evaluate, harvest
+from featlib.models.forward import harvest, score_tokens
 
 ULTRA_RARE = 1e-4  # a feature that fires, but on fewer than 1 in 10,000 tokens
 
@@ -23,7 +23,7 @@ def score_baselines(model: PreTrainedModel, ids: np.ndarray) -> dict[str, float]
     mean = (torch.stack(parts).sum(0) / ids.size).float()
     changes = {"ce": None, "ce_zero": torch.zeros_like, "ce_mean": lambda x: mean.expand_as(x)}
     return {
-        name: evaluate(model, ids, change=change, low_precision=False)[0]
+        name: score_tokens(model, ids, change=change, low_precision=False)[0].mean()
         for name, change in changes.items()
     }
 
@@ -60,7 +60,7 @@ def score_autoencoder(
         total += flat.sum(0, dtype=torch.float64).cpu()
         return rebuilt.reshape(x.shape).to(x.dtype)
 
-    ce_sae = evaluate(model, ids, change=splice, low_precision=False)[0]
+    ce_sae = score_tokens(model, ids, change=splice, low_precision=False)[0].mean()
     spread = squares - total.square().sum().item() / ids.size
     gap = baselines["ce_zero"] - baselines["ce"]
     densities = firings / ids.size

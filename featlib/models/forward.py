@@ -22,7 +22,9 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from featlib import FeatlibError
+from featlib.estimate import over_documents
 from featlib.models.loss import autocast_context, compute_dtype, score_targets
+from featlib.text.tokens import TokenBlocks
 
 HOOK_NAME = "blocks.0.mlp.hook_post"
 BATCH = 32  # blocks in one forward pass
@@ -143,17 +145,17 @@ def edited(model: Any, change: Change | None) -> Iterator[None]:
             handle.remove()
 
 
-def evaluate(
+def score_tokens(
     model: PreTrainedModel,
     ids: np.ndarray,
     *,
     change: Change | None = None,
     low_precision: bool = True,
-) -> tuple[float, float]:
-    """Loss (nats a token) and accuracy (share of tokens ranked first) with `change` made.
+) -> tuple[np.ndarray, np.ndarray]:
+    """Loss (nats) and hit (was it ranked first) of each token of blocks `ids`, `change` made.
 
-    Every token of blocks `ids` counts but the first of each block. The products of the output
-    layer are of low precision in any case.
+    Both [blocks, context - 1]: the first token of a block is not predicted. The products of the
+    output layer are of low precision in any case.
     """
     output = model.lm_head.weight.detach()
     output = output.to(compute_dtype(output.device))
@@ -162,18 +164,32 @@ def evaluate(
         with edited(model, change):
             return hidden_states(model, batch), batch[:, 1:].reshape(-1)
 
-    losses, hits, n = 0.0, 0, 0
-    for hidden, targets in run_blocks(model, ids, read, low_precision=low_precision):
-        loss, hit = score_targets(hidden, output, targets)
-        losses += loss.sum(dtype=torch.float64).item()
-        hits += int(hit.sum())
-        n += len(targets)
-    return losses / n, hits / n
+    scores = [
+        score_targets(hidden, output, targets)
+        for hidden, targets in run_blocks(model, ids, read, low_precision=low_precision)
+    ]
+    loss, hit = (torch.cat(part).cpu().numpy() for part in zip(*scores, strict=True))
+    shape = (len(ids), ids.shape[1] - 1)
+    return loss.astype(np.float64).reshape(shape), hit.reshape(shape)
 
 
 def score_texts(
-    model: PreTrainedModel, texts: Mapping[str, np.ndarray], /, **columns: Any
+    model: PreTrainedModel,
+    texts: Mapping[str, TokenBlocks],
+    rng: np.random.Generator,
+    /,
+    **columns: Any,
 ) -> pd.DataFrame:
-    """`evaluate` on each text (blocks, by domain): the `columns` given, domain, loss, accuracy."""
-    rows = [(*columns.values(), domain, *evaluate(model, ids)) for domain, ids in texts.items()]
-    return pd.DataFrame(rows, columns=[*columns, "domain", "loss", "accuracy"])
+    """Loss and accuracy on each text, by domain, with intervals over its documents.
+
+    Columns: those given, domain, and loss and accuracy with their `_low` and `_high`.
+    """
+    rows = []
+    for domain, blocks in texts.items():
+        documents = np.unique(blocks.documents[:, 1:], return_inverse=True)[1].reshape(-1)
+        row = {**columns, "domain": domain}
+        for name, scores in zip(("loss", "accuracy"), score_tokens(model, blocks.ids), strict=True):
+            sums = np.bincount(documents, scores.reshape(-1))
+            row |= over_documents(sums, np.bincount(documents), rng).named(name)
+        rows.append(row)
+    return pd.DataFrame(rows)

@@ -8,6 +8,7 @@ the parameters, in chapter 04's sweep and wherever features are followed along t
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +34,12 @@ def slerp(a: Tensor, b: Tensor, t: float, base: Tensor) -> Tensor:
     Where |cos theta| > `DOT_THRESHOLD` the two are all but parallel, the sine says little, and
     linear interpolation takes over; a vector of no length counts as orthogonal.
     """
-    return _along_arcs(a.reshape(1, -1), b.reshape(1, -1), t).view(a.shape)
+    cosine = _cosine(a, b)
+    if abs(cosine) > DOT_THRESHOLD:
+        return linear(a, b, t, base)
+    angle = math.acos(cosine)
+    weight_a, weight_b = (math.sin(part * angle) / math.sin(angle) for part in (1 - t, t))
+    return weight_a * a + weight_b * b
 
 
 def linear(a: Tensor, b: Tensor, t: float, base: Tensor) -> Tensor:
@@ -41,15 +47,9 @@ def linear(a: Tensor, b: Tensor, t: float, base: Tensor) -> Tensor:
     return (1 - t) * a + t * b
 
 
-def slerp_rows(a: Tensor, b: Tensor, t: float, base: Tensor) -> Tensor:
-    """As `slerp`, but each row of a matrix is a vector of its own."""
-    width = a.shape[-1]
-    return _along_arcs(a.reshape(-1, width), b.reshape(-1, width), t).view(a.shape)
-
-
 # method(a, b, t, base) -> merged, all tensors float64 of one shape; `base` is the model that both
 # come from, for methods that add up what each has learned.
-METHODS = {"slerp": slerp, "linear": linear, "slerp_rows": slerp_rows}
+METHODS = {"slerp": slerp, "linear": linear}
 
 
 def merge_models(
@@ -75,59 +75,31 @@ def merge_models(
     return merged.eval()
 
 
-def tensor_angles(
-    a: Mapping[str, Tensor], b: Mapping[str, Tensor], base: Mapping[str, Tensor]
-) -> pd.DataFrame:
+def tensor_angles(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> pd.DataFrame:
     """Angle between two models' weights, tensor by tensor, each taken as one vector.
 
-    Columns: tensor, shape, cosine, angle_degrees, norm_a, norm_b (Euclidean), fallback (slerp is
-    linear here, |cosine| > `DOT_THRESHOLD`), cosine_update: cosine of the two updates, a - base and
-    b - base. Two fine-tunes of one base point almost the same way; it is their updates that tell
-    them apart.
+    Columns: tensor, cosine, angle_degrees, fallback (slerp is linear here).
     """
     rows = []
     for name, tensor in a.items():
-        flat_a, flat_b, start = (
-            w.detach().to(tensor.device).double().reshape(1, -1)
-            for w in (tensor, b[name], base[name])
-        )
-        cosine = float(_cosine(flat_a, flat_b))
-        rows.append(
-            {
-                "tensor": name,
-                "shape": "×".join(str(size) for size in tensor.shape),
-                "cosine": cosine,
-                "angle_degrees": float(_angle_degrees(flat_a, flat_b)),
-                "norm_a": float(flat_a.norm()),
-                "norm_b": float(flat_b.norm()),
-                "fallback": abs(cosine) > DOT_THRESHOLD,
-                "cosine_update": float(_cosine(flat_a - start, flat_b - start)),
-            }
-        )
-    return pd.DataFrame(rows)
+        w_0, w_1 = (w.detach().to(tensor.device).double() for w in (tensor, b[name]))
+        cosine = _cosine(w_0, w_1)
+        rows.append((name, cosine, _angle_degrees(w_0, w_1), abs(cosine) > DOT_THRESHOLD))
+    return pd.DataFrame(rows, columns=["tensor", "cosine", "angle_degrees", "fallback"])
 
 
-def _along_arcs(a: Tensor, b: Tensor, t: float) -> Tensor:
-    """Slerp of each pair of rows of `a` and `b` [n_vectors, length]; see `slerp`."""
-    cosine = _cosine(a, b)[:, None]
-    bent = cosine.abs() <= DOT_THRESHOLD
-    angle = cosine.clamp(-1, 1).arccos().where(bent, 1.0)
-    weight_a = (((1 - t) * angle).sin() / angle.sin()).where(bent, 1 - t)
-    weight_b = ((t * angle).sin() / angle.sin()).where(bent, t)
-    return weight_a * a + weight_b * b
+def _directed(a: Tensor, b: Tensor) -> bool:
+    return bool(a.norm() > SMALLEST_NORM and b.norm() > SMALLEST_NORM)
 
 
-def _cosine(a: Tensor, b: Tensor) -> Tensor:
-    """Cosine of each pair of rows, [n_vectors]; 0 where one of the two has no length."""
-    norm_a, norm_b = a.norm(dim=1), b.norm(dim=1)
-    directed = (norm_a > SMALLEST_NORM) & (norm_b > SMALLEST_NORM)
-    return ((a * b).sum(1) / (norm_a * norm_b).clamp_min(1e-300)).where(directed, 0.0)
+def _cosine(a: Tensor, b: Tensor) -> float:
+    """Cosine of the angle between two tensors; 0 where one of them has no length."""
+    return float((a * b).sum() / (a.norm() * b.norm())) if _directed(a, b) else 0.0
 
 
-def _angle_degrees(a: Tensor, b: Tensor) -> Tensor:
-    """Angle of each pair of rows by its half-angle tangent: exact near 0, where arccos is not."""
-    norm_a, norm_b = a.norm(dim=1, keepdim=True), b.norm(dim=1, keepdim=True)
-    directed = ((norm_a > SMALLEST_NORM) & (norm_b > SMALLEST_NORM))[:, 0]
-    unit_a, unit_b = a / norm_a.clamp_min(1e-300), b / norm_b.clamp_min(1e-300)
-    half = (unit_a - unit_b).norm(dim=1).atan2((unit_a + unit_b).norm(dim=1))
-    return (2 * half).rad2deg().where(directed, 90.0)
+def _angle_degrees(a: Tensor, b: Tensor) -> float:
+    """The angle by its half-angle tangent: exact near 0, where arccos is not."""
+    if not _directed(a, b):
+        return 90.0
+    unit_a, unit_b = a / a.norm(), b / b.norm()
+    return math.degrees(2 * math.atan2((unit_a - unit_b).norm(), (unit_a + unit_b).norm()))

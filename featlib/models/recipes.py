@@ -26,12 +26,23 @@ def training_text(run: Run, domains: Sequence[str], seed: int, *purpose: str) ->
     return mix_blocks(parts, seed=derive_seed(seed, *purpose))
 
 
-def validation_texts(run: Run, n_tokens: int) -> dict[str, np.ndarray]:
-    """Some `n_tokens` of held-out text of every domain: blocks [blocks, context]."""
+def validation_texts(run: Run, n_tokens: int, seed: int) -> dict[str, TokenBlocks]:
+    """Some `n_tokens` of held-out text of every domain, blocks drawn from all its documents."""
     return {
-        domain: take_tokens(load_blocks(run.tokens, f"{domain}.validation"), n_tokens).ids
+        domain: take_tokens(
+            load_blocks(run.tokens, f"{domain}.validation"),
+            n_tokens,
+            seed=derive_seed(seed, "evaluation", domain),
+        )
         for domain in DOMAINS
     }
+
+
+def score_metrics(scores: pd.DataFrame) -> dict[str, float]:
+    """The numbers of `score_texts` (with a column `model`) as metrics.json has them."""
+    long = scores.melt(["model", "domain"]).dropna()
+    keys = "lm." + long["model"] + "." + long["domain"] + "." + long["variable"]
+    return dict(zip(keys, long["value"], strict=True))
 
 
 def build_base(

@@ -1,10 +1,9 @@
-"""Documents: what is refused, what counts as the same, how they are split, and how to tell."""
+"""Documents: what is refused, how they are split, and how to tell."""
 
 from __future__ import annotations
 
 import hashlib
 import re
-import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -19,9 +18,6 @@ SHORTEST = 200  # characters
 LONGEST_MEAN_LINE = 100  # characters, code only: prose has a paragraph to a line
 LONGEST_LINE = 1_000  # characters, code only: minified or encoded
 TOO_LARGE = "too large a part of a small corpus"
-COPY = 0.8  # of a document's shingles in a longer one: it counts as a copy
-SHINGLE = 5  # words
-SAMPLE_EVERY = 4  # one shingle in so many is looked up; what that finds is checked on all
 SPLITS = ("train", "validation", "test")
 
 _GENERATED = re.compile(
@@ -98,59 +94,10 @@ def _is_data(lines: Sequence[str]) -> bool:
     return 2 * data > len(sample)
 
 
-def deduplicate(documents: Sequence[Document]) -> tuple[list[Document], int]:
-    """Drop copies and near copies; the longest of a family stays, the order stays.
-
-    A document goes if it equals another after whitespace is normalised, or if `COPY` of its
-    distinct runs of five words (shingles; Broder, 1997) are in one longer document that stays.
-    One shingle in four, chosen by hash, finds the candidates; the decision uses all of them.
-
-    Returns:
-        What stays, and how many went.
-    """
-    shingles = [_shingles(document.text) for document in documents]
-    longest_first = sorted(range(len(documents)), key=lambda i: (-len(documents[i].text), i))
-    seen: set[bytes] = set()
-    holders: dict[int, list[int]] = {}  # sampled shingle -> kept documents that have it
-    kept = []
-    for i in longest_first:
-        key = _fingerprint(documents[i].text)
-        if key in seen:
-            continue
-        mine = shingles[i]
-        sample = mine[mine % SAMPLE_EVERY == 0].tolist()
-        shared: dict[int, int] = {}
-        for shingle in sample:
-            for holder in holders.get(shingle, ()):
-                shared[holder] = shared.get(holder, 0) + 1
-        # Half of the threshold on the sample: the sample errs, the count below does not.
-        likely = [j for j, n in shared.items() if n >= COPY / 2 * len(sample)]
-        if any(np.isin(mine, shingles[j], assume_unique=True).mean() >= COPY for j in likely):
-            continue
-        seen.add(key)
-        kept.append(i)
-        for shingle in sample:
-            holders.setdefault(shingle, []).append(i)
-    return [documents[i] for i in sorted(kept)], len(documents) - len(kept)
-
-
-def _fingerprint(text: str) -> bytes:
+def fingerprint(text: str) -> bytes:
     """Hash a text, whitespace normalised."""
     normal = " ".join(text.split()).encode("utf-8", "surrogatepass")
     return hashlib.blake2b(normal, digest_size=16).digest()
-
-
-def _shingles(text: str) -> np.ndarray:
-    """Hash each run of `SHINGLE` words: the distinct hashes, sorted, [shingles] uint64."""
-    words = text.split()
-    codes = {word: zlib.crc32(word.encode("utf-8", "surrogatepass")) for word in set(words)}
-    ids = np.fromiter((codes[word] for word in words), np.uint64, len(words))
-    n = max(len(words) - SHINGLE + 1, 0)
-    mixed = np.zeros(n, np.uint64)
-    for offset in range(SHINGLE):
-        mixed = (mixed + ids[offset : offset + n] + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
-        mixed ^= mixed >> np.uint64(29)
-    return np.unique(mixed)
 
 
 def split_documents(
@@ -201,7 +148,7 @@ def split_documents(
 
 def _rank(text: str, seed: int) -> float:
     """Place a text in [0, 1) by hash."""
-    digest = hashlib.blake2b(_fingerprint(text), digest_size=8, key=str(seed).encode()).digest()
+    digest = hashlib.blake2b(fingerprint(text), digest_size=8, key=str(seed).encode()).digest()
     return int.from_bytes(digest, "big") / 2**64
 
 

@@ -7,7 +7,7 @@ file that is no valid source no token has any.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,7 +23,6 @@ from featlib.text.tokens import (
     load_blocks,
     mix_blocks,
     save_blocks,
-    take_tokens,
     token_offsets,
 )
 
@@ -41,45 +40,50 @@ class Stream(TokenBlocks):
 
 
 def make_stream(run: Run, tokenizer: PreTrainedTokenizerFast, n_tokens: int, seed: int) -> Stream:
-    """The first `n_tokens` of each domain's test documents, in blocks that the seed shuffles."""
-    parts = [take_tokens(load_blocks(run.tokens, f"{d}.test"), n_tokens) for d in DOMAINS]
-    mix = mix_blocks(parts, seed=seed)
+    """`n_tokens` of each domain's test text, in blocks drawn from all documents by the seed."""
+    parts = [load_blocks(run.tokens, f"{domain}.test") for domain in DOMAINS]
+    mix = mix_blocks(parts, n_tokens // parts[0].context * parts[0].context * len(parts), seed=seed)
     held_out = pd.read_parquet(needed(run.tokens / "documents.parquet"))
     texts = held_out[held_out["split"] == "test"].groupby("domain")["text"]
-    marks = [
-        _mark_part(tokenizer, part, texts.get_group(domain), domain)
-        for part, domain in zip(parts, DOMAINS, strict=True)
-    ]
-
-    def gather(name: str) -> np.ndarray:
-        return np.stack([found[name] for found in marks])[mix.part, mix.row]
-
+    masks = {name: np.zeros(mix.ids.shape, bool) for name in (*LABELS, *INK)}
+    for number, domain in enumerate(DOMAINS):
+        here = np.flatnonzero(mix.part == number)
+        marks = _mark_rows(
+            tokenizer, parts[number], mix.row[here], list(texts.get_group(domain)), domain
+        )
+        for name, mask in marks.items():
+            masks[name][here] = mask
     return Stream(
         ids=mix.ids,
         documents=mix.documents,
         kinds=np.repeat(mix.part.astype(np.uint8)[:, None], mix.context, axis=1),
-        labels={name: gather(name) for name in LABELS},
-        classes={name: gather(name) for name in INK},
+        labels={name: masks[name] for name in LABELS},
+        classes={name: masks[name] for name in INK},
     )
 
 
-def _mark_part(
-    tokenizer: PreTrainedTokenizerFast, part: TokenBlocks, texts: Iterable[str], domain: str
+def _mark_rows(
+    tokenizer: PreTrainedTokenizerFast,
+    part: TokenBlocks,
+    rows: np.ndarray,
+    texts: Sequence[str],
+    domain: str,
 ) -> dict[str, np.ndarray]:
-    """Masks over the blocks of one domain, which begin with the first of its `texts`."""
-    masks = {name: np.zeros(part.n_tokens, dtype=bool) for name in (*LABELS, *INK)}
-    ids, start = part.ids.reshape(-1), 0
-    for text in texts:
-        if start >= len(ids):
-            break
-        own, offsets = token_offsets(tokenizer, text)
-        here = slice(start, min(start + len(own), len(ids)))
-        assert np.array_equal(ids[here], own[: here.stop - start]), f"other texts of {domain}"
+    """Masks [rows, context] over some rows of a domain's blocks, which hold `texts` end to end."""
+    masks = {name: np.zeros((len(rows), part.context), bool) for name in (*LABELS, *INK)}
+    place = np.full(len(part), -1)
+    place[rows] = np.arange(len(rows))
+    origin, ids = part.documents.reshape(-1), part.ids.reshape(-1)
+    for document in np.unique(part.documents[rows]):
+        own, offsets = token_offsets(tokenizer, texts[document])
+        start, end = np.searchsorted(origin, [document, document + 1])
+        assert np.array_equal(ids[start:end], own[: end - start]), f"other texts of {domain}"
+        row, position = np.divmod(np.arange(start, end), part.context)
+        chosen = place[row] >= 0
         for read in (label_text, classify_tokens):
-            for name, mask in (read(text, domain, offsets) or {}).items():
-                masks[name][here] = mask[: here.stop - start]
-        start += len(own)
-    return {name: mask.reshape(part.ids.shape) for name, mask in masks.items()}
+            for name, mask in (read(texts[document], domain, offsets) or {}).items():
+                masks[name][place[row][chosen], position[chosen]] = mask[: end - start][chosen]
+    return masks
 
 
 def save_stream(stream: Stream, folder: str | Path) -> None:

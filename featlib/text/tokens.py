@@ -152,11 +152,11 @@ def load_blocks(folder: str | Path, name: str) -> TokenBlocks:
     return TokenBlocks(*arrays)
 
 
-def take_tokens(blocks: TokenBlocks, n_tokens: int, seed: int | None = None) -> TokenBlocks:
-    """The first blocks that hold `n_tokens` (whole blocks, rounded down), or random ones.
+def take_tokens(blocks: TokenBlocks, n_tokens: int, *, seed: int) -> TokenBlocks:
+    """Random blocks that hold `n_tokens` (whole blocks, rounded down), of whichever documents.
 
-    Random blocks (`seed` given) are drawn without replacement, in random order. Asking for more
-    than there is, is an error: repeating text is the training loop's business.
+    They are drawn without replacement, in random order. Asking for more than there is, is an
+    error: repeating text is the training loop's business.
     """
     n_blocks = n_tokens // blocks.context
     if not 0 < n_blocks <= len(blocks):
@@ -164,10 +164,7 @@ def take_tokens(blocks: TokenBlocks, n_tokens: int, seed: int | None = None) -> 
             f"{n_tokens:,} tokens asked for, but there are {blocks.n_tokens:,} in blocks of "
             f"{blocks.context}; ask for {blocks.context} to {blocks.n_tokens}, or give more text"
         )
-    if seed is None:
-        return TokenBlocks(blocks.ids[:n_blocks], blocks.documents[:n_blocks])
-    chosen = np.random.default_rng(seed).permutation(len(blocks))[:n_blocks]
-    return _pick(blocks, chosen)
+    return _pick(blocks, np.random.default_rng(seed).permutation(len(blocks))[:n_blocks])
 
 
 def mix_blocks(

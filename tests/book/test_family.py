@@ -105,7 +105,7 @@ def test_every_number_of_the_third_child_is_there(made: Path) -> None:
 def test_the_book_shows_the_third_child(made: Path) -> None:
     html = made / "book/html"
     for page, figure in (
-        ("01_corpora", "fig-design"), ("03_fine_tuning", "fig-scores-fine-tunes"),
+        ("01_corpora", "fig-design"), ("04_merging", "fig-scores"),
         ("07_flow", "fig-flow"), ("11_controls", "fig-transfer"), ("09_exception", "fig-routes"),
     ):  # fmt: skip
         text = (html / "notebooks" / f"{page}.html").read_text()

@@ -13,13 +13,15 @@ from featlib.models import forward
 from featlib.models import loss as next_token
 from featlib.models.forward import (
     edited,
-    evaluate,
     harvest,
     hooked_module,
     read_inputs,
     run_blocks,
     score_texts,
+    score_tokens,
 )
+from featlib.models.recipes import score_metrics
+from featlib.text.tokens import TokenBlocks
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -29,19 +31,41 @@ def test_scores_are_hugging_faces(dtype, trained, ids, monkeypatch):
     batch = torch.from_numpy(ids.astype(np.int64))
     with torch.no_grad():
         logits, targets = trained(batch).logits[:, :-1].flatten(0, 1), batch[:, 1:].flatten()
-    expected = F.cross_entropy(logits, targets).item()
-    loss, accuracy = evaluate(trained, ids)
+    expected = F.cross_entropy(logits, targets, reduction="none").view(len(ids), -1)
+    loss, hit = score_tokens(trained, ids)
+    assert loss.shape == hit.shape == expected.shape
     if dtype == torch.bfloat16:
-        assert loss == pytest.approx(expected, abs=0.01)
-        assert loss != evaluate(trained, ids, low_precision=False)[0]
+        assert loss.mean() == pytest.approx(expected.mean().item(), abs=0.01)
+        assert (loss != score_tokens(trained, ids, low_precision=False)[0]).any()
         return
-    assert loss == pytest.approx(expected, rel=1e-5)
-    assert accuracy == pytest.approx((logits.argmax(-1) == targets).float().mean().item())
-    assert 0.05 < accuracy < 1
-    table = score_texts(trained, {"lua": ids, "python": ids[:5]}, model="base")
-    assert table.loc[0].to_dict() == {
-        "model": "base", "domain": "lua", "loss": loss, "accuracy": accuracy,
-    }  # fmt: skip
+    np.testing.assert_allclose(loss, expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(hit.ravel(), logits.argmax(-1) == targets)
+    assert 0.05 < hit.mean() < 1
+
+
+def test_scores_of_texts_are_means_with_intervals_over_documents(trained, ids):
+    """Oracle: documents resampled one by one, their tokens joined and averaged."""
+    documents = np.repeat(np.sort(np.arange(len(ids)) % 9), CONTEXT).reshape(ids.shape) * 7
+    texts = {"lua": TokenBlocks(ids, documents), "python": TokenBlocks(ids[:5], documents[:5] * 0)}
+    table = score_texts(trained, texts, np.random.default_rng(0), model="base").set_index("domain")
+    scores = dict(zip(("loss", "accuracy"), score_tokens(trained, ids), strict=True))
+    rng = np.random.default_rng(1)
+    for name, per_token in scores.items():
+        row = table.loc["lua", [name, f"{name}_low", f"{name}_high"]].to_numpy(float)
+        parts = [per_token[documents[:, 0] == n].ravel() for n in np.unique(documents)]
+        draws = [
+            np.concatenate([parts[n] for n in rng.integers(0, 9, 9)]).mean() for _ in range(2000)
+        ]
+        np.testing.assert_allclose(
+            row,
+            [per_token.mean(), *np.quantile(draws, [0.025, 0.975])],
+            atol=0.15 * np.std(draws) * 2,
+        )
+    assert table.loc["python", ["loss_low", "accuracy_high"]].isna().all(), "one document alone"
+    assert score_metrics(table.reset_index()).keys() == {
+        *(f"lm.base.lua.{n}{end}" for n in scores for end in ("", "_low", "_high")),
+        *(f"lm.base.python.{n}" for n in scores),
+    }
 
 
 def test_readings_are_the_gated_product_and_leave_no_trace(trained, ids):
@@ -86,22 +110,22 @@ def test_batches_are_in_order_and_their_size_does_not_matter(trained, ids):
 
 
 def test_an_edit_stands_in_for_what_the_hook_reads(float32, trained, ids):
-    plain = evaluate(trained, ids)[0]
-    assert evaluate(trained, ids, change=lambda x: x)[0] == plain
-    without = evaluate(trained, ids, change=torch.zeros_like)[0]
+    plain = score_tokens(trained, ids)[0].mean()
+    assert score_tokens(trained, ids, change=lambda x: x)[0].mean() == plain
+    without = score_tokens(trained, ids, change=torch.zeros_like)[0].mean()
     cut = small_model()
     cut.load_state_dict(trained.state_dict())
     hooked_module(cut).weight.data.zero_()
-    assert without == pytest.approx(evaluate(cut, ids)[0], rel=1e-5)
+    assert without == pytest.approx(score_tokens(cut, ids)[0].mean(), rel=1e-5)
     assert abs(without / plain - 1) > 1e-4
     with pytest.raises(ZeroDivisionError), edited(trained, lambda x: 1 / 0):
         trained(torch.from_numpy(ids[:1].astype(np.int64)))
-    assert evaluate(trained, ids)[0] == plain, "a failed edit leaves no hook behind"
+    assert score_tokens(trained, ids)[0].mean() == plain, "a failed edit leaves no hook behind"
 
 
 def test_what_is_no_text_of_the_model_is_refused(trained, ids):
     with pytest.raises(FeatlibError, match="vocabulary"):
-        evaluate(trained, np.full((1, CONTEXT), VOCAB))
+        score_tokens(trained, np.full((1, CONTEXT), VOCAB))
     for bad in (ids[:0], ids[0], ids[:, :1]):
         with pytest.raises(FeatlibError, match="shorter than one block"):
             next(harvest(trained, bad))

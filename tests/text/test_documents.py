@@ -13,7 +13,6 @@ from featlib import FeatlibError
 from featlib.text.documents import (
     corpus_hash,
     decode,
-    deduplicate,
     describe,
     refuse,
     split_documents,
@@ -36,41 +35,6 @@ def test_code_with_few_letters_is_no_data_table() -> None:
     assert refuse("if x[0] == 1 and not y:\n    raise ValueError(x)\n" * 20, "python") is None
     assert refuse("{1, 2, 'three', nil},\n" * 40, "lua") == "data table"
     assert refuse("{1, 2, 'three', nil},\n" * 40, "babylm") is None
-
-
-def test_duplicates_go_and_the_rest_stays_in_order() -> None:
-    long = prose(1, 400)
-    words = long.split()
-    near = " ".join([*words[:200], "changed", *words[201:]])  # 5 of 396 shingles differ
-    part = " ".join(words[50:250])  # wholly inside
-    half = " ".join([*words[:100], *prose(2, 100).split()])  # half inside: its own document
-    others = [prose(i) for i in range(10, 30)]
-    texts = [part, others[0], "  " + others[0].replace(" ", "\n\t"), near, half, long, *others[1:]]
-    kept, removed = deduplicate(documents(*texts))
-    assert removed == 3  # of each family the longest stays
-    gone = {part, others[0], min(near, long, key=len)}
-    assert [one.text for one in kept] == [text for text in texts if text not in gone]
-
-
-def test_threshold_is_of_shared_runs_of_words() -> None:
-    """Against the exact share of distinct five-word runs, counted with plain sets."""
-    words = prose(1, 600).split()
-
-    def share(text: str) -> float:
-        mine, theirs = (
-            {tuple(w[i : i + 5]) for i in range(len(w) - 4)} for w in (text.split(), words)
-        )
-        return len(mine & theirs) / len(mine)
-
-    for fresh in range(0, 200, 10):
-        text = " ".join([*words[: 300 - fresh], *prose(fresh + 5, fresh).split()])
-        _, removed = deduplicate(documents(" ".join(words), text))
-        assert removed == (share(text) >= 0.8), (fresh, share(text))
-
-
-def test_short_and_empty_texts_are_compared_whole() -> None:
-    kept, removed = deduplicate(documents("a b", "a  b", "", " ", "a c", "a b c d"))
-    assert [one.text for one in kept] == ["a  b", " ", "a c", "a b c d"] and removed == 2
 
 
 @settings(max_examples=30, deadline=None)

@@ -12,6 +12,8 @@ from featlib.run import Run
 from featlib.text.labels import INK, LABELS, classify_tokens, label_text
 from featlib.text.stream import load_stream, make_stream, save_stream
 from featlib.text.tokens import (
+    load_blocks,
+    mix_blocks,
     save_blocks,
     token_offsets,
     tokenize_documents,
@@ -63,10 +65,13 @@ def test_each_kind_has_as_many_blocks_and_its_own_labels(made, texts):
 
 
 def test_marks_are_those_of_each_document(made, texts):
-    _, stream, tokenizer = made
+    run, stream, tokenizer = made
     prose = ~np.isin(stream.kinds[:, 0], [DOMAINS.index(domain) for domain in CODE])
     assert all(mask.any() and not mask[prose].any() for mask in stream.labels.values())
     assert all(mask.any() for mask in stream.classes.values())
+    parts = [load_blocks(run.tokens, f"{domain}.test") for domain in DOMAINS]
+    mix = mix_blocks(parts, 14 * CONTEXT * len(DOMAINS), seed=5)  # says where each block is from
+    np.testing.assert_array_equal(stream.ids, mix.ids)
     for number, domain in enumerate(DOMAINS):
         known: dict[str, list] = {name: [] for name in (*LABELS, *INK)}
         for text in texts[domain]:
@@ -75,10 +80,26 @@ def test_marks_are_those_of_each_document(made, texts):
                      for n, m in (read(text, domain, offsets) or {}).items()}  # fmt: skip
             for name, masks in known.items():
                 masks.append(found.get(name, np.zeros(len(offsets), bool)))
+        whole = len(parts[number])
         for name, mask in (stream.labels | stream.classes).items():
-            expected = np.concatenate(known[name])[: 14 * CONTEXT].reshape(14, CONTEXT)
-            seen = mask[stream.kinds[:, 0] == number]
-            assert sorted(map(bytes, seen)) == sorted(map(bytes, expected)), name
+            expected = np.concatenate(known[name])[: whole * CONTEXT].reshape(whole, CONTEXT)
+            here = mix.part == number
+            np.testing.assert_array_equal(mask[here], expected[mix.row[here]], err_msg=name)
+
+
+def test_the_stream_rests_on_all_documents(made, texts):
+    """Of each kind, whichever document there is: in its first blocks only the first few were."""
+    run, _, tokenizer = made
+    seen = [set() for _ in DOMAINS]
+    for seed in range(20):
+        stream = make_stream(run, tokenizer, 4 * CONTEXT, seed=seed)
+        first = 0
+        for number, domain in enumerate(DOMAINS):
+            part = load_blocks(run.tokens, f"{domain}.test")
+            here = stream.documents[stream.kinds[:, 0] == number] - first
+            seen[number] |= set(here.ravel().tolist())
+            first += part.documents.max() + 1
+    assert [len(documents) for documents in seen] == [len(texts[domain]) for domain in DOMAINS]
 
 
 def test_a_stream_comes_back_from_disk(made, tmp_path):
