@@ -126,16 +126,14 @@ class Params(Sizes):  # type: ignore[valid-type, misc]
         "base", "The model in which the feature of chapter 09 is found; the others are searched."
     )
     case_tokens: int = _field(
-        80_000, "Held-out tokens of code on which a case is judged; a tenth as many of each kind "
-        "of English.", ge=1,
+        140_000, "Held-out tokens of code that a case reads, those with the label first; a tenth "
+        "as many of each kind of English.", ge=1,
     )  # fmt: skip
     case_sweep_tokens: int = _field(
-        40_000, "Tokens of code read in each model of a dose-response curve.", ge=1
+        40_000, "Tokens of code read in each model along the merge.", ge=1
     )
-    case_step: float = _field(0.05, "Step of t in the dose-response curve.", gt=0, le=1)
-    case_random: int = _field(
-        5, "Random features of like density beside each feature that is ablated.", ge=1
-    )
+    case_step: float = _field(0.05, "Step of t along the merge.", gt=0, le=1)
+    case_random: int = _field(20, "Random directions beside a feature that is taken out.", ge=2)
 
     # 10: explanations
     explain_features: int = _field(

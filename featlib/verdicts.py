@@ -1,8 +1,7 @@
 """From numbers to words: the rules, and every number at which a word changes.
 
-Does a feature survive? Two ratios of child to parent decide: how well the feature still detects its
-label (F1 on held-out text) and how much the model's predictions still depend on it (nats that
-ablating it costs where it matters, beyond ablating random features of like density).
+What became of a feature in another model? Four questions (`QUESTIONS`), each with a table of rules:
+tested numbers in, a word out. They were written down before the numbers were seen.
 """
 
 from __future__ import annotations
@@ -12,20 +11,20 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from featlib.estimate import NAN, Estimate
+from featlib.estimate import Estimate
 
 
 @dataclass(frozen=True)
 class Bars:
-    """Every number at which a word changes. Shares are of the parent's value."""
+    """Every number at which a word changes."""
 
-    keep_f1: float = 0.8  # survives: at least this share of the parent's F1 ...
-    keep_effect: float = 0.5  # ... and this share of its causal effect, with an interval above 0
-    lost_f1: float = 0.5  # lost: less than this share of the parent's F1 ...
-    lost_effect: float = 0.1  # ... or an F1 not kept and less than this share of the effect
-    least_f1: float = 0.5  # a parent below this F1 has no feature that could survive
-    as_well: float = 0.95  # a rule that reaches this share of a feature's F1 does as well
-    few_labelled: int = 100  # fewer labelled tokens in the test half give a hint, no more
+    keep_f1: float = 0.8  # readable: at least this share of the parent's F1 is kept ...
+    lost_f1: float = 0.5  # ... and no longer below this one
+    least_f1: float = 0.5  # a parent whose F1 may be below this has no feature to lose
+    lost_r: float = 0.5  # found: a best match below this correlation is none, not even in part
+    keep_effect: float = 0.5  # used: as much as in the parent from this share of its effect on
+    few_labelled: int = 100  # fewer labelled tokens on which to judge cannot tell
+    nearly_all: float = 0.9  # a test that this share of a feature's peers pass can hardly be failed
     # Of the controls (chapter 11)
     most: float = 0.5  # "most" and "mostly": more than this share
     false_alarms: float = 0.01  # a null that passes for a larger share puts matches in doubt ...
@@ -41,63 +40,90 @@ class Bars:
 BARS = Bars()
 
 
-# --- does a feature survive? ----------------------------------------------------------------------
+# --- what became of a feature? --------------------------------------------------------------------
 
-WORDS = ("survives", "weakened", "lost", "absent")
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """What is known of a feature in one model."""
-
-    f1: Estimate  # how well it detects its label, on held-out text
-    effect: Estimate  # nats that ablating it costs where it matters, beyond random features
+QUESTIONS = ("readable", "found", "used", "concept")
+YES, PART, UNSURE, NO, NOTHING = "yes", "in part", "cannot tell", "no", "nothing to lose"
+WORDS = (NO, UNSURE, PART, YES)  # from worse to better; `NOTHING` stands apart
+CAN_FAIL, EASILY, NO_TEST = "could have failed", "as its peers", "no test"
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """One of `WORDS`, and the child's shares of the parent's F1 and effect."""
+class Numbers:
+    """What one question is judged by, in one model.
 
-    word: str
-    kept_f1: float = NAN
-    kept_effect: float = NAN  # NaN where the parent's own effect cannot be told from 0
-
-
-def judge_survival(parent: Evidence, child: Evidence) -> Verdict:
-    """What became of a parent's feature in a child.
-
-    absent: the parent's F1 is below `least_f1`, so there is nothing that could survive. survives:
-    the child keeps `keep_f1` of the F1 and `keep_effect` of the effect, whose interval lies above
-    0. lost: F1 below `lost_f1` of the parent's, or F1 not kept and effect below `lost_effect`.
-    weakened: all between. Where the parent's own effect cannot be told from 0, F1 alone decides.
+    readable: the share of the parent's F1 that is kept (of the parent: its F1). found: the best
+    correlation in the model's own autoencoders (in the parent's others). used: nats that removing
+    the feature costs, beyond removing as much along a random direction. concept: F1 less that of
+    the best rule that sees the token alone.
     """
-    assert np.isfinite([parent.f1.value, child.f1.value]).all(), "an F1 is missing"
-    if parent.f1.value < BARS.least_f1:
-        return Verdict("absent")
-    f1 = child.f1.value / parent.f1.value
-    causal = parent.effect.low > 0 and np.isfinite(child.effect.value)
-    effect = child.effect.value / parent.effect.value if causal else NAN
-    detects = f1 >= BARS.keep_f1
-    if f1 < BARS.lost_f1 or (not detects and effect < BARS.lost_effect):
-        return Verdict("lost", f1, effect)
-    acts = not causal or (effect >= BARS.keep_effect and child.effect.low > 0)
-    return Verdict("survives" if detects and acts else "weakened", f1, effect)
+
+    child: Estimate
+    parent: Estimate
+    labelled: int  # labelled tokens on which it is judged
+    same: float = 0.8  # correlation from which two features count as one
+
+    @property
+    def acts(self) -> bool:
+        return self.child.low > 0
+
+    @property
+    def as_much(self) -> bool:
+        return self.child.value >= BARS.keep_effect * self.parent.value
+
+    @property
+    def less(self) -> bool:
+        return self.child.high < BARS.keep_effect * self.parent.value
 
 
-def half_life(t: Sequence[float], value: Sequence[float]) -> float:
-    """The first t at which `value` has fallen to half of its first entry.
+# Asked of the parent first: where this fails, there is nothing that a child could lose.
+HAS: dict[str, Callable[[Numbers], bool]] = {
+    "readable": lambda n: n.parent.low >= BARS.least_f1,
+    "found": lambda n: n.parent.value >= n.same,
+    "used": lambda n: n.parent.low > 0,
+    "concept": lambda n: n.parent.low > 0,
+}
+# For each question: condition, word. The first row whose condition holds is the verdict.
+ANSWERS: dict[str, tuple[tuple[Callable[[Numbers], bool], str], ...]] = {
+    "readable": (
+        (lambda n: n.child.low >= BARS.keep_f1, YES),
+        (lambda n: n.child.value < BARS.lost_f1, NO),
+        (lambda n: True, PART),
+    ),
+    "found": (
+        (lambda n: n.child.low >= n.same, YES),
+        (lambda n: n.child.value < BARS.lost_r, NO),
+        (lambda n: True, PART),
+    ),
+    "used": (
+        (lambda n: n.acts and n.as_much, YES),
+        (lambda n: n.acts, PART),
+        (lambda n: n.less, NO),
+        (lambda n: True, UNSURE),
+    ),
+    "concept": (
+        (lambda n: n.acts, YES),
+        (lambda n: n.child.value <= 0, NO),
+        (lambda n: True, UNSURE),
+    ),
+}
 
-    Linear between points, in units of `t` (ascending) counted from its first entry; NaN if it
-    never falls that far, or does not begin above 0: nothing can be halved then.
-    """
-    times, values = np.asarray(t, dtype=float), np.asarray(value, dtype=float)
-    half = values[0] / 2
-    below = np.flatnonzero(values <= half)
-    if not half > 0 or not len(below):
-        return NAN
-    at = below[0]
-    along = (values[at - 1] - half) / (values[at - 1] - values[at])
-    return float(times[at - 1] + along * (times[at] - times[at - 1]) - times[0])
+
+def judge(question: str, numbers: Numbers) -> str:
+    """The answer to one of `QUESTIONS`: one of `WORDS`, or `NOTHING` where the parent has none."""
+    assert np.isfinite([numbers.child.value, numbers.parent.value]).all(), "a value is missing"
+    if numbers.labelled < BARS.few_labelled:
+        return UNSURE
+    if not HAS[question](numbers):
+        return NOTHING
+    return next(word for holds, word in ANSWERS[question] if holds(numbers))
+
+
+def certainty(word: str, base_rate: float) -> str:
+    """What an answer is worth, given the share of the feature's peers that pass the same bar."""
+    if word in (UNSURE, NOTHING):
+        return NO_TEST
+    return EASILY if word == YES and base_rate >= BARS.nearly_all else CAN_FAIL
 
 
 # --- what stands of the paper's claims ------------------------------------------------------------

@@ -2,80 +2,80 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from featlib.estimate import NAN, Estimate
-from featlib.verdicts import WORDS, Evidence, half_life, judge_survival
+from featlib.estimate import Estimate
+from featlib.verdicts import (
+    ANSWERS,
+    HAS,
+    NOTHING,
+    QUESTIONS,
+    UNSURE,
+    WORDS,
+    YES,
+    Numbers,
+    certainty,
+    judge,
+)
 
 
-def evidence(f1: float, effect: float = NAN, low: float = NAN) -> Evidence:
-    return Evidence(Estimate(f1, f1 - 0.03, f1 + 0.03), Estimate(effect, low, effect + 0.1))
-
-
-PARENT = evidence(0.96, 0.5, 0.4)
-NO_EFFECT = evidence(0.96, 0.01, -0.1)
+def about(value: float, width: float = 0.03) -> Estimate:
+    return Estimate(value, value - width, value + width)
 
 
 @pytest.mark.parametrize(
-    ("parent", "child", "word"),
+    ("question", "parent", "child", "word"),
     [
-        (PARENT, evidence(0.90, 0.40, 0.30), "survives"),
-        (PARENT, evidence(0.77, 0.25, 0.01), "survives"),  # keeps just enough of both
-        (PARENT, evidence(0.76, 0.40, 0.30), "weakened"),  # detects worse
-        (PARENT, evidence(0.90, 0.20, 0.10), "weakened"),  # acts less
-        (PARENT, evidence(0.90, 0.30, -0.01), "weakened"),  # may not act at all
-        (PARENT, evidence(0.90, 0.00, -0.10), "weakened"),  # detects, but nothing depends on it
-        (PARENT, evidence(0.60, 0.02, -0.10), "lost"),  # neither detects well nor acts
-        (PARENT, evidence(0.30, 0.40, 0.30), "lost"),  # no longer detects
-        (NO_EFFECT, evidence(0.90, 0.00, -1.0), "survives"),  # the F1 alone decides
-        (evidence(0.96), evidence(0.90), "survives"),
-        (NO_EFFECT, evidence(0.60, 0.00, -1.0), "weakened"),
-        (NO_EFFECT, evidence(0.30, 0.40, 0.30), "lost"),
-        (evidence(0.31, 0.5, 0.4), evidence(0.96, 0.5, 0.4), "absent"),
+        ("readable", about(0.9), about(0.95), "yes"),
+        ("readable", about(0.9), about(0.82), "in part"),  # the low end must clear the bar
+        ("readable", about(0.9), about(0.4), "no"),
+        ("readable", about(0.52), about(0.95), NOTHING),
+        ("found", about(0.9), about(0.9), "yes"),
+        ("found", about(0.9), about(0.79), "in part"),
+        ("found", about(0.9), about(0.3), "no"),
+        ("found", about(0.7), about(0.9), NOTHING),
+        ("used", about(0.2), about(0.15), "yes"),
+        ("used", about(0.2), about(0.05), "in part"),
+        ("used", about(0.2), about(0.01), "no"),
+        ("used", about(0.2), about(0.05, 0.3), UNSURE),
+        ("used", about(0.02), about(0.3), NOTHING),
+        ("concept", about(0.2), about(0.1), "yes"),
+        ("concept", about(0.2), about(-0.1), "no"),
+        ("concept", about(0.2), about(0.01), UNSURE),
+        ("concept", about(0.01), about(0.1), NOTHING),
     ],
 )
-def test_a_word_follows_from_the_numbers(parent, child, word):
-    found = judge_survival(parent, child)
-    assert found.word == word
-    if word != "absent":
-        assert found.kept_f1 == pytest.approx(child.f1.value / parent.f1.value)
-        assert np.isnan(found.kept_effect) == (not parent.effect.low > 0)
+def test_a_word_follows_from_the_numbers(question, parent, child, word):
+    assert judge(question, Numbers(child, parent, labelled=500)) == word
+    assert judge(question, Numbers(child, parent, labelled=50)) == UNSURE
 
 
-shares = st.floats(0, 1)
-effects = st.builds(lambda x, width: Estimate(x, x - width), st.floats(-1, 1), shares)
-anything = st.builds(Evidence, st.builds(Estimate, shares), effects)
+ends = st.lists(st.floats(-1, 1), min_size=3, max_size=3).map(sorted)
+estimates = ends.map(lambda e: Estimate(e[1], e[0], e[2]))
 
 
-@given(anything, anything, shares)
-def test_a_better_child_never_gets_a_worse_word(parent, child, f1):
-    word = judge_survival(parent, child).word
-    better = Evidence(Estimate(max(f1, child.f1.value)), child.effect)
-    assert word in WORDS
-    assert WORDS.index(judge_survival(parent, better).word) <= WORDS.index(word)
+@given(st.sampled_from(QUESTIONS), estimates, estimates, estimates)
+def test_a_better_child_never_gets_a_worse_word(question, parent, one, two):
+    ends = [
+        sorted(pair)
+        for pair in zip((one.value, one.low, one.high), (two.value, two.low, two.high), strict=True)
+    ]
+    worse, better = (Estimate(*(pair[i] for pair in ends)) for i in (0, 1))
+    words = [judge(question, Numbers(child, parent, 500)) for child in (worse, better)]
+    if NOTHING in words:
+        assert words == [NOTHING, NOTHING], "that is a matter of the parent alone"
+    else:
+        assert WORDS.index(words[0]) <= WORDS.index(words[1])
 
 
-@given(anything)
-def test_what_has_not_changed_is_not_lost(parent):
-    assert judge_survival(parent, parent).word in ("survives", "absent")
+@given(st.sampled_from(["found", "used", "concept"]), estimates)
+def test_what_has_not_changed_is_not_lost(question, parent):
+    assert judge(question, Numbers(parent, parent, 500)) in (YES, "in part", NOTHING)
 
 
-@pytest.mark.parametrize(
-    ("t", "value", "expected"),
-    [
-        ([0.0, 0.5, 1.0], [8.0, 7.0, 3.0], 0.875),
-        ([0.2, 0.4], [8.0, 0.0], 0.1),  # counted from the first point
-        ([0.0, 1.0], [8.0, 4.1], NAN),  # never
-        ([0.0, 1.0], [-1.0, -2.0], NAN),  # nothing to halve
-    ],
-)
-def test_half_life(t, value, expected):
-    assert half_life(t, value) == pytest.approx(expected, nan_ok=True)
-
-
-def test_the_half_life_of_decay_is_the_textbooks():
-    times = np.linspace(0, 5, 1000)
-    assert half_life(times, np.exp(-times)) == pytest.approx(np.log(2), abs=1e-3)
+def test_every_question_has_its_rules_and_every_word_its_weight():
+    assert set(QUESTIONS) == set(HAS) == set(ANSWERS)
+    assert certainty(YES, 0.95) != certainty(YES, 0.5) == certainty("no", 0.95)
+    assert certainty(UNSURE, 0.1) == certainty(NOTHING, 0.1)

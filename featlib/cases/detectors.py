@@ -12,6 +12,7 @@ story.
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,9 +23,7 @@ from featlib import FeatlibError
 from featlib.dictionaries.features import FeatureActivations
 from featlib.estimate import Estimate, document_weights, percentile_interval
 
-MEASURES = ("precision", "recall", "f1", "auroc")
-MEMBERS = 4  # features in a set, at most ...
-GAIN = 0.01  # ... each of which raises the set's F1 by at least this
+MEASURES = ("precision", "recall", "f1", "auroc", "within")
 
 
 @dataclass(frozen=True)
@@ -33,7 +32,7 @@ class Draws:
 
     seed: int
     n_boot: int  # resamples of documents behind an interval
-    n_random: int = 0  # random features of like density beside one whose effect is measured
+    n_random: int = 0  # random directions beside a feature that is removed
 
 
 @dataclass(frozen=True)
@@ -44,6 +43,7 @@ class LabelledStream:
     ids: np.ndarray  # int64 [tokens]
     documents: np.ndarray  # int64 [tokens]
     selection: np.ndarray  # bool [tokens]; the others are the test half
+    weights: np.ndarray  # float [tokens]: how many tokens of the held-out text each stands for
 
     @property
     def test(self) -> np.ndarray:
@@ -51,13 +51,20 @@ class LabelledStream:
 
 
 def labelled_stream(
-    mask: np.ndarray, ids: np.ndarray, documents: np.ndarray, *, seed: int
+    mask: np.ndarray,
+    ids: np.ndarray,
+    documents: np.ndarray,
+    *,
+    seed: int,
+    weights: np.ndarray | None = None,
 ) -> LabelledStream:
     """Flatten arrays [blocks, context] (or [tokens]) and assign whole documents to two halves.
 
     Documents are drawn in random order into the selection half until it holds half of the
-    labelled tokens. Both halves must hold labelled and unlabelled tokens.
+    labelled tokens. Both halves must hold labelled and unlabelled tokens. `weights` [blocks]: how
+    many blocks each stands for; 1 if not given.
     """
+    each = 1.0 if weights is None else np.repeat(weights, np.asarray(ids).shape[1])
     flat, tokens, docs = (np.asarray(array).reshape(-1) for array in (mask, ids, documents))
     assert len(flat) == len(tokens) == len(docs), "three arrays of the same blocks"
     flat, docs = flat.astype(bool), docs.astype(np.int64)
@@ -67,7 +74,8 @@ def labelled_stream(
     # A document goes where its middle labelled token would go: neither half gets a head start.
     chosen = np.zeros(n_documents, dtype=bool)
     chosen[order] = np.cumsum(labelled) - labelled / 2 < labelled.sum() / 2
-    stream = LabelledStream(flat, tokens.astype(np.int64), docs, chosen[docs])
+    each = np.broadcast_to(each, flat.shape)
+    stream = LabelledStream(flat, tokens.astype(np.int64), docs, chosen[docs], each)
     for name, half in (("selection", stream.selection), ("test", stream.test)):
         if not flat[half].any() or flat[half].all():
             raise FeatlibError(
@@ -87,98 +95,53 @@ def rank_features(f: FeatureActivations, stream: LabelledStream, top: int) -> pd
     is exact: a feature is left out early only where even the best conceivable threshold could not
     bring it among the first `top`.
     """
-    table = _best_cuts_of(f.d_sae, *_selected(f, stream), stream, top=min(top, f.d_sae))
+    c, top = f.columns, min(top, f.d_sae)
+    assert f.n_tokens == len(stream.mask), "activations of the very tokens that are labelled"
+    here = stream.selection[c.indices]
+    feature = np.repeat(np.arange(f.d_sae), np.diff(c.indptr))[here]
+    token, value = c.indices[here], c.data[here]
+    positive, weight = stream.mask[token], stream.weights[token]
+    n_positive = float(stream.weights[stream.mask & stream.selection].sum())
+    firings = np.bincount(feature, weight, minlength=f.d_sae)
+    hits = np.bincount(feature, weight * positive, minlength=f.d_sae)
+    # Reached by "fires at all"; at best all hits are kept and every false alarm goes.
+    reached, bound = 2 * hits / (firings + n_positive), 2 * hits / (hits + n_positive)
+    least = np.partition(reached, -top)[-top] * (1 - 1e-9)  # sums of weights are rounded
+    rows = ((bound >= least) & (firings > 0))[feature]
+    table = best_cuts(
+        feature[rows], value[rows], positive[rows], weight[rows], n_positive, floor=0.0
+    )
     table = table.sort_values(["f1", "feature"], ascending=[False, True])
     return table.head(top).reset_index(drop=True)
-
-
-def select_feature_set(f: FeatureActivations, stream: LabelledStream) -> pd.DataFrame:
-    """Features that together detect the label: any of them above its threshold says yes.
-
-    An autoencoder may split one concept over several features (`raise` here, `try` there). Greedy:
-    each step adds the feature and threshold that raise F1 on the selection half most, until it
-    rises by less than `GAIN` or `MEMBERS` are taken. Columns feature, threshold, f1 (of the set up
-    to here), in the order taken; the first is the best single feature.
-    """
-    feature, token, value = _selected(f, stream)
-    said = np.zeros(f.n_tokens, dtype=bool)
-    taken: list[tuple[int, float, float]] = []
-    while len(taken) < MEMBERS:
-        rest = ~said[token]
-        least = taken[-1][2] + GAIN if taken else np.nextafter(0, 1)
-        already = (int((said & stream.mask).sum()), int(said.sum()))
-        table = _best_cuts_of(
-            f.d_sae, feature[rest], token[rest], value[rest], stream, already=already, least=least
-        )
-        if table.empty or table["f1"].max() < least:
-            break
-        best = table.loc[table["f1"].idxmax()]
-        taken.append((int(best["feature"]), float(best["threshold"]), float(best["f1"])))
-        mine = (feature == taken[-1][0]) & (value.astype(np.float64) > taken[-1][1])
-        said[token[mine]] = True
-    return pd.DataFrame(taken, columns=["feature", "threshold", "f1"])
-
-
-def _selected(
-    f: FeatureActivations, stream: LabelledStream
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(feature, token, value) of all firings in the selection half, by feature: [n] each."""
-    assert f.n_tokens == len(stream.mask), "activations of the very tokens that are labelled"
-    c = f.columns
-    here = stream.selection[c.indices]
-    feature = np.repeat(np.arange(f.d_sae), np.diff(c.indptr))
-    return feature[here], c.indices[here], c.data[here]
-
-
-def _best_cuts_of(
-    d_sae: int,
-    feature: np.ndarray,
-    token: np.ndarray,
-    value: np.ndarray,
-    stream: LabelledStream,
-    *,
-    top: int = 1,
-    already: tuple[int, int] = (0, 0),
-    least: float = 0.0,
-) -> pd.DataFrame:
-    """`best_cuts` of the features that may be among the `top` and reach an F1 of `least`."""
-    positive = stream.mask[token]
-    n_positive = int(stream.mask[stream.selection].sum())
-    firings = np.bincount(feature, minlength=d_sae)
-    hits = already[0] + np.bincount(feature[positive], minlength=d_sae)
-    # Reached by "fires at all"; at best all hits are kept and every false alarm goes.
-    reached = 2 * hits / (already[1] + firings + n_positive)
-    bound = 2 * hits / (already[1] + hits - already[0] + n_positive)
-    least = max(np.partition(reached, -top)[-top], least)
-    rows = ((bound >= least) & (firings > 0))[feature]
-    return best_cuts(
-        feature[rows], value[rows], positive[rows], n_positive, floor=0.0, already=already
-    )
 
 
 def best_cuts(
     group: np.ndarray,
     value: np.ndarray,
     positive: np.ndarray,
-    n_positive: int,
+    weight: np.ndarray,
+    n_positive: float | np.ndarray,
     *,
     floor: float,
-    already: tuple[int, int] = (0, 0),
 ) -> pd.DataFrame:
     """For each group of entries [n], the threshold on `value` that gives the highest F1.
 
-    Entries that are not listed count as lower than all others. The threshold lies half-way between
-    the lowest value kept and the next (`floor` where there is none). Ties in F1: fewest tokens.
-    `already` (hits, tokens said yes to) counts what other detectors found beside these entries.
+    Entries that are not listed count as lower than all others. `weight` [n] says how many tokens an
+    entry stands for, `n_positive` (one number, or that of each entry's group [n]) how many there
+    are to be found. The threshold lies half-way between the lowest value kept and the next
+    (`floor` where there is none). Ties in F1: fewest tokens.
     """
+    if not len(group):
+        return pd.DataFrame(columns=["feature", "threshold", "f1"], dtype=float)
     order = np.lexsort((-value, group))
-    group, value, positive = group[order], value[order].astype(np.float64), positive[order]
+    group, value, weight = group[order], value[order].astype(np.float64), weight[order]
+    positive = weight * positive[order]
     first, last = np.diff(group, prepend=-1) != 0, np.diff(group, append=-1) != 0  # of its group
     starts, home = np.flatnonzero(first), np.cumsum(first) - 1
-    hits = np.cumsum(positive)
-    hits = already[0] + hits - (hits - positive)[starts][home]
-    said = already[1] + np.arange(1, len(group) + 1) - starts[home]
-    f1 = 2 * hits / (said + n_positive)
+    hits, said = np.cumsum(positive), np.cumsum(weight)
+    hits = hits - (hits - positive)[starts][home]
+    said = said - (said - weight)[starts][home]
+    f1 = 2 * hits / (said + np.broadcast_to(n_positive, len(order))[order])
     following = np.append(value, floor)[1:]
     following[last] = floor
     f1[(following == value) & ~last] = -1.0  # equal values cannot be told apart by a threshold
@@ -195,10 +158,11 @@ def best_cuts(
 
 def best_threshold(score: np.ndarray, stream: LabelledStream) -> float:
     """The threshold on `score` [tokens] with the highest F1 on the selection half."""
-    score, mask = score[stream.selection], stream.mask[stream.selection]
+    here = stream.selection
+    score, mask, weight = score[here], stream.mask[here], stream.weights[here]
     group = np.zeros(len(score), dtype=np.int64)
-    floor = float(score.min()) - 1.0
-    return float(best_cuts(group, score, mask, int(mask.sum()), floor=floor)["threshold"][0])
+    total, floor = float(weight[mask].sum()), float(score.min()) - 1.0
+    return float(best_cuts(group, score, mask, weight, total, floor=floor)["threshold"][0])
 
 
 # ------------------------------------------------------------------------------ measuring
@@ -216,6 +180,12 @@ class Resampled:
         drawn = document_weights(documents, n_boot, rng)
         self.weights = np.vstack([np.ones((1, drawn.shape[1])), drawn])
 
+    def of(self, chosen: np.ndarray) -> Resampled:
+        """The same resamplings of some of the tokens [tokens]."""
+        part = copy.copy(self)
+        part.home = self.home[chosen]
+        return part
+
     def by_document(self, values: np.ndarray) -> np.ndarray:
         """[documents] sums of `values` [tokens]."""
         return np.bincount(self.home, weights=values, minlength=self.weights.shape[1])
@@ -224,52 +194,102 @@ class Resampled:
         """[n_boot + 1] sums of `values` [tokens], row 0 as they are."""
         return self.weights @ self.by_document(values)
 
+    def mean(self, values: np.ndarray) -> np.ndarray:
+        """[rows, n_boot + 1] means over the tokens of each row of `values` [rows, tokens]."""
+        return np.stack([self.total(row) for row in values]) / self.total(np.ones(len(self.home)))
+
 
 def as_estimate(draws: np.ndarray) -> Estimate:
     """Draws [n_boot + 1] of a quantity, the first without resampling, as value and interval."""
     return Estimate(float(draws[0]), *percentile_interval(draws[1:]))
 
 
+def detector_draws(
+    score: np.ndarray, threshold: float, stream: LabelledStream, draws: Draws
+) -> dict[str, np.ndarray]:
+    """Precision, recall, F1, AUROC and AUROC within tokens of `score` > `threshold`, test half.
+
+    Each [n_boot + 1], without and with resampling of the documents: the same resamplings for one
+    stream and seed, so that two detectors may be compared draw by draw. A detector that never says
+    yes has precision 0. Ties in `score` count one half in AUROC. `within` compares labelled and
+    unlabelled tokens of the same id only, 0.5 for whatever knows the token alone; NaN where no id
+    occurs with and without the label.
+    """
+    test = stream.test
+    score, weight = np.asarray(score)[test].astype(np.float64), stream.weights[test]
+    mask, said = stream.mask[test], score > threshold
+    resampled = Resampled(stream.documents[test], draws.n_boot, np.random.default_rng(draws.seed))
+    kinds = (said & mask, said, mask)
+    hits, yes, positive = (resampled.total(tokens * weight) for tokens in kinds)
+    ids = stream.ids[test]
+    both = np.isin(ids, np.intersect1d(ids[mask], ids[~mask]))
+    won, pairs = _pairs(score, mask, weight, resampled)
+    inner, inner_pairs = _pairs(
+        score[both], mask[both], weight[both], resampled.of(both), ids[both]
+    )
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return {
+            "precision": np.where(yes > 0, hits / np.maximum(yes, 1e-9), 0.0),
+            "recall": hits / positive,
+            "f1": 2 * hits / (yes + positive),
+            "auroc": won / pairs,
+            "within": inner / inner_pairs,
+        }
+
+
+def correlation(x: np.ndarray, y: np.ndarray, documents: np.ndarray, draws: Draws) -> Estimate:
+    """Pearson correlation of x and y [tokens], with its interval over documents."""
+    resampled = Resampled(documents, draws.n_boot, np.random.default_rng(draws.seed))
+    x, y = x.astype(np.float64), y.astype(np.float64)
+    n, sx, sy, xx, yy, xy = map(resampled.total, (np.ones(len(x)), x, y, x * x, y * y, x * y))
+    spread = (n * xx - sx**2) * (n * yy - sy**2)
+    return as_estimate((n * xy - sx * sy) / np.sqrt(np.where(spread > 0, spread, np.inf)))
+
+
 def evaluate_detector(
     score: np.ndarray, threshold: float, stream: LabelledStream, draws: Draws
 ) -> dict[str, float]:
-    """Precision, recall, F1 and AUROC of `score` > `threshold` on the test half.
-
-    Each with `_low` and `_high`, percentiles over resamplings of the documents; a detector that
-    never says yes has precision 0. Ties in `score` count one half in AUROC.
-    """
-    score = np.asarray(score)[stream.test].astype(np.float64)
-    mask, said = stream.mask[stream.test], score > threshold
-    rng = np.random.default_rng(draws.seed)
-    resampled = Resampled(stream.documents[stream.test], draws.n_boot, rng)
-    hits, yes, positive = (resampled.total(tokens) for tokens in (said & mask, said, mask))
-    with np.errstate(invalid="ignore", divide="ignore"):
-        found = {
-            "precision": np.where(yes > 0, hits / np.maximum(yes, 1), 0.0),
-            "recall": hits / positive,
-            "f1": 2 * hits / (yes + positive),
-            "auroc": _auroc(score, mask, resampled.home, resampled.weights),
-        }
+    """`detector_draws` as values, each with `_low` and `_high`, percentiles over resamplings."""
+    found = detector_draws(score, threshold, stream, draws)
     named = (as_estimate(values).named(name) for name, values in found.items())
     return {key: value for part in named for key, value in part.items()}
 
 
-def _auroc(
-    score: np.ndarray, mask: np.ndarray, home: np.ndarray, weights: np.ndarray
+def _pairs(
+    score: np.ndarray,
+    mask: np.ndarray,
+    weight: np.ndarray,
+    resampled: Resampled,
+    group: np.ndarray | None = None,
 ) -> np.ndarray:
-    """AUROC for every weighting of documents, `weights` [n, documents]: [n]."""
-    values, level = np.unique(score, return_inverse=True)
-    shape = (len(values), weights.shape[1])
+    """Pairs of a labelled and an unlabelled token in which the labelled one has the higher score.
+
+    And all pairs, of one `group` [tokens] if given: [2, n_boot + 1], for every resampling.
+    """
+    if not len(score):
+        return np.zeros((2, len(resampled.weights)))
+    group = np.zeros(len(score), np.int64) if group is None else group
+    order = np.lexsort((score, group))
+    first = np.diff(group[order], prepend=-1) != 0
+    new = first | (np.diff(score[order], prepend=np.nan) != 0)
+    level = np.empty(len(score), np.int64)
+    level[order] = np.cumsum(new) - 1
+    home = (np.cumsum(first) - 1)[new]  # group of each level
+    starts = np.flatnonzero(np.diff(home, prepend=-1))
+    shape = (len(home), resampled.weights.shape[1])
     results = []
-    for rows in np.array_split(weights, max(1, len(weights) * len(values) // 4_000_000)):
-        at_level = [
-            sparse.csr_array((np.ones(kind.sum()), (level[kind], home[kind])), shape=shape) @ rows.T
+    parts = max(1, len(resampled.weights) * len(home) // 4_000_000)
+    for rows in np.array_split(resampled.weights, parts):
+        positive, negative = (  # [levels, rows]
+            sparse.csr_array((weight[kind], (level[kind], resampled.home[kind])), shape=shape)
+            @ rows.T
             for kind in (mask, ~mask)
-        ]
-        positive, negative = at_level  # [levels, rows]
-        below = np.cumsum(negative, axis=0) - negative / 2
-        results.append((positive * below).sum(0) / (positive.sum(0) * negative.sum(0)))
-    return np.concatenate(results)
+        )
+        below = np.cumsum(negative, axis=0)
+        below -= (below - negative)[starts][home] + negative / 2
+        pairs = np.add.reduceat(positive, starts) * np.add.reduceat(negative, starts)
+        results.append([(positive * below).sum(0), pairs.sum(0)])
+    return np.concatenate(results, axis=1)
 
 
 def feature_scores(f: FeatureActivations, feature: int) -> np.ndarray:
@@ -277,15 +297,4 @@ def feature_scores(f: FeatureActivations, feature: int) -> np.ndarray:
     score = np.zeros(f.n_tokens, dtype=np.float32)
     tokens, values = f.of(feature)
     score[tokens] = values
-    return score
-
-
-def feature_set_scores(f: FeatureActivations, members: pd.DataFrame) -> np.ndarray:
-    """Largest activation of a set's `members` in units of each one's threshold: [tokens].
-
-    Above 1 the set says yes.
-    """
-    score = np.zeros(f.n_tokens, dtype=np.float64)
-    for member in members.itertuples():
-        score = np.maximum(score, feature_scores(f, member.feature) / member.threshold)
     return score

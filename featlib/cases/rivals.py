@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from featlib.cases.detectors import LabelledStream, best_threshold
@@ -16,14 +18,14 @@ def best_neuron(neurons: np.ndarray, stream: LabelledStream) -> tuple[int, np.nd
     Returns its index and its values [tokens], negated where low values mean the label.
     """
     chosen = np.ascontiguousarray(neurons[stream.selection].T)  # [d_in, tokens]
-    mask = stream.mask[stream.selection]
-    total = np.arange(1, len(mask) + 1) + mask.sum()
+    mask, weight = stream.mask[stream.selection], stream.weights[stream.selection]
+    there = weight * mask
     best = (-1.0, 0, 1)
     for index, values in enumerate(chosen):
         order = np.argsort(values)
         for sign in (1, -1):
             down = order[::-1] if sign > 0 else order
-            f1 = 2 * np.cumsum(mask[down]) / total
+            f1 = 2 * np.cumsum(there[down]) / (np.cumsum(weight[down]) + there.sum())
             ordered = values[down]
             f1[:-1][ordered[1:] == ordered[:-1]] = -1.0
             best = max(best, (float(f1.max()), index, sign))
@@ -42,33 +44,29 @@ def residual_probe(
     too strict.
     """
     from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
     without = np.flatnonzero(stream.selection & ~stream.mask)
-    fitted = stream.selection.copy()
-    fitted[np.random.default_rng(seed).permutation(without)[PROBE_TOKENS:]] = False
+    few = np.random.default_rng(seed).permutation(without)[:PROBE_TOKENS]
+    rows = np.sort(np.concatenate([few, np.flatnonzero(stream.selection & stream.mask)]))
+    x, y, home = residual[rows], stream.mask[rows], stream.documents[rows]
     probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=300))
-
-    def fit_scores(rows: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-        return probe.fit(residual[rows], stream.mask[rows]).decision_function(residual[wanted])
-
+    folds = min(3, len(np.unique(home[y])))
     held_out = np.zeros(len(residual))
-    chosen = np.flatnonzero(stream.selection)
-    folds = min(3, len(np.unique(stream.documents[fitted & stream.mask])))
+    if folds > 1:
+        by = StratifiedGroupKFold(folds)
+        held_out[rows] = cross_val_predict(
+            probe, x, y, groups=home, cv=by, method="decision_function"
+        )
+    score = probe.fit(x, y).decision_function(residual)
     if folds < 2:  # one labelled document: nothing can be held out
-        held_out[chosen] = fit_scores(np.flatnonzero(fitted), chosen)
-    else:
-        # Documents by labelled tokens, dealt out in turn: each fold has its share of the label.
-        labelled = np.bincount(stream.documents, weights=stream.mask & stream.selection)
-        fold = np.empty(len(labelled), dtype=np.int64)
-        fold[np.argsort(-labelled, kind="stable")] = np.arange(len(labelled)) % folds
-        for number in range(folds):
-            out = fold[stream.documents] == number
-            rows = np.flatnonzero(stream.selection & out)
-            held_out[rows] = fit_scores(np.flatnonzero(fitted & ~out), rows)
-    score = fit_scores(np.flatnonzero(fitted), np.arange(len(residual)))
-    return score, best_threshold(held_out, stream)
+        held_out = score
+    weights = stream.weights.copy()
+    weights[few] *= len(without) / len(few)
+    part = replace(stream, selection=np.isin(np.arange(len(residual)), rows), weights=weights)
+    return score, best_threshold(held_out, part)
 
 
 def token_rule(stream: LabelledStream) -> np.ndarray:
@@ -79,9 +77,9 @@ def token_rule(stream: LabelledStream) -> np.ndarray:
     on it give the sets of ids with the highest F1.
     """
     size = int(stream.ids.max()) + 1
-    chosen = stream.ids[stream.selection]
-    seen = np.bincount(chosen, minlength=size)
-    labelled = np.bincount(chosen, weights=stream.mask[stream.selection], minlength=size)
+    weight = stream.weights * stream.selection
+    seen = np.bincount(stream.ids, weight, size)
+    labelled = np.bincount(stream.ids, weight * stream.mask, size)
     return (labelled / (seen + 1))[stream.ids]
 
 

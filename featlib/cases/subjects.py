@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -12,7 +12,6 @@ from transformers import MistralForCausalLM
 
 from featlib import FeatlibError
 from featlib.cases.detectors import LabelledStream, rank_features
-from featlib.cases.rivals import similar_features
 from featlib.dictionaries.features import FeatureActivations, encode_batches
 from featlib.dictionaries.sae import SparseAutoencoder
 from featlib.models.forward import hooked_module, read_inputs, run_blocks
@@ -49,41 +48,18 @@ def read_sites(model: MistralForCausalLM, ids: np.ndarray) -> Sites:
 class Subject:
     """One model with one autoencoder, and what both do on the text of the case."""
 
-    name: str  # as in MODELS
     model: MistralForCausalLM
     sae: SparseAutoencoder
     sites: Sites
     features: FeatureActivations
     seed: int = 0  # of the autoencoder
 
-    def through(self, sae: SparseAutoencoder) -> Subject:
-        """The same model under another autoencoder: features carried over from elsewhere."""
-        features = encode_batches(self.sites.neurons.split(CHUNK), sae)
-        return replace(self, sae=sae, features=features)
 
-    def only(self, features: Sequence[int]) -> Subject:
-        """The same with these `features` alone, in this order."""
-        few = FeatureActivations(self.features.matrix[:, features])
-        return replace(self, sae=self.sae.only(features), features=few)
-
-    def with_controls(self, feature: int, n: int, seed: int) -> list[int]:
-        """`feature`, then `n` random others that fire about as often."""
-        others = similar_features(self.features, feature, n, np.random.default_rng(seed))
-        return [feature, *map(int, others)]
-
-
-def read_subjects(
-    name: str,
-    model: MistralForCausalLM,
-    saes: Mapping[int, SparseAutoencoder],
-    ids: np.ndarray,
-) -> list[Subject]:
-    """A model with each of several autoencoders, by seed: it runs over blocks `ids` once."""
-    sites = read_sites(model, ids)
-    return [
-        Subject(name, model, sae, sites, encode_batches(sites.neurons.split(CHUNK), sae), seed)
-        for seed, sae in saes.items()
-    ]
+def read_with(
+    model: MistralForCausalLM, sae: SparseAutoencoder, sites: Sites, seed: int = 0
+) -> Subject:
+    """A model that was read (`sites`), under an autoencoder: its own, or one carried over."""
+    return Subject(model, sae, sites, encode_batches(sites.neurons.split(CHUNK), sae), seed)
 
 
 def best_dictionary(subjects: Sequence[Subject], stream: LabelledStream) -> Subject | None:

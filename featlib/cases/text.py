@@ -1,8 +1,9 @@
 """The text of a case study: held-out documents in blocks, with what each token is.
 
 Code comes from documents of the validation and test splits which the languages' own parsers
-accept, English from the same splits. Blocks are drawn at random, so that many documents take
-part: an interval from resampling documents needs many.
+accept, English from the same splits. A label may be rare: blocks that hold one are read first, all
+of them if there is room, and of the others a random few. Each block read stands for as many of its
+kind as there are (`weights`), so that precision is what it would be over all of the held-out text.
 """
 
 from __future__ import annotations
@@ -19,9 +20,7 @@ from featlib.cases.detectors import LabelledStream, labelled_stream
 from featlib.family import CODE, TRAINING_MIX
 from featlib.text.labels import Label, label_documents
 
-# Characters of documents read for each token asked for: blocks are drawn from several times the
-# text that is needed, so that many documents take part.
-CHARACTERS = 20
+LABELLED = 2 / 3  # of the tokens asked for: room for blocks that hold the label, at most
 
 
 def languages_of(label: Label, model: str) -> tuple[str, ...]:
@@ -45,9 +44,17 @@ class CaseText:
     ids: np.ndarray  # int64 [blocks, context]
     documents: np.ndarray  # int64 [blocks, context]; documents of two domains stay distinct
     domains: np.ndarray  # str [blocks]
+    weights: np.ndarray  # float [blocks]: how many blocks of the held-out text each stands for
     masks: dict[str, np.ndarray]  # by label: bool [blocks, context]
-    read: dict[str, int]  # documents read, by domain
+    read: dict[str, int]  # documents, by domain
     skipped: dict[str, int]  # documents left out because they do not parse, by domain
+
+    def inside(self, chosen: np.ndarray) -> np.ndarray:
+        """Tokens [tokens] of `chosen` at which the next token of the same document is predicted."""
+        blocks, docs = chosen.reshape(self.ids.shape), self.documents
+        found = np.zeros(self.ids.shape, dtype=bool)
+        found[:, :-1] = blocks[:, :-1] & (docs[:, 1:] == docs[:, :-1])
+        return found.reshape(-1)
 
 
 def gather_text(
@@ -61,33 +68,33 @@ def gather_text(
 ) -> CaseText:
     """About `n_tokens` of each domain named there, or as many as there are.
 
-    `documents` has the columns domain and text. A label marks tokens in the domains that it can
-    read; elsewhere no token has it.
+    `documents` has the columns domain and text. Blocks that hold the first of `labels` come first,
+    up to `LABELLED` of the tokens. A label marks tokens in the domains that it can read; elsewhere
+    no token has it.
     """
     rng = np.random.default_rng(seed)
-    ids, numbers, domains, masks, read, skipped = [], [], [], [], {}, {}
-    first = 0
+    parts, masks, read, skipped, first = [], [], {}, {}, 0
     for domain, wanted in n_tokens.items():
-        texts = documents.loc[documents["domain"] == domain, "text"].to_numpy()
-        texts = texts[rng.permutation(len(texts))]
-        sizes = np.cumsum([len(text) for text in texts])
-        texts = list(texts[: int(np.searchsorted(sizes, CHARACTERS * wanted)) + 1])
+        texts = documents.loc[documents["domain"] == domain, "text"].tolist()
         found = label_documents(tokenizer, texts, domain, context, labels)
-        kept = np.sort(rng.permutation(len(found.blocks))[: max(wanted // context, 1)])
-        ids.append(found.blocks.ids[kept].astype(np.int64))
-        numbers.append(found.blocks.documents[kept].astype(np.int64) + first)
-        domains.append(np.full(len(kept), domain))
-        masks.append({name: mask[kept] for name, mask in found.masks.items()})
+        blocks, holds = max(wanted // context, 2), next(iter(found.masks.values())).any(axis=1)
+        kept, stands_for = [], []
+        for kind, room in ((holds, max(1, int(LABELLED * blocks))), (~holds, blocks)):
+            some = rng.permutation(np.flatnonzero(kind))[: max(1, room - sum(map(len, kept)))]
+            kept.append(some)
+            stands_for.append(np.full(len(some), kind.sum() / max(len(some), 1)))
+        rows = np.concatenate(kept)
+        order = np.argsort(rows)
+        rows, weights = rows[order], np.concatenate(stands_for)[order]
+        numbers = found.blocks.documents[rows].astype(np.int64) + first
+        names = np.full(len(rows), domain)
+        parts.append((found.blocks.ids[rows].astype(np.int64), numbers, names, weights))
+        masks.append({name: mask[rows] for name, mask in found.masks.items()})
         read[domain], skipped[domain] = len(texts), found.skipped
-        first = int(numbers[-1].max()) + 1
-    return CaseText(
-        np.concatenate(ids),
-        np.concatenate(numbers),
-        np.concatenate(domains),
-        {name: np.concatenate([part[name] for part in masks]) for name in labels},
-        read,
-        skipped,
-    )
+        first = int(numbers.max()) + 1
+    joined = [np.concatenate(each) for each in zip(*parts, strict=True)]
+    marks = {name: np.concatenate([part[name] for part in masks]) for name in labels}
+    return CaseText(*joined, masks=marks, read=read, skipped=skipped)
 
 
 def split_halves(text: CaseText, labels: Sequence[str], *, seed: int) -> dict[str, LabelledStream]:
@@ -97,7 +104,9 @@ def split_halves(text: CaseText, labels: Sequence[str], *, seed: int) -> dict[st
         if len(np.unique(text.documents[text.masks[label]])) < 4:
             continue
         try:
-            streams[label] = labelled_stream(text.masks[label], text.ids, text.documents, seed=seed)
+            streams[label] = labelled_stream(
+                text.masks[label], text.ids, text.documents, seed=seed, weights=text.weights
+            )
         except FeatlibError:  # all labelled tokens in one document
             continue
     return streams

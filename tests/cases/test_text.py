@@ -56,14 +56,32 @@ def test_english_has_no_labels_and_no_document_lies_in_two_domains(text):
     assert len(np.unique(np.concatenate(homes))) == sum(map(len, homes))
 
 
-def test_sizes_seeds_and_what_does_not_parse(text, documents, tokenizer):
-    for domain, n in SIZES.items():
-        assert (text.domains == domain).sum() == n // 20
-    assert (read(documents, tokenizer).ids == text.ids).all()
-    assert (read(documents, tokenizer, seed=1).ids != text.ids).any()
-    everything = read(documents, tokenizer, sizes={"python": 10**6})
-    assert everything.skipped == {"python": 1}
-    assert everything.read == {"python": 31}
+def test_blocks_with_the_label_come_first_and_each_stands_for_its_kind(documents, tokenizer):
+    """Weighted, what was read is as many labelled tokens and blocks as there are in all."""
+    labels = {"assignment": LABELS["assignment"]}
+    sizes = {"python": 600, "babylm": 200}
+    some = gather_text(documents, tokenizer, labels, sizes, context=20, seed=0)
+    whole = dict.fromkeys(sizes, 10**6)
+    everything = gather_text(documents, tokenizer, labels, whole, context=20, seed=0)
+    assert (everything.weights == 1).all() and everything.skipped == {"python": 1, "babylm": 0}
+    for domain in sizes:
+        here, there = some.domains == domain, everything.domains == domain
+        assert here.sum() == sizes[domain] // 20
+        assert some.weights[here].sum() == pytest.approx(there.sum())
+    holds = [text.masks["assignment"].any(axis=1) for text in (some, everything)]
+    assert holds[0].sum() == 20, "two thirds of the room"
+    assert some.weights @ holds[0] == pytest.approx(holds[1].sum())
+    again, other = (
+        gather_text(documents, tokenizer, labels, sizes, context=20, seed=seed) for seed in (0, 1)
+    )
+    assert (again.ids == some.ids).all() and (other.ids != some.ids).any()
+
+
+def test_a_prediction_is_inside_where_its_target_is_of_the_same_document(text):
+    inside = text.inside(np.ones(text.ids.size, dtype=bool)).reshape(text.ids.shape)
+    assert not inside[:, -1].any()
+    same = text.documents[:, 1:] == text.documents[:, :-1]
+    assert (inside[:, :-1] == same).all()
 
 
 def test_halves_share_no_document_and_rare_labels_are_left_out(text):
