@@ -35,7 +35,7 @@ class Language:
 
     keywords: frozenset[str]
     tokens: Callable[[str], Sequence[Token] | None]  # None: the text is not valid source
-    spans: Callable[[str], Spans | None]  # of exception_keyword, _type, _message and assignment
+    spans: Callable[[str], Spans | None]  # of exception_keyword and assignment
 
 
 LANGUAGES = {  # by domain
@@ -63,14 +63,13 @@ class Label:
     vocabulary: tuple[str, ...] = ()  # words that should become likelier when its feature is added
 
 
-def _find(*kinds: str, words: Collection[str] = ()) -> dict[str, Finder]:
-    """Finders of the spans of these `kinds`, in each language; if given, only of these `words`."""
+def _find(kind: str, words: Collection[str] = ()) -> dict[str, Finder]:
+    """Finders of the spans of this `kind`, in each language; if given, only of these `words`."""
 
     def find(spans: Callable[[str], Spans | None], text: str) -> list[Span] | None:
         if (found := spans(text)) is None:
             return None
-        chosen = {span for kind in kinds for span in found[kind]}
-        return sorted(span for span in chosen if not words or text[slice(*span)] in words)
+        return [span for span in found[kind] if not words or text[slice(*span)] in words]
 
     return {domain: partial(find, language.spans) for domain, language in LANGUAGES.items()}
 
@@ -85,18 +84,6 @@ LABELS = {
     "exception_keyword": _exception(
         "raise, try, except, finally; in Lua calls of error, assert, pcall, xpcall",
         _find("exception_keyword"),
-    ),
-    "exception_type": _exception(
-        "the names of exception types in raise and except headers; Lua has none",
-        _find("exception_type"),
-    ),
-    "exception_message": _exception(
-        "string literals that make up the message of a raised exception",
-        _find("exception_message"),
-    ),
-    "exception": _exception(
-        "an exception's keyword, type or message",
-        _find("exception_keyword", "exception_type", "exception_message"),
     ),
     "exception_header": _exception(
         "raise and except, the keywords after which an exception is named; in Lua error and assert",

@@ -8,9 +8,6 @@ no full parse is made. Where a choice had to be made:
   `pcall(...)`, `xpcall(...)`: the global function when it is called, not `log.error(...)`, not a
   definition of that name, not the name passed on as a value (`pcall(error, 1)` counts `pcall`
   alone).
-- *exception type*: Lua's errors have no types, so no spans.
-- *exception message*: string literals among the arguments of `error(...)`, and of `assert(...)`
-  behind its first, but not an index (`names["key"]`) or what a function holds.
 - *assignment*: the `=` of `x, y = 1, 2`, `local x = 1` and `t.a["b"] = 2`; not of a table's field
   `{a = 1}` or of a loop `for i = 1, 9`.
 """
@@ -81,7 +78,6 @@ def lua_spans(text: str) -> Spans | None:
     # What a string holds is no syntax; three words before the first, and one after the last.
     words = ["", "", "", *('"' if kind == "string" else word for kind, _, word in tokens), ""]
     calls: list[Span] = []
-    messages: set[Span] = set()
     assignments: list[Span] = []
     open_: list[str] = []  # brackets, and the words that begin a block
     for index, (_, span, _) in enumerate(tokens):
@@ -101,37 +97,9 @@ def lua_spans(text: str) -> Spans | None:
                 assignments.append(span)
         elif word in _CALLS and before not in (".", ":", "function") and after in ("(", "{", '"'):
             calls.append(span)
-            messages.update(_message(tokens[index + 1 :], word))
     if open_:
         return None
     return {
         "exception_keyword": tuple(calls),
-        "exception_type": (),
-        "exception_message": tuple(sorted(messages)),
         "assignment": tuple(assignments),
     }
-
-
-def _message(behind: list[Token], called: str) -> list[Span]:
-    """String literals in the arguments of a call of error, and of assert behind its first."""
-    kind, span, word = behind[0]
-    if called == "error" and kind == "string":  # error "message"
-        return [span]
-    if called not in ("error", "assert") or word != "(":
-        return []
-    found: list[Span] = []
-    open_: list[str] = []
-    argument = 0
-    for kind, span, word in behind:
-        if kind == "string":
-            if not {"[", "function"} & set(open_) and (called == "error" or argument > 0):
-                found.append(span)
-        elif word in _BEGINNINGS:
-            open_.append(word)
-        elif word in _ENDS:
-            open_.pop()
-            if not open_:
-                break
-        elif word == "," and len(open_) == 1:
-            argument += 1
-    return found
