@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -26,6 +28,18 @@ def score_baselines(model: PreTrainedModel, ids: np.ndarray) -> dict[str, float]
         name: score_tokens(model, ids, change=change, low_precision=False)[0].mean()
         for name, change in changes.items()
     }
+
+
+def unexplained(sae: SparseAutoencoder, rows: Iterable[Tensor]) -> float:
+    """FVU on rows [tokens, d_in] of scaled activations."""
+    n, error, squares = 0, 0.0, 0.0
+    total = torch.zeros(sae.d_in, dtype=torch.float64)
+    for x in map(Tensor.cpu, rows):
+        error += (x - sae.decode_sparse(sae.encode_sparse(x)).cpu()).double().square().sum().item()
+        squares += x.double().square().sum().item()
+        total += x.sum(0, dtype=torch.float64)
+        n += len(x)
+    return error / (squares - total.square().sum().item() / n)
 
 
 def score_autoencoder(

@@ -45,7 +45,7 @@ def planted(n: int, seed: int = 0, n_features: int = 32) -> tuple[torch.Tensor, 
 
 
 def small_config(**changes) -> AutoencoderConfig:
-    small = {"d_in": D_IN, "d_sae": 32, "k": K, "n_tokens": 4096, "batch_size": 256}
+    small = {"d_in": D_IN, "d_sae": 32, "k": K, "n_tokens": 4096, "batch_size": 256, "lr": 2e-3}
     return AutoencoderConfig(**{**small, "dead_after": 2000, **changes})
 
 
