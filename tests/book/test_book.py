@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from bs4 import BeautifulSoup
 from build import build
+from links import broken_links
 
 from featlib import FeatlibError
 
@@ -30,13 +31,6 @@ def test_a_term_of_the_glossary_says_its_definition(html: Path) -> None:
     assert links[2]["title"].endswith("not a by-product."), "no citation in a tooltip"
 
 
-def test_a_page_of_prose_says_how_it_was_made(html: Path) -> None:
-    page = BeautifulSoup((html / "book" / "words.html").read_text(), "html.parser")
-    (said,) = page.select("article > .fl-made, article section ~ .fl-made")
-    for fact in ("Run tiny", "abc1234", "make book RUN=tiny"):
-        assert fact in said.text
-
-
 def test_the_head_of_a_page_says_once_what_it_is_about(html: Path) -> None:
     about = {
         "book/index": ("Do features survive?", "BabyPython predicts 28.6% of Python’s tokens"),
@@ -53,13 +47,8 @@ def test_the_head_of_a_page_says_once_what_it_is_about(html: Path) -> None:
         assert (html / name).parent.joinpath(icon).exists()
 
 
-def test_every_link_leads_somewhere(html: Path) -> None:
-    from links import broken_links
-
+def test_pages_load_nothing_from_outside_and_every_link_leads_somewhere(html: Path) -> None:
     assert broken_links(html) == []
-
-
-def test_pages_name_no_address_outside(html: Path) -> None:
     loads = re.compile(
         r"<(?:script|img|iframe|source)[^>]*\ssrc=\"([^\"]+)|<link[^>]*\shref=\"([^\"]+)"
     )

@@ -14,23 +14,23 @@ from featlib import FeatlibError
 
 pytestmark = pytest.mark.browser
 PAGE_FILES = ("book/index", "book/maths", "notebooks/01_gallery", "notebooks/02_strips")
-VIEWS = [("light", (1280, 900)), ("dark", (1280, 900)), ("light", (360, 780))]
+VIEWS = [("light", (1280, 900)), ("dark", (360, 780))]
 
 
 @pytest.mark.parametrize(("mode", "size"), VIEWS)
 @pytest.mark.parametrize("page", PAGE_FILES)
-def test_page_is_sound(html: Path, browser: Any, page: str, mode: str, size: tuple) -> None:
-    from browser import check_page
+def test_page_is_sound_and_shuts_no_one_out(
+    html: Path, browser: Any, page: str, mode: str, size: tuple
+) -> None:
+    from axe import check_axe
+    from browser import check_page, draw_charts, visit
 
     assert check_page(browser, html / f"{page}.html", size=size, mode=mode) == []
-
-
-def test_every_chart_is_drawn_live(html: Path, browser: Any) -> None:
-    from browser import draw_charts, visit
-
-    with visit(browser, html / "notebooks" / "01_gallery.html") as seen:
-        assert draw_charts(seen.page) == len(gallery())
-        assert seen.page.locator(".fl-live svg").count() == len(gallery())
+    with visit(browser, html / f"{page}.html", mode=mode) as seen:
+        assert draw_charts(seen.page, mode) == len(gallery()) * page.endswith("gallery") + (
+            page == "book/index"
+        )
+        assert check_axe(seen.page) == []
 
 
 def test_charts_follow_the_theme_button_and_the_width(html: Path, browser: Any) -> None:
@@ -60,18 +60,12 @@ def test_paper_and_no_script_show_the_static_drawings(html: Path, browser: Any) 
     context.close()
 
 
-def test_search_finds_words_of_notebooks(html: Path, browser: Any) -> None:
+def test_search_finds_notebooks_and_terms_and_says_nothing_twice(html: Path, browser: Any) -> None:
     from browser import check_search
 
     titles, faults = check_search(browser, html, "persimmon")
-    assert faults == []
-    assert any("Gallery" in title for title in titles)
+    assert faults == [] and any("Gallery" in title for title in titles)
     assert check_search(browser, html, "xylophone") == ([], [])
-
-
-def test_search_names_a_term_and_says_nothing_twice(html: Path, browser: Any) -> None:
-    from browser import check_search
-
     titles, faults = check_search(browser, html, "seed+ceiling")
     assert titles[0].endswith("Glossary > seed ceiling") and not faults
     assert len(titles) == len(set(titles))
@@ -88,47 +82,12 @@ def test_one_switch_opens_all_code_here_and_on_the_next_page(html: Path, browser
         page.locator(".fl-code-switch").focus()
         page.keyboard.press("Enter")
         assert opened.count() == folds.count()
+        page.wait_for_timeout(500)  # what is kept reaches the next page's process in its own time
         page.goto((html / "notebooks" / "02_strips.html").as_uri())
         assert opened.count() == folds.count() == 1
         page.locator(".fl-code-switch").click()
         page.reload()
         assert opened.count() == 0 and not seen.errors
-
-
-def test_title_and_search_stay_above_the_list_of_pages(html: Path, browser: Any) -> None:
-    from browser import visit
-
-    with visit(browser, html / "notebooks" / "02_strips.html", size=(1280, 510)) as seen:
-        assert seen.page.evaluate(
-            """() => {
-              const list = document.querySelector(".sidebar-primary-item:has(> .bd-docs-nav)");
-              list.closest(".bd-sidebar-primary").scrollTop = list.scrollTop = 9999;
-              return list.scrollTop > 0;
-            }"""
-        )
-        for part in (
-            ".bd-sidebar-primary .navbar-brand",
-            ".bd-sidebar-primary .search-button__button",
-        ):
-            box = seen.page.locator(part).bounding_box()
-            assert box and box["y"] >= 0
-
-
-def test_weak_tokens_are_raised_in_the_dark_and_no_line_is_cut(html: Path, browser: Any) -> None:
-    from browser import visit
-
-    alphas = []
-    for mode in ("light", "dark"):
-        with visit(browser, html / "notebooks" / "02_strips.html", mode=mode) as seen:
-            weak = "getComputedStyle(document.querySelectorAll('.fl-tok')[1])"
-            alphas.append(seen.page.evaluate(f"+{weak}.backgroundColor.match(/[\\d.]+(?=\\))/)[0]"))
-            assert (
-                seen.page.evaluate(
-                    "getComputedStyle(document.querySelector('.fl-tokens')).maxHeight"
-                )
-                == "none"
-            )
-    assert alphas[1] > 1.5 * alphas[0]
 
 
 def test_strip_is_walked_with_one_stop_of_the_tab_key(html: Path, browser: Any) -> None:
@@ -141,7 +100,6 @@ def test_strip_is_walked_with_one_stop_of_the_tab_key(html: Path, browser: Any) 
         assert readout.inner_text() == "' raise' · 4", "the strongest token is read out first"
         page.keyboard.press("ArrowRight")
         assert "alert(1)" in readout.inner_text()
-        page.keyboard.press("ArrowRight")
         page.keyboard.press("Home")
         assert readout.inner_text() == "'try' · 0"
         assert page.url.endswith("02_strips.html"), "arrow keys must not turn the page"
@@ -161,20 +119,11 @@ def test_pictures_are_taken_of_each_page_wide_and_narrow_light_and_dark(
     run = project / "runs" / "tiny"
     monkeypatch.setattr(screenshots, "open_browser", lambda: contextlib.nullcontext(browser))
     sheet = screenshots.take_screenshots(run, ["book/maths"])
-    sizes, taken = {}, sorted(sheet.parent.glob("*.png"))
-    for path in taken:
-        sizes[path.name] = struct.unpack(">II", path.read_bytes()[16:24])
-        assert path.name in sheet.read_text()
-    assert [name.split("-")[1:] for name in sizes] == [
-        ["1280", "dark.png"], ["1280", "light.png"], ["390", "dark.png"], ["390", "light.png"],
-    ]  # fmt: skip
-    assert [width for width, _ in sizes.values()] == [1280, 1280, 390, 390]
-    assert all(height >= 900 for _, height in sizes.values())
-    assert len({path.read_bytes() for path in taken}) == 4
+    taken = {path.name: path.read_bytes() for path in sheet.parent.glob("*.png")}
+    assert all(name in sheet.read_text() for name in taken) and len(set(taken.values())) == 4
+    assert {struct.unpack(">I", picture[16:20])[0] for picture in taken.values()} == {390, 1280}
     with pytest.raises(FeatlibError, match=r"no page book/none in the book; .* book/maths"):
         screenshots.take_screenshots(run, ["book/none"])
-    with pytest.raises(FeatlibError, match="make book RUN=tiny2"):
-        screenshots.take_screenshots(project / "runs" / "tiny2", ["book/none"])
     monkeypatch.setenv("CHROMIUM", "/nowhere")
     with pytest.raises(FeatlibError, match="no Chromium to take pictures with"):
         screenshots.take_screenshots(run, ["book/maths"])
@@ -182,10 +131,12 @@ def test_pictures_are_taken_of_each_page_wide_and_narrow_light_and_dark(
 
 def test_the_checks_see_faults(tmp_path: Path, browser: Any) -> None:
     """A page with every fault that check_page looks for: a check that cannot fail is no check."""
-    from browser import check_page, check_print
+    from axe import check_axe
+    from browser import check_page, check_print, visit
 
     (tmp_path / "bad.html").write_text(
         "<main style='width:2000px'><p id=a></p><p id=a></p><span class=math>x</span>"
+        "<p style='color:#bbb;background:#fff'>too pale to read</p>"
         "<img src=none.png><script src='https://example.org/x.js'></script>"
         "<script>console.error('oh')</script><figure class=fl-figure id=fig-lost>"
         "<div class=fl-static hidden><svg width=200 height=100></svg></div></figure></main>"
@@ -195,14 +146,6 @@ def test_the_checks_see_faults(tmp_path: Path, browser: Any) -> None:
     for fault in ("id a used twice", "maths not shown", "none.png: broken", "px wider"):
         assert fault in found
     assert "request left: https://example.org/x.js" in found and "console: oh" in found
-
-
-@pytest.mark.parametrize("mode", ["light", "dark"])
-@pytest.mark.parametrize("page", [*PAGE_FILES, "book/references", "book/words"])
-def test_page_is_accessible(html: Path, browser: Any, page: str, mode: str) -> None:
-    from axe import check_axe
-    from browser import draw_charts, visit
-
-    with visit(browser, html / f"{page}.html", mode=mode) as seen:
-        draw_charts(seen.page, mode)
-        assert check_axe(seen.page) == []
+    with visit(browser, tmp_path / "bad.html") as seen:
+        found = " ".join(check_axe(seen.page))
+    assert "color-contrast" in found and "image-alt" in found and "html-has-lang" in found

@@ -102,18 +102,6 @@ def test_the_repository_builds_as_it_is_committed(tmp_path):
         assert "cell_output" in text and "fl-provenance" in text, f"{page} has no outputs"
 
 
-@pytest.mark.parametrize(
-    "path", sorted((ROOT / "notebooks").glob("[0-9]*.py")), ids=lambda p: p.stem
-)
-def test_a_chapter_opens_with_what_it_asks_and_ends_with_what_could_be_wrong(path):
-    text = path.read_text()
-    opening = text.split("# %%")[1].replace("\n# ", " ")
-    assert re.search(r"\*What we ask here:\*[^#]*\?", opening), "the first cell asks"
-    headings = re.findall(r"^# ## (.+)$", text, re.MULTILINE)
-    assert headings[-1] == "What was found, and what could be wrong"
-    assert "chapter.finish(" in text.split(headings[-1])[1], "and the page says how it was made"
-
-
 # --- the bibliography ---------------------------------------------------------------------------
 
 WITHOUT_DOI = {"Transformer Circuits Thread"}  # journals that give their articles an address only
