@@ -55,11 +55,6 @@ def test_a_parameter_unknown_to_the_notebook_is_an_error(tmp_path, monkeypatch, 
     assert not (tmp_path / "r").exists()
 
 
-def test_an_impossible_value_is_an_error(tmp_path, monkeypatch):
-    with pytest.raises(FeatlibError, match=r"merge_t = 2\.0"):
-        begin(tmp_path, monkeypatch, "merge_t = 2")
-
-
 def test_a_page_made_with_other_parameters_is_withdrawn(tmp_path, monkeypatch):
     chapter = begin(tmp_path, monkeypatch)
     chapter.finish({"x": 1})

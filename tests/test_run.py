@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
 import sys
 import textwrap
-import time
 
+import pandas as pd
 import pytest
 
 from featlib import FeatlibError
@@ -30,18 +29,13 @@ def test_atomic_path_replaces_files_and_folders(tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["deep", "folder"]
 
 
-def test_an_error_leaves_the_old_file_and_no_rest(tmp_path):
-    (tmp_path / "file").write_text("old")
-    with pytest.raises(RuntimeError), atomic_path(tmp_path / "file") as tmp:
-        tmp.write_text("half")
-        raise RuntimeError
-    assert [p.name for p in tmp_path.iterdir()] == ["file"]
-    assert (tmp_path / "file").read_text() == "old"
-
-
-def test_a_killed_writer_leaves_the_old_file_and_its_rest_is_swept_up(tmp_path):
+def test_an_error_or_a_killed_writer_leaves_the_old_file_and_its_rest_is_swept_up(tmp_path):
     final = tmp_path / "file"
     final.write_text("old")
+    with pytest.raises(RuntimeError), atomic_path(final) as tmp:
+        tmp.write_text("half")
+        raise RuntimeError
+    assert [p.name for p in tmp_path.iterdir()] == ["file"] and final.read_text() == "old"
     code = f"""
         import time
         from featlib.run import atomic_path
@@ -75,18 +69,6 @@ def test_metrics_of_a_chapter_replace_its_older_ones_only(tmp_path):
     assert provenance["versions"]["torch"]
 
 
-def test_chapters_that_end_together_lose_nothing(tmp_path):
-    code = (
-        "import sys; from featlib.run import Run; "
-        "Run('r', sys.argv[1]).record_chapter(sys.argv[2], {}, {sys.argv[2]: 1.0})"
-    )
-    workers = [
-        subprocess.Popen([sys.executable, "-c", code, str(tmp_path), f"c{n}"]) for n in range(4)
-    ]
-    assert [w.wait() for w in workers] == [0] * 4
-    assert sorted(Run("r", tmp_path).metrics()) == ["c0", "c1", "c2", "c3"]
-
-
 def test_a_number_that_is_not_finite_is_refused(tmp_path):
     with pytest.raises(FeatlibError, match=r"chapter 05: not finite: sae\.fvu"):
         Run("r", tmp_path).record_chapter("05", {}, {"sae.fvu": float("nan"), "ok": 1.0})
@@ -112,19 +94,38 @@ def test_too_small_a_disk_is_refused(tmp_path, monkeypatch):
         prepare_run(Run("r", tmp_path), Params())
 
 
-def test_concurrent_lock_is_dropped_with_its_process(tmp_path):
-    run = Run("r", tmp_path)
+def test_chapters_that_end_together_lose_nothing_and_a_killed_one_leaves_no_lock(tmp_path):
     code = (
-        "import sys, time; from featlib.run import Run\n"
-        "with Run('r', sys.argv[1])._locked():\n print('held', flush=True); time.sleep(60)"
+        "import sys, time; from featlib.run import Run; run = Run('r', sys.argv[1])\n"
+        "run.record_chapter(sys.argv[2], {}, {sys.argv[2]: 1.0})\n"
+        "with run._locked() if sys.argv[2] == 'dies' else open('/dev/null'):\n"
+        "    print('held', flush=True); time.sleep(60 * (sys.argv[2] == 'dies'))"
     )
+    workers = {
+        name: subprocess.Popen(
+            [sys.executable, "-c", code, tmp_path, name], stdout=subprocess.PIPE, text=True
+        )
+        for name in ("a", "b", "c")
+    }
+    assert [w.wait() for w in workers.values()] == [0] * 3
     holder = subprocess.Popen(
-        [sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", code, tmp_path, "dies"], stdout=subprocess.PIPE, text=True
     )
     assert holder.stdout.readline() == "held\n"
     os.kill(holder.pid, signal.SIGKILL)
     holder.wait()
-    started = time.monotonic()
-    run.record_chapter("01", {}, {"x": 1})
-    assert time.monotonic() - started < 30  # would wait for ever on a lock left behind
-    assert json.loads((run.folder / "metrics.json").read_text()) == {"x": 1.0}
+    Run("r", tmp_path).record_chapter("01", {}, {"x": 1})  # would wait for ever on a lock left
+    assert sorted(Run("r", tmp_path).metrics()) == ["a", "b", "c", "dies", "x"]
+
+
+def test_a_damaged_file_is_named_with_the_chapter_that_makes_it(tmp_path):
+    run = Run("r", tmp_path)
+    run.save_table("matches", pd.DataFrame({"r": range(100)}))
+    whole = run.table("matches").read_bytes()
+    for rest in (whole[: len(whole) // 2], b""):
+        run.table("matches").write_bytes(rest)
+        with pytest.raises(FeatlibError, match=r"matches.parquet is damaged .*chapter 06_matching"):
+            run.read_table("matches")
+    (run.folder / "metrics.json").write_text('{"a": 1')
+    with pytest.raises(FeatlibError, match=r"metrics.json is damaged"):
+        run.metrics()

@@ -185,41 +185,34 @@ def test_bad_parameters_stop_before_anything_starts(runs, words, expected):
     assert not (runs / "bad/tokens").exists()
 
 
-def test_one_chapter_alone_by_papermill(smoke, runs, tmp_path):
+def test_chapters_alone_by_papermill(smoke, runs, tmp_path):
     shutil.copytree(smoke.folder, runs / "alone")
     params = smoke.recorded_params() | {"run_name": "alone"}
     (runs / "alone/params.yaml").write_text(yaml.safe_dump(params))
-    notebook = str(ROOT / "notebooks/05_autoencoders.ipynb")
-    out = str(tmp_path / "out.ipynb")
-    words = ["-p", "run", "alone", "-p", "l1", "0.01", "-p", "sae_architecture", "relu"]
-    done = call("papermill", notebook, out, "-p", "run", "alone", "-p", "l2", "1", runs=runs)
-    assert done.returncode != 0 and "no parameter 'l2'. Did you mean 'l1'" in said(done)
-    assert (runs / "alone/notebooks/05_autoencoders.ipynb").exists()
+    run = Run("alone", runs)
 
-    done = call("papermill", notebook, out, *words, runs=runs)
+    def papermill_chapter(chapter: str, **values: object) -> subprocess.CompletedProcess:
+        words = [f"-p {key} {value}" for key, value in {"run": "alone", **values}.items()]
+        notebook = str(ROOT / f"notebooks/{chapter}.ipynb")
+        out = str(tmp_path / "out.ipynb")
+        return call("papermill", notebook, out, *" ".join(words).split(), runs=runs)
+
+    # Another label, found in another model.
+    done = papermill_chapter("09_exception", label="assignment", model="lua")
     assert done.returncode == 0, said(done)[-3000:]
-    entry = Run("alone", runs).provenance()["chapters"]["05_autoencoders"]
-    assert entry["parameters"]["l1"] == 0.01 and entry["parameters"]["d_sae"] == 512
-    cfg = json.loads((runs / "alone/autoencoders/base/seed-0/cfg.json").read_text())
+    assert run.metrics()["case.assignment.lua.f1"] > 0.3
+
+    done = papermill_chapter("05_autoencoders", l2=1)
+    assert done.returncode != 0 and "no parameter 'l2'. Did you mean 'l1'" in said(done)
+    assert run.notebook("05_autoencoders").exists()
+    done = papermill_chapter("05_autoencoders", l1=0.01, sae_architecture="relu")
+    assert done.returncode == 0, said(done)[-3000:]
+    used = run.provenance()["chapters"]["05_autoencoders"]["parameters"]
+    assert used["l1"] == 0.01 and used["d_sae"] == 512
+    cfg = json.loads((run.autoencoder("base", 0) / "cfg.json").read_text())
     assert cfg["architecture"] == "standard"
     # the run's own page no longer describes what lies there, so it was withdrawn
-    assert not (runs / "alone/notebooks/05_autoencoders.ipynb").exists()
-
-
-def test_any_feature_is_studied_the_same_way(smoke, runs, tmp_path):
-    """Another label, found in another model, by the command that the book prints."""
-    shutil.copytree(smoke.folder, runs / "studied")
-    params = smoke.recorded_params() | {"run_name": "studied"}
-    (runs / "studied/params.yaml").write_text(yaml.safe_dump(params))
-    out = tmp_path / "out.ipynb"
-    words = ["-p", "run", "studied", "-p", "label", "assignment", "-p", "model", "lua"]
-    notebook = str(ROOT / "notebooks/09_exception.ipynb")
-    done = call("papermill", notebook, str(out), *words, "-p", "case_step", "0.5", runs=runs)
-    assert done.returncode == 0, said(done)[-3000:]
-    assert Run("studied", runs).metrics()["case.assignment.lua.f1"] > 0.3
-    page = out.read_text()
-    assert "assignment feature" in page
-    assert "in BabyPython" in page.split("The answer")[1], "the parent is Lua; BabyPython a child"
+    assert not run.notebook("05_autoencoders").exists()
 
 
 def test_notebook_and_source_are_in_step_and_papermill_can_explain_each_parameter():
