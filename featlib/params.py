@@ -126,7 +126,7 @@ class Params(Sizes):  # type: ignore[valid-type, misc]
         "base", "The model in which the feature of chapter 09 is found; the others are searched."
     )
     case_tokens: int = _field(
-        140_000, "Held-out tokens of code that a case reads, those with the label first; a tenth "
+        120_000, "Held-out tokens of code that a case reads, those with the label first; a tenth "
         "as many of each kind of English.", ge=1,
     )  # fmt: skip
     case_sweep_tokens: int = _field(

@@ -10,7 +10,7 @@
 run: str = "mini"  # the run's name: its files lie in runs/<run>
 seed: int = 0  # every random choice follows from it
 sae_seeds: int = 3  # autoencoders per model; the feature is looked for in all of them
-case_tokens: int = 140_000  # held-out tokens of code, those with the label first
+case_tokens: int = 120_000  # held-out tokens of code, those with the label first
 case_random: int = 20  # random directions beside a feature that is taken out
 threshold: float = 0.8  # correlation from which two features count as one
 bootstrap: int = 200  # resamples of documents for an interval

@@ -25,7 +25,7 @@ from featlib.matching.transfer import carry
 from featlib.run import Run, needed
 from featlib.text.tokens import TokenBlocks
 
-COMMON = 40_000  # tokens of the common stream on which scales and thresholds are set
+COMMON = 16_000  # tokens of the common stream on which scales and thresholds are set
 
 
 @dataclass(frozen=True)

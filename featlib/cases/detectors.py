@@ -23,6 +23,7 @@ from featlib import FeatlibError
 from featlib.dictionaries.features import FeatureActivations
 from featlib.estimate import Estimate, document_weights, percentile_interval
 
+LEVELS = 5_000  # of a score, from the lowest to the highest, that AUROC tells apart
 MEASURES = ("precision", "recall", "f1", "auroc", "within")
 
 
@@ -269,6 +270,8 @@ def _pairs(
     if not len(score):
         return np.zeros((2, len(resampled.weights)))
     group = np.zeros(len(score), np.int64) if group is None else group
+    if len(score) > LEVELS:  # a neuron has a value of its own on every token
+        score = np.rint(score * (LEVELS / max(np.ptp(score), 1e-30)))
     order = np.lexsort((score, group))
     first = np.diff(group[order], prepend=-1) != 0
     new = first | (np.diff(score[order], prepend=np.nan) != 0)

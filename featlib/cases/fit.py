@@ -22,7 +22,13 @@ from featlib.cases.detectors import (
     feature_scores,
     rank_features,
 )
-from featlib.cases.rivals import best_neuron, residual_probe, similar_features, token_rule
+from featlib.cases.rivals import (
+    best_neuron,
+    residual_probe,
+    similar_features,
+    thin_selection,
+    token_rule,
+)
 from featlib.cases.subjects import Subject, best_dictionary
 from featlib.dictionaries.features import FeatureActivations
 from featlib.estimate import Estimate
@@ -75,9 +81,10 @@ def fit_label(
         ("token rule", -1, best_threshold(by_token, stream), by_token),
     ]
     if rivals:
-        index, values = best_neuron(subject.sites.neurons.cpu().numpy(), stream)
+        sites, few = subject.sites, thin_selection(stream, seed=draws.seed)
+        index, values = best_neuron(sites.neurons.cpu().numpy(), few)
         rows.append(("neuron", index, best_threshold(values, stream), values))
-        values, cut = residual_probe(subject.sites.residual.cpu().numpy(), stream, seed=draws.seed)
+        values, cut = residual_probe(sites.residual.cpu().numpy(), few)
         rows.append(("probe", -1, cut, values))
     table: list[dict[str, float | str]] = []
     for name, index, cut, score in rows:

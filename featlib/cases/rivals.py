@@ -9,7 +9,20 @@ import numpy as np
 from featlib.cases.detectors import LabelledStream, best_threshold
 from featlib.dictionaries.features import FeatureActivations
 
-PROBE_TOKENS = 20_000  # unlabelled tokens that the probe is fitted to, at most
+FITTED = 10_000  # unlabelled tokens that a neuron is chosen on and a probe fitted to, at most
+
+
+def thin_selection(stream: LabelledStream, *, seed: int) -> LabelledStream:
+    """The stream with `FITTED` unlabelled tokens in its selection half, drawn at random.
+
+    Each stands for more of its kind. What is left out is in no half: choose on it, do not judge.
+    """
+    without = np.flatnonzero(stream.selection & ~stream.mask)
+    few = np.random.default_rng(seed).permutation(without)[:FITTED]
+    weights, selection = stream.weights.copy(), stream.selection & stream.mask
+    weights[few] *= len(without) / len(few)
+    selection[few] = True
+    return replace(stream, selection=selection, weights=weights)
 
 
 def best_neuron(neurons: np.ndarray, stream: LabelledStream) -> tuple[int, np.ndarray]:
@@ -18,8 +31,8 @@ def best_neuron(neurons: np.ndarray, stream: LabelledStream) -> tuple[int, np.nd
     Returns its index and its values [tokens], negated where low values mean the label.
     """
     chosen = np.ascontiguousarray(neurons[stream.selection].T)  # [d_in, tokens]
-    mask, weight = stream.mask[stream.selection], stream.weights[stream.selection]
-    there = weight * mask
+    weight = stream.weights[stream.selection]
+    there = weight * stream.mask[stream.selection]
     best = (-1.0, 0, 1)
     for index, values in enumerate(chosen):
         order = np.argsort(values)
@@ -33,40 +46,28 @@ def best_neuron(neurons: np.ndarray, stream: LabelledStream) -> tuple[int, np.nd
     return index, np.asarray(neurons[:, index], dtype=np.float64) * sign
 
 
-def residual_probe(
-    residual: np.ndarray, stream: LabelledStream, *, seed: int
-) -> tuple[np.ndarray, float]:
+def residual_probe(residual: np.ndarray, stream: LabelledStream) -> tuple[np.ndarray, float]:
     """Logistic regression on the residual stream [tokens, d_model]: the best single direction.
 
-    Fitted to the selection half (`PROBE_TOKENS` unlabelled tokens at most, drawn at random).
-    Returns the score [tokens] and the threshold with the highest F1 on documents that the probe
-    had not seen (3 folds of the selection half): one chosen on its own training scores would be
-    too strict.
+    Fitted to the selection half. Returns the score [tokens] and the threshold with the highest F1
+    on documents that the probe had not seen (3 folds of that half): one chosen on its own training
+    scores would be too strict.
     """
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    without = np.flatnonzero(stream.selection & ~stream.mask)
-    few = np.random.default_rng(seed).permutation(without)[:PROBE_TOKENS]
-    rows = np.sort(np.concatenate([few, np.flatnonzero(stream.selection & stream.mask)]))
-    x, y, home = residual[rows], stream.mask[rows], stream.documents[rows]
     probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=300))
+    here = stream.selection
+    x, y, home = residual[here], stream.mask[here], stream.documents[here]
     folds = min(3, len(np.unique(home[y])))
-    held_out = np.zeros(len(residual))
-    if folds > 1:
-        by = StratifiedGroupKFold(folds)
-        held_out[rows] = cross_val_predict(
-            probe, x, y, groups=home, cv=by, method="decision_function"
-        )
     score = probe.fit(x, y).decision_function(residual)
     if folds < 2:  # one labelled document: nothing can be held out
-        held_out = score
-    weights = stream.weights.copy()
-    weights[few] *= len(without) / len(few)
-    part = replace(stream, selection=np.isin(np.arange(len(residual)), rows), weights=weights)
-    return score, best_threshold(held_out, part)
+        return score, best_threshold(score, stream)
+    by, held_out = StratifiedGroupKFold(folds), np.zeros(len(residual))
+    held_out[here] = cross_val_predict(probe, x, y, groups=home, cv=by, method="decision_function")
+    return score, best_threshold(held_out, stream)
 
 
 def token_rule(stream: LabelledStream) -> np.ndarray:

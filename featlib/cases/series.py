@@ -51,15 +51,14 @@ def follow_merge(case: Case, run: Run, p: SimpleNamespace) -> pd.DataFrame:
     rows = []
     for t in np.arange(0, 1 + p.case_step / 2, p.case_step).clip(max=1).round(6):
         merged = merge_models(*models.values(), t=float(t), method=p.merge_method)
-        here = read_with(merged, case.home.carry_into(merged), read_sites(merged, text.ids[kept]))
-        score, at = feature_scores(here.features, case.home.feature), np.flatnonzero(inside)
+        alone = case.home.carry_into(merged).only([case.home.feature])
+        here = read_with(merged, alone, read_sites(merged, text.ids[kept]))
+        score, at = feature_scores(here.features, 0), np.flatnonzero(inside)
         f1 = detector_draws(score, max(best_threshold(score, part), 0.0), part, case.draws)["f1"]
         found = {
             "readable": as_estimate(f1 / own_f1.clip(1e-9)),
             "found": correlation(own, score, part.documents, case.draws),
-            "used": remove_feature(
-                here, case.home.feature, at, part.documents[at], case.draws
-            ).beyond,
+            "used": remove_feature(here, 0, at, part.documents[at], case.draws).beyond,
             "concept": as_estimate(f1 - rule),
         }
         for question, value in found.items():

@@ -20,7 +20,7 @@ from featlib.cases.detectors import LabelledStream, labelled_stream
 from featlib.family import CODE, TRAINING_MIX
 from featlib.text.labels import Label, label_documents
 
-LABELLED = 2 / 3  # of the tokens asked for: room for blocks that hold the label, at most
+LABELLED = 0.8  # of the tokens asked for: room for blocks that hold the label, at most
 
 
 def languages_of(label: Label, model: str) -> tuple[str, ...]:

@@ -209,19 +209,20 @@ def test_best_neuron_of_either_sign():
 @pytest.mark.parametrize("most", [100, 20_000])
 def test_probe_finds_a_planted_direction(most, monkeypatch):
     """And keeps its threshold where the unlabelled tokens were thinned out."""
-    monkeypatch.setattr(rivals, "PROBE_TOKENS", most)
+    monkeypatch.setattr(rivals, "FITTED", most)
     rng = np.random.default_rng(7)
     stream = random_stream(rng, n=6000, n_documents=40, rate=0.05)
     direction = rng.normal(size=4)
     direction /= np.linalg.norm(direction)
     residual = rng.normal(size=(6000, 4)) + 2.5 * np.outer(stream.mask, direction)
-    found = evaluate_detector(*rivals.residual_probe(residual, stream, seed=0), stream, Draws(0, 0))
+    few = rivals.thin_selection(stream, seed=0)
+    found = evaluate_detector(*rivals.residual_probe(residual, few), stream, Draws(0, 0))
     ideal = residual @ direction  # by construction no score is better
     at_best = detectors.best_threshold(ideal, stream)
     best = evaluate_detector(ideal, at_best, stream, Draws(0, 0))
     assert found["auroc"] == pytest.approx(best["auroc"], abs=0.02)
     assert found["f1"] == pytest.approx(best["f1"], abs=0.06)
-    noise, _ = rivals.residual_probe(rng.normal(size=(6000, 4)), stream, seed=0)
+    noise, _ = rivals.residual_probe(rng.normal(size=(6000, 4)), few)
     area = metrics.roc_auc_score(stream.mask[stream.test], noise[stream.test])
     assert area == pytest.approx(0.5, abs=0.08)
 
@@ -230,7 +231,7 @@ def test_probe_does_not_choose_its_threshold_on_what_it_learnt_by_heart():
     """Noise in more directions than tokens: on new text saying yes to all is the best there is."""
     rng = np.random.default_rng(21)
     stream = random_stream(rng, n=240, n_documents=12, rate=0.3)
-    score, cut = rivals.residual_probe(rng.normal(size=(240, 400)), stream, seed=0)
+    score, cut = rivals.residual_probe(rng.normal(size=(240, 400)), stream)
     assert evaluate_detector(score, cut, stream, Draws(0, 0))["recall"] > 0.8
 
 
