@@ -112,8 +112,12 @@ def remove_feature(
     `tokens` are all that count, whether the feature fires there or not. The interval of `beyond`
     holds both what documents and what directions are left to chance: each resampling of the
     documents is read against one of the random directions, drawn anew. So a feature that costs no
-    more than directions do now and then is not beyond them.
+    more than directions do now and then is not beyond them. Of fewer than two documents nothing can
+    be said: zeros.
     """
+    if len(np.unique(documents)) < 2:
+        nothing = Estimate(0.0, 0.0, 0.0)
+        return Removal(nothing, nothing, 0.0, 0.0, 0.0)
     part = feature_part(subject, feature, tokens)
     rng = np.random.default_rng(draws.seed)
     u = torch.from_numpy(rng.standard_normal((draws.n_random, part.shape[1]))).float()

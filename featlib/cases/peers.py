@@ -126,10 +126,9 @@ def peers_used(
         at = np.flatnonzero(text.inside(stream.test & np.isin(stream.ids, peers.ids[i])))
         rng = np.random.default_rng(draws.seed + int(peers.features[i]))
         at = np.sort(rng.permutation(at)[:AT])
-        if len(np.unique(stream.documents[at])) > 1:
-            own = replace(draws, seed=draws.seed + int(peers.features[i]))
-            removed = remove_feature(
-                subject, int(peers.features[i]), at, stream.documents[at], own, mlp=False
-            )
-            lows.append(removed.beyond.low)
+        own = replace(draws, seed=draws.seed + int(peers.features[i]))
+        removed = remove_feature(
+            subject, int(peers.features[i]), at, stream.documents[at], own, mlp=False
+        )
+        lows.append(removed.beyond.low)
     return np.array(lows)

@@ -9,7 +9,7 @@ token has the label if it shares a character with a span.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -60,7 +60,6 @@ class Label:
     called: str = ""  # what its feature is called in a sentence; the label's own name if empty
     words: str = "its tokens"  # what its tokens are called in a sentence
     group: str = ""  # labels of one group are fitted side by side
-    vocabulary: tuple[str, ...] = ()  # words that should become likelier when its feature is added
 
 
 def _find(kind: str, words: Collection[str] = ()) -> dict[str, Finder]:
@@ -74,12 +73,7 @@ def _find(kind: str, words: Collection[str] = ()) -> dict[str, Finder]:
     return {domain: partial(find, language.spans) for domain, language in LANGUAGES.items()}
 
 
-_EXCEPTION_WORDS = (
-    *("raise", "try", "except", "finally", "Error", "Exception", "ValueError", "TypeError"),
-    *("KeyError", "IndexError", "RuntimeError", "AttributeError", "ImportError", "OSError"),
-    *("AssertionError", "NotImplementedError", "StopIteration"),
-)
-_exception = partial(Label, group="exception", vocabulary=_EXCEPTION_WORDS)
+_exception = partial(Label, group="exception")
 LABELS = {
     "exception_keyword": _exception(
         "raise, try, except, finally; in Lua calls of error, assert, pcall, xpcall",
@@ -170,15 +164,6 @@ def label_documents(
         {name: mask.reshape(blocks.ids.shape) for name, mask in joined.items()},
         len(texts) - len(kept),
     )
-
-
-def find_vocabulary(token_texts: Sequence[str], words: Iterable[str]) -> np.ndarray:
-    """Ids of the vocabulary entries that are one of `words`, a space before it or not.
-
-    `token_texts`: the text of each id in order (`tokens.token_strings`).
-    """
-    wanted = set(words)
-    return np.flatnonzero([text.strip() in wanted for text in token_texts])
 
 
 # ------------------------------------------------------------------------------ token classes

@@ -74,12 +74,6 @@ def test_too_little_text_is_an_error_for_people(tokenizer):
         labels.label_documents(tokenizer, ["x = ("], "python", 80)
 
 
-def test_vocabulary_of_words():
-    texts = ["<s>", " raise", "raise", "raised", "\n", "Error", " Error "]
-    assert labels.find_vocabulary(texts, ["raise", "Error"]).tolist() == [1, 2, 5, 6]
-    assert not len(labels.find_vocabulary(texts, ["finally"]))
-
-
 # ------------------------------------------------------------------------------ token classes
 
 
