@@ -47,11 +47,8 @@ token_texts = token_lib.token_strings(tokenizer, range(len(tokenizer)))
 defined = dict(LABELS)  # a label of your own: defined["import"] = Label(..., {"python": find})
 check_choice("label", p.label, defined)
 own_label = defined[p.label]
-labels = {  # those of one group are fitted side by side
-    name: what
-    for name, what in defined.items()
-    if name == p.label or own_label.group == what.group != ""
-}
+group = own_label.group or None  # labels of one group are fitted side by side
+labels = {n: what for n, what in defined.items() if n == p.label or what.group == group}
 languages = languages_of(own_label, p.model)
 case = study_label(run_folder, p, p.label, labels, languages=languages, reference=p.model)
 run_folder.save_table("answers", case.answers)
@@ -100,8 +97,8 @@ chapter.figure(
         *[
             dots(
                 part,
-                x=MEASURED[question],
-                y="model",
+                MEASURED[question],
+                "model",
                 color="model",
                 span=("low", "high"),
                 each=part.assign(value=part["ceiling"]),
@@ -114,8 +111,10 @@ chapter.figure(
     ),
     name="answers",
     caption=f"Four questions about the {name} of {parent}: value with its 95% interval over "
-    "documents. A tick marks the ceiling, the same measure where nothing was done to the model; "
-    "the dashed rule is the bar that the low end of an interval must clear.",
+    "documents; the dashed rule is the bar that its low end must clear. A tick marks the ceiling: "
+    "of *readable* BabyPython trained on with its own text, of *found* the parent's dictionaries "
+    "that learned from the child's text, of *used* all that the MLP writes there, of the last a "
+    "probe.",
     alt="; ".join(f"{question}: {words}" for question, words in said.items()),
     data=answers,
 )
@@ -203,18 +202,11 @@ chapter.figure(
 
 # %% tags=["hide-input"]
 routes = case.counterparts
+look |= {"color": "who", "beside": "route"}
 again = np.where(routes["again"] & (routes["route"] != "transfer"), ", again", "")
 routes = routes.assign(who=routes["model"].map(PRINT_NAMES) + again)
 chapter.figure(
-    dots(
-        routes,
-        x=Axis("f1", "F1 on the test half", domain=(0, 1)),
-        y="who",
-        color="who",
-        shape="route",
-        beside="route",
-        span=("f1_low", "f1_high"),
-    ),
+    dots(routes, Axis("f1", "F1 on the test half", domain=(0, 1)), "who", shape="route", **look),
     name="routes",
     caption=f"The {name} of {parent} and its counterparts by three routes. *{parent}, again*: the "
     "other autoencoders of the same model.",
@@ -228,8 +220,7 @@ chapter.figure(
 # fire alike also write alike.
 
 # %% tags=["hide-input"]
-matched = table(tables.matches_table(case), digits=2)
-fold(matched, "Every dictionary")
+fold(table(tables.matches_table(case), digits=2), "Every dictionary")
 
 # %% tags=["hide-input"]
 chapter.figure(
@@ -250,34 +241,24 @@ chapter.figure(
 # at the same tokens, and all that the MLP writes there.
 
 # %% tags=["hide-input"]
-removed = {PRINT_NAMES[m]: trace.removal for m, trace in case.traces.items()}
-table(
-    pd.DataFrame(
-        [
-            {
-                "nats lost in": model,
-                "without the feature": format(r.own, ".3f").replace("-", "−"),
-                "random directions, mean": r.random,
-                "of which cost less": f"{r.rank:.0%}",
-                "without the MLP": r.mlp,
-            }
-            for model, r in removed.items()
-        ]
-    ),
-    digits=3,
-)
+removed = {m: trace.removal for m, trace in case.traces.items()}
+columns = {
+    "nats lost in": [PRINT_NAMES[m] for m in removed],
+    "without the feature": [format(r.own, ".3f").replace("-", "−") for r in removed.values()],
+    "random directions, mean": [r.random for r in removed.values()],
+    "of which cost less": [f"{r.rank:.0%}" for r in removed.values()],
+    "without the MLP": [r.mlp for r in removed.values()],
+}
+table(pd.DataFrame(columns), digits=3)
 
 # %% [markdown]
 # Several features may share a word, and only one of them may matter. All that fire on half of the
 # labelled tokens or more, the costliest first (ranked on one half, measured on the other):
 
 # %% tags=["hide-input"]
-together = case.coactive.assign(
-    nats=[
-        f"{r.nats:.2f} ({r.nats_low:.2f} to {r.nats_high:.2f})".replace("-", "−")
-        for r in case.coactive.itertuples()
-    ]
-)
+form = "{:.2f} ({:.2f} to {:.2f})"
+ends = case.coactive[["nats", "nats_low", "nats_high"]].to_numpy()
+together = case.coactive.assign(nats=[form.format(*row).replace("-", "−") for row in ends])
 by_model = together.pivot(index="feature", columns="model", values="nats")[list(case.traces)]
 ranked = together.drop_duplicates("feature").set_index("feature")["fires_on"]
 by_model = pd.concat([ranked.rename("fires on"), by_model.loc[ranked.index]], axis=1).reset_index()

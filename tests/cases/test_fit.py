@@ -43,15 +43,6 @@ def test_token_share_equals_r2_of_held_out_means():
     assert found[0] > 0.3
 
 
-def test_token_share_of_features_that_know_the_token_the_context_or_nothing():
-    _, stream, dense = planted(np.random.default_rng(11))
-    share = {j: token_identity_share(dense[:, j], stream) for j in (7, 5, 3, 0)}
-    assert share[7] > 0.98  # the token and nothing else
-    assert 0.3 < share[5] < 0.6  # half of it is context
-    assert abs(share[3]) < 0.05  # nothing
-    assert np.isnan(share[0])  # never fires
-
-
 # ------------------------------------------------------------------------------ the whole
 
 
