@@ -50,7 +50,8 @@ def plain(x: Tensor, config: AutoencoderConfig, *, mixed: bool) -> tuple[Tensor,
     W_enc = torch.nn.Parameter(W_dec.detach().T.clone())
     b_enc = torch.nn.Parameter(x.new_zeros(config.d_sae))
     b_dec = torch.nn.Parameter(x[: config.batch_size].mean(0))
-    optimizer = torch.optim.Adam([W_enc, b_enc, W_dec, b_dec], lr=config.lr, betas=(0.9, 0.9999))
+    weights = [W_enc, b_enc, W_dec, b_dec]
+    optimizer = torch.optim.Adam(weights, lr=config.lr, betas=(0.9, config.beta2))
     for batch in x.split(config.batch_size):
         with autocast_context(x.device) if mixed else contextlib.nullcontext():
             f = torch.relu((batch - b_dec) @ W_enc + b_enc)

@@ -1,14 +1,13 @@
 # %% [markdown]
 # # Autoencoders: from neurons to features
 #
-# A {term}`neuron` of a language model rarely means one thing. A *sparse {term}`autoencoder`*
-# ({term}`SAE`) rewrites the neurons' {term}`activations <activation>` as a sum of a few directions,
-# chosen from a list several times longer than there are neurons. Each direction that it learns is
-# called a {term}`feature`, and a feature often does mean one thing: a closing bracket, a line that
-# raises an exception.
+# Every model gets {term}`autoencoders <autoencoder>` that keep nearly all of what its {term}`MLP`
+# does for the {term}`loss`, with the same number of {term}`features <feature>` per {term}`token`.
+# How many of these features a second autoencoder finds again depends on how long and how fast both
+# were trained, so every share in this book is read against its instrument.
 #
-# *What we ask here:* does each of the four models get an autoencoder that describes it well, and
-# equally sparsely, so that the four lists of features can be compared?
+# *What we ask here:* are the four models described equally well and equally sparsely, so that their
+# lists of features can be compared, and what would a better instrument have shown?
 
 # %% tags=["parameters", "remove-cell"]
 run: str = "mini"  # the run's name: its files lie in runs/<run>
@@ -29,16 +28,15 @@ from dataclasses import asdict
 
 import numpy as np
 import pandas as pd
-from IPython.display import Markdown
 
-from featlib.chapter import start_chapter
+from featlib.chapter import prose, start_chapter
 from featlib.dictionaries import card, recipes
 from featlib.dictionaries.sae import save_autoencoder
 from featlib.family import MODELS, PRINT_NAMES, TRAINING_MIX
 from featlib.models import mistral as lm
 from featlib.run import needed
 from featlib.show.hists import hist
-from featlib.show.marks import dots, stack
+from featlib.show.marks import dots, lines, stack
 from featlib.show.scales import Axis
 from featlib.text import tokens
 
@@ -48,25 +46,20 @@ p, run_folder = chapter.params, chapter.run
 # %% [markdown]
 # ## What an autoencoder computes
 #
-# Let $x$ be a vector of activations, scaled by one fixed number per model so that its mean length
-# is $\sqrt{d_\text{in}}$. The autoencoder computes
+# A {term}`neuron` rarely means one thing. A *sparse autoencoder* ({term}`SAE`) rewrites the
+# {term}`activations <activation>` $x$ of all neurons, scaled to a mean length of
+# $\sqrt{d_\text{in}}$, as a sum of few directions out of a list several times longer than there
+# are neurons:
 #
 # $$f = \mathrm{act}\big((x - b_\text{dec})\,W_\text{enc} + b_\text{enc}\big), \qquad
-# \hat{x} = f\,W_\text{dec} + b_\text{dec},$$
+# \hat{x} = f\,W_\text{dec} + b_\text{dec}.$$
 #
-# where $f$ has one entry per feature and the rows of $W_\text{dec}$ have length one. It is trained
-# to make $\lVert x - \hat{x} \rVert^2$ small. The paper takes $\mathrm{act} = \mathrm{ReLU}$ and
-# adds a penalty $\ell_1 \sum_j f_j$ to keep $f$ sparse. How sparse $f$ becomes then depends on the
-# model, and two models with different sparsity are hard to compare. We take *{term}`BatchTopK`*
-# {cite:p}`bussmann2024batchtopk` by default: of all entries in a batch, the largest are kept, $k$
-# per {term}`token` on average. So every model uses the same number of features per token. Set
-# `sae_architecture` to `relu` for the paper's, with $\ell_1$ as the parameter `l1`; to `topk`,
-# which keeps the $k$ largest of each token; or to `jumprelu`, where each feature learns from which
-# value on it is active. An architecture of your own is a class in
-# `featlib/dictionaries/architectures.py`.
-#
-# Each model's autoencoders read the text which that model was trained on. Several are trained at
-# once on the very same activations, from different seeds: how far *they* agree is the ceiling for
+# Each entry of $f$ is a feature, and its row of $W_\text{dec}$ has length one. Training makes
+# $\lVert x - \hat{x} \rVert^2$ small. The paper's $\mathrm{act}$ is ReLU with a penalty
+# $\ell_1 \sum_j f_j$, which leaves open how sparse $f$ becomes. We take *{term}`BatchTopK`*
+# {cite:p}`bussmann2024batchtopk`, which keeps the largest entries of a batch, $k$ per token on
+# average; `sae_architecture` names the others. Each model's autoencoders read the text that the
+# model learned from, several at once from different seeds: how far *they* agree is the ceiling for
 # any agreement between models.
 
 # %%
@@ -105,11 +98,10 @@ shown = densities[(densities["seed"] == 0) & (densities["density"] > 0)]
 # %% [markdown]
 # ## A card for each
 #
-# Four questions are asked of every autoencoder, on validation text. *{term}`L0`*: how many features
-# are active per token? *{term}`FVU`*, the fraction of variance unexplained: how much of the
-# activation is lost? *{term}`CE recovered`*: when the reconstruction takes the activation's place
-# inside the model, how much of the {term}`MLP`'s effect on the {term}`loss` remains (1: all of it;
-# 0: as if the MLP were cut out)? *Alive*: which share of the features {term}`fires <fire>` at all?
+# *{term}`L0`* counts the features active per token. *{term}`FVU`* is the fraction of variance left
+# unexplained. *{term}`CE recovered`* is how much of the MLP's effect on the loss remains when the
+# reconstruction takes the activation's place (1: all; 0: as if the MLP were cut out). *Alive* is
+# the share of features that {term}`fire` at all.
 
 # %% tags=["hide-input"]
 run_folder.save_table("autoencoder_cards", cards)
@@ -133,6 +125,48 @@ chapter.figure(
     f"{cards['fvu'].min():.2f} and {cards['fvu'].max():.2f}, CE recovered between "
     f"{cards['ce_recovered'].min():.2f} and {cards['ce_recovered'].max():.2f}.",
     data=cards,
+)
+
+# %% [markdown]
+# ## A share is only as good as its instrument
+#
+# Two autoencoders of BabyPython, from different seeds, were trained anew for each dot below. What
+# they leave unexplained falls slowly; what they agree on, the {term}`seed ceiling`, grows several
+# times over, and has not stopped growing at the longest training here. Nothing in the language
+# model changed.
+
+# %% tags=["hide-input"]
+curve = chapter.published("training_curve")
+curve["setting"] = [f"rate {r.lr:g}, β₂ {r.beta2:g}, batch {r.batch:,}" for r in curve.itertuples()]
+grown = curve.groupby("setting", sort=False)["ceiling"].agg(["first", "last"])
+chapter.figure(
+    stack(
+        *[
+            lines(
+                curve,
+                Axis("activations", "activations read in training", "~s"),
+                Axis(column, title, form, zero=True),
+                color="setting",
+                points=True,
+                height=190,
+            )
+            for column, title, form in [
+                ("ceiling", "found again by the other seed", "%"),
+                ("fvu", "variance left unexplained", ".2f"),
+            ]
+        ],
+        left=40,
+    ),
+    name="training-curve",
+    caption="A share is read against its instrument: the same model has another ceiling when its "
+    "autoencoders are trained longer or otherwise.",
+    alt="; ".join(
+        f"{row.Index}: ceiling {row.first:.0%} after the shortest training, {row.last:.0%} after "
+        "the longest"
+        for row in grown.itertuples()
+    ),
+    data=curve,
+    made_by=curve.attrs["made_by"],
 )
 
 # %% [markdown]
@@ -169,23 +203,17 @@ chapter.figure(
 
 # %% tags=["remove-input"]
 first = cards[cards["seed"] == 0].set_index("model")
-spread = first["l0"].max() / first["l0"].min() - 1
-Markdown(
-    f"""\
-Each model's autoencoder keeps {first["ce_recovered"].min():.0%} to
-{first["ce_recovered"].max():.0%} of what the MLP does for the loss, with
-{first["l0"].min():.1f} to {first["l0"].max():.1f} features per token, and
-{first["alive"].min():.1%} or more of its features fire. L0 differs by {spread:.0%} between models,
-{
-        "so a difference between their features is not a difference of sparsity"
-        if spread < 0.1
-        else "which is more than the 10% up to which we would call it equal"
-    }.
-
-For comparison: a one-layer model with 512 neurons gave 79% recovered loss at 8 times as many
-features as neurons, and 94.5% at 256 times {{cite:p}}`bricken2023monosemanticity`. A high
-recovered loss is not proof that the features are the ones that the model uses. Two autoencoders can
-reconstruct equally well with different lists, which is why each model has more than one."""
+prose(
+    """\
+Each model's autoencoder keeps {{ kept.min() | pct }} to {{ kept.max() | pct }} of what the MLP does
+for the loss, with {{ l0.min() | num(1) }} to {{ l0.max() | num(1) }} features per token, and
+{{ alive | pct(1) }} or more of its features fire. A one-layer model with 512 neurons once
+gave 79% at 8 times as many features as neurons, and 94.5% at 256 times
+{cite:p}`bricken2023monosemanticity`. Two autoencoders can reconstruct equally well with different
+lists, and a high recovered loss is no proof that the model uses these features.""",
+    kept=first["ce_recovered"],
+    l0=first["l0"],
+    alive=first["alive"].min(),
 )
 
 # %% tags=["remove-input"]

@@ -12,8 +12,6 @@ from transformers import PreTrainedModel
 from featlib.dictionaries.sae import SparseAutoencoder
 from featlib.models.forward import harvest, score_tokens
 
-ULTRA_RARE = 1e-4  # a feature that fires, but on fewer than 1 in 10,000 tokens
-
 
 def score_baselines(model: PreTrainedModel, ids: np.ndarray) -> dict[str, float]:
     """The losses (nats a token) an autoencoder is held against, on blocks `ids` [blocks, context].
@@ -56,7 +54,6 @@ def score_autoencoder(
     ce_delta      ce_sae - ce
     ce_recovered  (ce_zero - ce_sae) / (ce_zero - ce): 1 loses nothing, 0 is as bad as no MLP
     alive         share of features that fire at least once on these tokens
-    ultra_rare    share of features that fire, but on under 1 in 10,000 tokens (`ULTRA_RARE`)
     densities     share of tokens on which each feature fires
     """
     firings = np.zeros(sae.d_sae, np.int64)
@@ -87,5 +84,4 @@ def score_autoencoder(
         "ce_recovered": (baselines["ce_zero"] - ce_sae) / gap if gap else float("nan"),
         "ce_delta": ce_sae - baselines["ce"],
         "alive": float((firings > 0).mean()),
-        "ultra_rare": float(((firings > 0) & (densities < ULTRA_RARE)).mean()),
     }, densities

@@ -33,7 +33,7 @@ def test_what_is_too_slow_for_every_run_is_measured_on_a_finished_one(smoke, run
     for _, setting in curve.groupby("batch"):
         assert setting["activations"].is_monotonic_increasing and len(setting) == 2
         assert setting["fvu"].is_monotonic_decreasing
-    assert instrument["l0"].to_numpy() == pytest.approx(k, rel=0.05)
+    assert instrument["l0"].to_numpy() == pytest.approx(k, rel=0.1)
     theirs = instrument.groupby("instrument").last()
     assert theirs["ceiling"].isna().all(), "one seed has no ceiling"
     # Where a handful of tokens decides, everything matches.

@@ -74,14 +74,3 @@ def test_baselines_are_the_models_own_losses(model):
     finally:
         down.data = kept
     assert abs(baselines["ce_zero"] / baselines["ce"] - 1) > 0.01
-
-
-def test_ultra_rare_features_fire_but_hardly(model):
-    ids = random_ids(1000)
-    baselines = score_baselines(model, ids)
-    sae = identity(D_IN)
-    card, densities = score_autoencoder(sae, model, ids, baselines)
-    rare = (densities > 0) & (densities < 1e-4)
-    assert card["ultra_rare"] == rare.mean()
-    sae.set_threshold(float("inf"))
-    assert score_autoencoder(sae, model, ids, baselines)[0]["ultra_rare"] == 0
