@@ -13,9 +13,9 @@ from transformers import MistralForCausalLM
 
 from featlib import FeatlibError
 from featlib.cases.answers import Match, best_match
-from featlib.cases.detectors import Draws, LabelledStream, feature_scores, rank_features
+from featlib.cases.detectors import Draws, LabelledStream, feature_scores
 from featlib.cases.fit import LabelFit, evaluate_feature
-from featlib.cases.subjects import Subject, best_dictionary
+from featlib.cases.subjects import Subject, find_best
 from featlib.dictionaries.activations import activation_scale
 from featlib.dictionaries.features import load_features
 from featlib.dictionaries.recipes import TEXT_SEEDS
@@ -109,8 +109,8 @@ def compare_routes(
     match = max((m for m in matches if not m.text), key=lambda m: m.r.value)
     matched = next(s for s in others if s.seed == match.seed)
     routes = [("transfer", here, home.feature), ("correlation", matched, match.feature)]
-    if (best := best_dictionary(others, stream)) is not None:
-        routes.append(("labels", best, int(rank_features(best.features, stream, 1)["feature"][0])))
+    if best := find_best(others, stream):
+        routes.append(("labels", *best[:2]))
     for route, subject, feature in routes:
         measured = evaluate_feature(subject.features, feature, stream, draws)
         seed = home.seed if route == "transfer" else subject.seed

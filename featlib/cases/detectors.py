@@ -187,13 +187,9 @@ class Resampled:
         part.home = self.home[chosen]
         return part
 
-    def by_document(self, values: np.ndarray) -> np.ndarray:
-        """[documents] sums of `values` [tokens]."""
-        return np.bincount(self.home, weights=values, minlength=self.weights.shape[1])
-
     def total(self, values: np.ndarray) -> np.ndarray:
         """[n_boot + 1] sums of `values` [tokens], row 0 as they are."""
-        return self.weights @ self.by_document(values)
+        return self.weights @ np.bincount(self.home, values, self.weights.shape[1])
 
     def mean(self, values: np.ndarray) -> np.ndarray:
         """[rows, n_boot + 1] means over the tokens of each row of `values` [rows, tokens]."""

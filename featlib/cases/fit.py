@@ -20,7 +20,6 @@ from featlib.cases.detectors import (
     best_threshold,
     evaluate_detector,
     feature_scores,
-    rank_features,
 )
 from featlib.cases.rivals import (
     best_neuron,
@@ -29,7 +28,7 @@ from featlib.cases.rivals import (
     thin_selection,
     token_rule,
 )
-from featlib.cases.subjects import Subject, best_dictionary
+from featlib.cases.subjects import Subject, find_best
 from featlib.dictionaries.features import FeatureActivations
 from featlib.estimate import Estimate
 
@@ -45,8 +44,6 @@ class LabelFit:
 
     seed: int  # of the autoencoder in which the feature was found
     feature: int
-    threshold: float
-    scores: np.ndarray  # float32 [tokens], its activations
     test: pd.DataFrame
     token_share: float  # of the feature's variance, explained by the token's identity alone
 
@@ -69,12 +66,10 @@ def fit_label(
     interval; where `rivals` are asked for also neuron (the best one) and probe (logistic, on the
     residual stream). None where no feature fires on the selection half.
     """
-    subject = best_dictionary(subjects, stream)
-    if subject is None:
+    if (found := find_best(subjects, stream)) is None:
         return None
+    subject, feature, threshold = found
     f = subject.features
-    best = rank_features(f, stream, 1).iloc[0]
-    feature, threshold = int(best["feature"]), float(best["threshold"])
     scores, by_token = feature_scores(f, feature), token_rule(stream)
     rows: list[tuple[str, int, float, np.ndarray]] = [
         ("feature", feature, threshold, scores),
@@ -95,10 +90,10 @@ def fit_label(
     chance = pd.DataFrame([evaluate_feature(f, i, stream, once) for i in others])
     table.append({"detector": "random feature", "index": -1, "threshold": np.nan})
     for name in MEASURES if len(chance) else ():
-        found = chance[name]
-        table[-1] |= Estimate(found.mean(), found.min(), found.max()).named(name)
+        values = chance[name]
+        table[-1] |= Estimate(values.mean(), values.min(), values.max()).named(name)
     share = token_identity_share(scores, stream)
-    return LabelFit(subject.seed, feature, threshold, scores, pd.DataFrame(table), share)
+    return LabelFit(subject.seed, feature, pd.DataFrame(table), share)
 
 
 def evaluate_feature(

@@ -62,15 +62,18 @@ def read_with(
     return Subject(model, sae, sites, encode_batches(sites.neurons.split(CHUNK), sae), seed)
 
 
-def best_dictionary(subjects: Sequence[Subject], stream: LabelledStream) -> Subject | None:
-    """The one whose best feature has the highest F1 on the selection half; None if all are silent.
+def find_best(
+    subjects: Sequence[Subject], stream: LabelledStream
+) -> tuple[Subject, int, float] | None:
+    """The feature with the highest F1 on the selection half, where it is, and its threshold.
 
     An autoencoder is one of many that training could have given. Which of them gave a concept a
-    feature of its own is luck, so a feature is looked for in all of a model's autoencoders.
+    feature of its own is luck, so a feature is looked for in all of a model's autoencoders. None
+    if all are silent.
     """
-    best: tuple[float, Subject | None] = (-1.0, None)
-    for subject in subjects:
-        ranked = rank_features(subject.features, stream, 1)
-        if len(ranked) and ranked["f1"][0] > best[0]:
-            best = (float(ranked["f1"][0]), subject)
-    return best[1]
+    ranked = [(s, rank_features(s.features, stream, 1)) for s in subjects]
+    found = [(s, table.iloc[0]) for s, table in ranked if len(table)]
+    if not found:
+        return None
+    subject, best = max(found, key=lambda item: item[1]["f1"])
+    return subject, int(best["feature"]), float(best["threshold"])

@@ -233,21 +233,3 @@ def test_token_rule_is_the_best_set_of_ids():
         for chosen in range(1, 64)
     )
     assert metrics.f1_score(mask[here], score[here] > cut) == pytest.approx(best)
-
-
-def test_token_rule_trusts_no_id_seen_once_and_none_of_the_test_half():
-    ids = np.array([1, 2, 2, 2, 3, 4, 1, 1, 5, 5])
-    mask = np.array([1, 1, 1, 0, 0, 0, 0, 0, 1, 1], dtype=bool)
-    stream = LabelledStream(mask, ids, np.zeros(10, int), np.arange(10) < 6, np.ones(10))
-    by_id = {1: 1 / 2, 2: 2 / 4, 3: 0, 4: 0, 5: 0}
-    assert rivals.token_rule(stream).tolist() == [by_id[i] for i in ids.tolist()]
-
-
-def test_random_features_are_of_like_density():
-    rng = np.random.default_rng(9)
-    dense = rng.random((2000, 60)) < np.geomspace(0.002, 0.5, 60)
-    f = feature_activations(dense.astype(float))
-    drawn = rivals.similar_features(f, 30, 4, rng)
-    assert len(set(drawn.tolist())) == 4 and 30 not in drawn
-    assert all(abs(int(index) - 30) <= 12 for index in drawn)
-    assert len(rivals.similar_features(f, 30, 60, rng)) == (f.firings > 0).sum() - 1

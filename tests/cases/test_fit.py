@@ -12,7 +12,6 @@ from streams import planted, random_features, random_stream
 
 from featlib.cases.detectors import Draws
 from featlib.cases.fit import (
-    evaluate_feature,
     fit_label,
     token_identity_share,
 )
@@ -72,15 +71,6 @@ def test_a_planted_feature_is_found_and_beats_its_rivals():
     assert found.row("probe")["auroc"] > found.row("neuron")["auroc"] > 0.6
     assert found.row()["within"] == pytest.approx(1.0) and 0.3 < found.token_share < 0.6
     assert found.test.equals(fit(stream, read, rivals=True).test)
-
-
-def test_a_given_feature_is_measured_the_same_way():
-    f, stream, _ = planted(np.random.default_rng(15))
-    found = fit(stream, subject(f))
-    measured = evaluate_feature(f, found.feature, stream, DRAWS)
-    assert measured["f1"] == found.row()["f1"] and measured["f1_low"] == found.row()["f1_low"]
-    silent = evaluate_feature(f, 0, stream, DRAWS)  # it never says yes, rather than always
-    assert (silent["precision"], silent["recall"], silent["f1"], silent["auroc"]) == (0, 0, 0, 0.5)
 
 
 def test_a_feature_is_looked_for_in_every_autoencoder():
