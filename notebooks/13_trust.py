@@ -140,6 +140,7 @@ for name, pattern, title in CHARTS:
             caption=f"{title[0].upper()}{title[1:]}, over {len(seeds)} trainings.",
             alt=f"{title}: "
             + "; ".join(f"{' '.join(row)} {spread[key]:.2f}" for key, row in told.items()),
+            made_by="make replicate, book/_data/trainings.csv",
             data=mean.merge(each.rename(columns=names)),
         )
     )
