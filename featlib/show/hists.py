@@ -27,13 +27,9 @@ def binned(values: pd.Series, edges: Sequence[float] | np.ndarray) -> pd.DataFra
 
 
 def hist(
-    data: pd.DataFrame,
-    x: Axis,
-    edges: Sequence[float] | np.ndarray,
-    *,
-    color: str,
+    data: pd.DataFrame, x: Axis, edges: Sequence[float] | np.ndarray, *, color: str,
     columns: int | None = None,
-) -> Layered:
+) -> Layered:  # fmt: skip
     """The outline of a histogram for each colour: shares of features by where `x` lies."""
     read(data, [x.column], [color])
     parts = []
@@ -85,4 +81,4 @@ def hists(data: pd.DataFrame, column: str, *, by: str, middle: pd.DataFrame) -> 
         note = f"median {row['median']:.2f} ({row['low']:.2f} to {row['high']:.2f})"
         bar = alt.Chart(bins).mark_bar(color=looks[row[by]], opacity=0.85)
         panels.append(hist_panel(bins, x, y, bar, [reach, rule], row[by], note))
-    return stack(*panels, left=36, spacing=10)
+    return stack(*panels, left=36)

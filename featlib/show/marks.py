@@ -43,7 +43,7 @@ def read(
 
 def looks(
     table: pd.DataFrame, symbol: str | None, columns: int | None = None, legend: bool = True,
-    in_turn: bool = False, **channels: str | None,
+    **channels: str | None,
 ) -> dict[str, Any]:  # fmt: skip
     """Channels color, shape and strokeDash of the columns given, with their legends."""
     made = {}
@@ -56,7 +56,7 @@ def looks(
                 key["columns"] = columns
             kind = {"color": alt.Color, "shape": alt.Shape, "strokeDash": alt.StrokeDash}[channel]
             shown = key if legend or channel == "shape" else None
-            own = scale(table[column], channel, in_turn)
+            own = scale(table[column], channel)
             made[channel] = kind(f"{column}:N", title=None, legend=shown, scale=own)
     return made
 
@@ -91,9 +91,7 @@ def framed(layers: Sequence[Any], table: pd.DataFrame, height: Any, title: Any =
     return alt.layer(*layers, data=table).properties(width="container", height=height, **more)
 
 
-def stack(
-    *panels: Layered, left: int, spacing: int = 18, one_scale: bool = False
-) -> alt.VConcatChart:
+def stack(*panels: Layered, left: int) -> alt.VConcatChart:
     """Panels one above another; `left` pixels of each hold the names or numbers of its rows."""
     for panel in panels:
         for layer in panel.layer:
@@ -102,17 +100,16 @@ def stack(
                 old = y["axis"] if isinstance(y["axis"], dict) else {}
                 y["axis"] = {**old, "minExtent": left, "maxExtent": left}
         panel.width = 500  # whatever the page has, less the gutter and some room for long numbers
-    chart = alt.vconcat(*panels, spacing=spacing, usermeta={"gutter": left + 50})
+    chart = alt.vconcat(*panels, spacing=18, usermeta={"gutter": left + 50})
     own = {"color": "independent", "strokeDash": "independent"}  # a legend each
-    return chart.resolve_scale(**own, x="shared" if one_scale else "independent")
+    return chart.resolve_scale(**own, x="independent")
 
 
 def dots(
     data: pd.DataFrame, x: Axis, y: str, *, color: str | None = None, shape: str | None = None,
     beside: str | None = None, span: tuple[str, str] | None = None,
     each: pd.DataFrame | None = None, order: Sequence[str] | str | None = None,
-    rule: float | None = None, legend: bool = True, columns: int | None = None,
-    title: str | None = None,
+    rule: float | None = None, columns: int | None = None, title: str | None = None,
 ) -> Layered:  # fmt: skip
     """A dot a row of the table, by name (`y`); `beside` puts what shares a name side by side.
 
@@ -127,7 +124,7 @@ def dots(
     tips = [f"{n}:N" for n in dict.fromkeys(names) if n]
     tips += [x.tip(c) for c in (x.column, *(span or ()))]
     base = alt.Chart(table).encode(x=x.on(alt.X), y=name_axis(table, y, order, True), tooltip=tips)
-    base = base.encode(**looks(table, None, columns, legend and color != y, color=color))
+    base = base.encode(**looks(table, None, columns, color != y, color=color))
     if beside:
         base = base.encode(yOffset=beside_axis(table, beside))
     layers = [] if rule is None else marked(x, rule)
@@ -147,7 +144,7 @@ def lines(
     data: pd.DataFrame, x: Axis, y: Axis, *, color: str | None = None, dash: str | None = None,
     band: tuple[str, str] | None = None, points: bool = False, step: bool = False,
     rule: tuple[float, str] | None = None, level: float | None = None,
-    levels: pd.DataFrame | None = None, legend: bool = True, columns: int | None = None,
+    levels: pd.DataFrame | None = None, columns: int | None = None,
     height: int = 260, keep: Sequence[str] = (), look: Mapping[str, Any] | None = None,
 ) -> Layered:  # fmt: skip
     """A line for each colour and dash, with its dots (`points`) and its interval (`band`).
@@ -162,8 +159,8 @@ def lines(
         table = table[::-1]
     tips = [f"{n}:N" for n in dict.fromkeys((color, dash)) if n]
     tips += [x.tip(), *(y.tip(c) for c in (y.column, *ends))]
-    colored = looks(table, "stroke", columns, legend, color=color)
-    dashed = looks(table, "stroke", columns, legend, dash != color, strokeDash=dash)
+    colored = looks(table, "stroke", columns, color=color)
+    dashed = looks(table, "stroke", columns, dash != color, strokeDash=dash)
     grey = {} if color else {"color": FATES["untestable"]}
     base = alt.Chart(table).encode(x=x.on(alt.X), y=y.on(alt.Y), **colored)
     layers: list[Any] = marked(x, *rule, table[x.column]) if rule else []

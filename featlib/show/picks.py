@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from typing import Any
 
 import altair as alt
@@ -15,7 +14,7 @@ from featlib import FeatlibError
 from featlib.family import PAIRS, step_name
 from featlib.show.figure import Layered
 from featlib.show.hists import binned, hist_panel
-from featlib.show.marks import framed, lines, looks, marked, read, stack
+from featlib.show.marks import lines, marked, stack
 from featlib.show.scales import FATES, Axis, scale
 
 BINS = np.linspace(-0.05, 1.0, 22)  # of best correlations
@@ -135,23 +134,3 @@ def correlation_by_firings(
         for n in sorted(set(table["level"]))
     }
     return list_features(chart, [pair for pair in PAIRS if pair in steps], choices)
-
-
-def scatter(data: pd.DataFrame, x: Axis, y: Axis, *, color: str) -> Layered:
-    """Two numbers of each row against one another; above the diagonal y is the larger.
-
-    A dot leads to a feature of the atlas (column `atlas`: model/number). Dragging moves the
-    picture, shift and wheel zoom into it.
-    """
-    table = read(data, [x.column, y.column], [color], ["atlas"])
-    low = float(min(table[x.column].min(), table[y.column].min(), 0))
-    x, y = replace(x, domain=(low, 1)), replace(y, domain=(low, 1))
-    both: dict[str, Any] = {"x": x.on(alt.X), "y": y.on(alt.Y)}
-    ends = alt.Chart(pd.DataFrame({x.column: [low, 1.0], y.column: [low, 1.0]})).encode(**both)
-    diagonal = ends.mark_line(style="ink", strokeDash=[4, 3], strokeWidth=1)
-    # A bare wheel scrolls the page; a second click would be a double one, which resets.
-    zoom = alt.selection_interval(bind="scales", zoom="wheel![event.shiftKey]", name="zoom")
-    tips = ["atlas:N", f"{color}:N", x.tip(), y.tip()]
-    dots = alt.Chart(table).mark_point(size=26, opacity=0.55, cursor="pointer")
-    dots = dots.encode(**both, tooltip=tips, **looks(table, None, color=color, shape=color))
-    return framed([diagonal, dots.add_params(zoom)], table, 360)

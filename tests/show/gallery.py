@@ -11,7 +11,7 @@ from featlib.family import DOMAINS, MODELS, SKIPPED, STEPS, step_name
 from featlib.show.flow import design_diagram, flow
 from featlib.show.hists import hist, hists
 from featlib.show.marks import areas, bars, dots, lines, stack
-from featlib.show.picks import correlation_by_firings, match_histogram, scatter
+from featlib.show.picks import correlation_by_firings, match_histogram
 from featlib.show.scales import WAYS, Axis, t_axis
 
 SHARES = dict(zip(STEPS, (0.44, 0.03, 0.40, 0.9), strict=True))  # thin and thick bands
@@ -57,7 +57,7 @@ def gallery() -> dict[str, Any]:
     middle = pd.DataFrame({"parent": MODELS[:3], "median": 0.6, "low": 0.5, "high": 0.7})
     span = ("low", "high")
     ways = {"color": "way", "shape": "way", "beside": "way", "span": span, "columns": 2}
-    band = {"band": span, "legend": False, "height": 170, "level": 0.5}
+    band = {"band": span, "height": 170, "level": 0.5}
     return {
         "design": design_diagram(),
         "flow": flow(flows()),
@@ -67,7 +67,6 @@ def gallery() -> dict[str, Any]:
         "dots-stacked": stack(
             *[dots(by_model, SHARE, "model", color="model", title=x) for x in ("above", "below")],
             left=90,
-            one_scale=True,
         ),
         "lines": lines(swept, t, SHARE, color="domain", points=True, rule=(0.58, "used"),
                        levels=swept[swept["t"] == 0]),
@@ -87,6 +86,4 @@ def gallery() -> dict[str, Any]:
         "hists": hists(many, "r", by="parent", middle=middle),
         "matches": match_histogram(many, own, threshold=0.8),
         "firings": correlation_by_firings(many, threshold=0.8, min_firings=30),
-        "scatter": scatter(many.assign(atlas="lua/7", share=0.5), Axis("share"), Axis("r"),
-                           color="parent"),
     }  # fmt: skip
