@@ -21,7 +21,7 @@ from featlib.chapter import declared_parameters
 from featlib.family import DOMAINS
 from featlib.models.merging import METHODS
 from featlib.params import check_choice, check_params
-from featlib.run import AFTER, ASIDE, MAKES, Run, prepare_run
+from featlib.run import AFTER, ASIDE, MAKES, NAMING, Run, prepare_run
 from featlib.text.labels import LABELS
 from featlib.text.sources import check_corpus
 
@@ -82,6 +82,7 @@ def inputs(chapter):
     order = list(MAKES)
     earlier = AFTER.get(chapter, order[max(order.index(chapter) - 1, 0)])
     files = [] if earlier == chapter else [RUN.notebook(earlier), *artefacts(earlier)]
+    files += [RUN.notebook(naming) for naming in NAMING if chapter == "12_atlas"]
     published = (ROOT / "book/_data").glob("*.csv") if chapter == "13_trust" else []
     return [source(chapter), *imported_modules(source(chapter)), *files, *published]
 

@@ -56,6 +56,7 @@ MAKES: dict[str, list[str]] = {
 AFTER = dict.fromkeys(
     ["08_assignment", "09_exception", "10_explanations", "11_controls"], "06_matching"
 ) | {"12_atlas": "10_explanations", "13_trust": "13_trust"}  # which reads published tables alone
+NAMING = ("08_assignment", "09_exception")  # name features, each of which chapter 12 gives a page
 # Chapters that make no headline number: other trainings do without them.
 ASIDE = ("10_explanations", "12_atlas", "13_trust")
 

@@ -19,7 +19,7 @@ import pandas as pd
 from featlib.chapter import prose, start_chapter
 from featlib.describe import cues, scores
 from featlib.describe.chat import Budget, Chat, endpoint_from_environment
-from featlib.describe.chat_protocol import explain_by_chat, planned
+from featlib.describe.chat_protocol import explain_by_chat
 from featlib.describe.named import atlas_address
 from featlib.describe.windows import choose_features, split_windows
 from featlib.dictionaries import features
@@ -216,12 +216,8 @@ by_chat, outcome = pd.DataFrame(), "No chat model was asked in this run."
 if p.chat_features:
     budget = Budget(p.chat_requests, p.chat_tokens)
     asked = grouped.groupby("group", sort=False).head(p.chat_features)
-    requests, cost = planned(len(asked), p.explain_windows, p.explain_window)
-    print(
-        f"{len(asked):,} features for a chat model: about {requests:,} requests and at most "
-        f"{cost:,} tokens, less what is known from earlier runs. The cap: "
-        f"{budget.requests:,} requests and {budget.tokens:,} tokens."
-    )
+    print(f"{len(asked):,} features for a chat model; the cap:")
+    print(f"{budget.requests:,} requests and {budget.tokens:,} tokens.")
     by_chat, outcome = explain_by_chat(
         Chat(endpoint_from_environment(), budget, cache_folder() / "chat"),
         asked[["model", "feature", "group", "correlation"]].rename(

@@ -51,7 +51,7 @@ window.featlibData ??= (() => {
   /* A correlation, in two places unless that would lift it over the threshold. */
   function corr(thousandths, threshold) {
     const lifted = thousandths < 1000 * threshold && Math.round(thousandths / 10) >= 100 * threshold;
-    return (thousandths / 1000).toFixed(lifted ? 3 : 2).replace("-", "−");
+    return (thousandths / 1000).toFixed(lifted ? 3 : 2).replace(/^-(?=0\.0+$)/, "").replace("-", "−");
   }
 
   const marks = { " ": "·", "\t": "⇥", "\n": "↵" };

@@ -1,5 +1,6 @@
 /* The feature atlas. Its address says everything: #base/152?q=raise&fate=p is a feature and what its
-   list is filtered by, so that Back, Reload and a link passed on all lead to the same view. */
+   list is filtered by, so that Back, Reload and a link passed on all lead to the same view.
+   #base/152 is of the autoencoder with seed 0, #base/s1/1702 of that with seed 1. */
 "use strict";
 (() => {
   const root = document.getElementById("fl-atlas");
@@ -14,17 +15,22 @@
     return node;
   };
 
-  let index = null; // models, vocabulary, domains, labels
+  let index = null; // models, dictionaries, vocabulary, domains, labels
   let ids = null; // the common stream
-  const lists = {}; // by model, what the list needs
-  const modelNamed = (name) => index.models.find((m) => m.name === name);
-  const print = (model) => modelNamed(model).print;
-  const colored = (model) => ({ "data-model": model, "--at-model": modelNamed(model)?.color }); // none of "all"
+  const lists = {}; // by dictionary, what the list needs
+  // A dictionary is called like its model where its seed is 0, else like "base-s1".
+  const dictionary = (name) => index.dictionaries.find((d) => d.name === name);
+  const modelOf = (name) => dictionary(name)?.model ?? name;
+  const print = (name) => index.models[modelOf(name)].print;
+  const named = (name, feature) => `${print(name)} s${dictionary(name).seed}/${feature}`;
+  const placeOf = ({ numbers, features }, feature) => (numbers ? numbers.indexOf(feature) : feature < features ? feature : -1);
+  const colored = (name) => ({ "data-model": modelOf(name), "--at-model": index.models[modelOf(name)]?.color }); // none of "all"
   const places = { q: "query", in: "model", fate: "fate", label: "label", density: "density", sort: "sort" };
-  const address = (model, feature, wanted = state) => {
+  const address = (name, feature, wanted = state) => {
     const set = Object.entries(places).filter(([, key]) => wanted[key]).map(([short, key]) => [short, wanted[key]]);
     const filters = String(new URLSearchParams(set)).replaceAll("%2F", "/").replaceAll("%3E", "-");
-    return `#${model}/${feature}${filters && `?${filters}`}`;
+    const { model, seed } = dictionary(name);
+    return `#${model}/${seed ? `s${seed}/` : ""}${feature}${filters && `?${filters}`}`;
   };
 
   const corr = (thousandths) => window.featlibData.corr(thousandths, index.threshold);
@@ -37,7 +43,7 @@
   // Empty means any: all models, any fate, in the order of their numbers.
   const state = { query: "", model: "", fate: "", label: "", density: "", sort: "", hits: [], from: 0, to: 0 };
   const parts = {};
-  const searched = () => (state.model ? [state.model] : index.models.map((m) => m.name));
+  const searched = () => index.dictionaries.filter((d) => !state.model || d.model === state.model);
 
   const fateNames = { p: "persists", d: "disappears", e: "emerges", u: "untestable" };
   function stepText(model, step, letter) {
@@ -64,37 +70,42 @@
     rare: ["on under 0.1 %", (d) => d <= 0.001 && d > 0],
     silent: ["never fires", (d) => d === 0],
   };
-  const closest = (l, i) => Math.max(...Object.values(l.match).map((r) => r[i]));
   const orders = {
     "": ["number; best hit first", null],
     firings: ["fires most often", (l, i) => l.firings[i]],
     rare: ["fires least often", (l, i) => -(l.firings[i] || Infinity)],
     peak: ["strongest activation", (l, i) => l.peak[i]],
-    match: ["best match in another model", closest],
-    alone: ["no match in other models", (l, i) => (l.firings[i] === 0 ? -2e3 : -closest(l, i))],
-    twin: ["found again by a second autoencoder", (l, i) => l.twin[i]],
-    label: ["fits a label", (l, i) => (state.label ? fit(l, i, state.label) : l.labels[i][0])?.[1] ?? 0],
+    match: ["best match in another model", (l, i) => l.match[i]],
+    alone: ["no match in other models", (l, i) => (l.firings[i] === 0 ? -2e3 : -l.match[i])],
+    twin: ["found again by another autoencoder", (l, i) => l.twin[i]],
+    label: ["fits a label", (l, i) => (fit(l, i, state.label) ?? l.labels[i][0])?.[1] ?? 0],
   };
+  const inBook = "named in the book"; // stands among the labels, though none of them
+  const whyNamed = (name, feature) => index.named.find(([d, n]) => d === name && n === feature)?.[2] ?? "";
   const fit = (list, feature, label) => list.labels[feature].find(([n]) => index.labels[n] === label);
 
   function search() {
     const query = state.query.trim().toLowerCase();
     const words = query ? query.split(/\s+/) : [];
-    const named = query.match(/^(?:(\D+?)[\s/#]*)?(\d+)$/) ?? []; // 152, lua 152, LuaStories/152
-    const means = (m) => !named[1] || [m.name, m.print.toLowerCase()].includes(named[1]);
+    // 152, lua 152, LuaStories/152, base s1/1702
+    const [, whose = "", seed, number] = query.match(/^(\D*?)[\s/#]*(?:\bs(\d+)[\s/])?(\d+)$/) ?? [];
+    const means = (d) => (!whose || [d.model, print(d.name).toLowerCase()].includes(whose)) && (!seed || Number(seed) === d.seed);
     const inside = densities[state.density]?.[1];
     const hits = [];
-    for (const m of index.models.filter((m) => searched().includes(m.name))) {
-      const list = lists[m.name];
-      const number = named[2] && means(m) ? Number(named[2]) : -1;
-      for (let feature = 0; feature < m.features; feature++) {
-        const hit = { model: m.name, feature, why: "", rank: 0 };
-        if (feature === number) Object.assign(hit, { why: "this number", rank: -9 });
+    for (const d of searched()) {
+      const list = lists[d.name];
+      const wanted = number && means(d) ? placeOf(d, Number(number)) : -1;
+      for (let at = 0; at < d.features; at++) {
+        const hit = { model: d.name, feature: d.numbers?.[at] ?? at, at, why: "", rank: 0 };
+        if (at === wanted) Object.assign(hit, { why: "this number", rank: -9 });
         else if (words.length && !byWords(list, words, hit)) continue;
-        if (state.fate && !hasFate(list, feature, state.fate)) continue;
-        if (inside && !inside(list.firings[feature] / index.tokens)) continue;
-        if (state.label) {
-          const found = fit(list, feature, state.label);
+        if (state.fate && !hasFate(list, at, state.fate)) continue;
+        if (inside && !inside(list.firings[at] / index.tokens)) continue;
+        if (state.label === inBook) {
+          hit.why ||= whyNamed(d.name, hit.feature);
+          if (!hit.why) continue;
+        } else if (state.label) {
+          const found = fit(list, at, state.label);
           if (!found) continue;
           hit.why ||= `F1 ${(found[1] / 100).toFixed(2)}`;
         }
@@ -104,7 +115,7 @@
     // Sorting keeps the order of models and numbers where nothing else decides.
     const key = orders[state.sort]?.[1];
     if (key) {
-      const value = new Map(hits.map((hit) => [hit, key(lists[hit.model], hit.feature)]));
+      const value = new Map(hits.map((hit) => [hit, key(lists[hit.model], hit.at)]));
       hits.sort((a, b) => value.get(b) - value.get(a));
     } else if (query) hits.sort((a, b) => a.rank - b.rank);
     return hits;
@@ -125,14 +136,16 @@
     return wordCache.get(word);
   }
 
-  function byWord(list, word, feature) {
+  function byWord(list, word, { model, feature: number, at: feature }) {
     const { tokens, labels } = known(word);
+    const why = whyNamed(model, number);
+    if (why.toLowerCase().includes(word)) return [`named: ${why}`, -9];
     const best = (ids) => Math.min(...ids.map((id, n) => (tokens.has(id) ? 10 * tokens.get(id) + n : 99)));
     const label = list.labels[feature].find(([n]) => labels.has(n));
     if (label) return [`fits ${spaced(index.labels[label[0]])}`, -1 - label[1] / 100];
     const on = best(list.on[feature]);
     if (on < 99) return ["fires on it", on];
-    if (list.why[feature]?.explanation.toLowerCase().includes(word)) return ["explained with it", 19];
+    if (list.why[number]?.explanation.toLowerCase().includes(word)) return ["explained with it", 19];
     const up = best(list.up[feature]);
     return up < 99 ? ["promotes it", 20 + up] : null;
   }
@@ -140,7 +153,7 @@
   function byWords(list, words, hit) {
     const reasons = [];
     for (const word of words) {
-      const reason = byWord(list, word, hit.feature);
+      const reason = byWord(list, word, hit);
       if (!reason) return false;
       reasons.push(reason);
     }
@@ -155,13 +168,13 @@
 
   function row(hit) {
     const list = lists[hit.model];
-    const density = list.firings[hit.feature] / index.tokens;
-    const tokens = list.on[hit.feature].slice(0, 3).flatMap((id) => [inline(id), " "]);
+    const density = list.firings[hit.at] / index.tokens;
+    const tokens = list.on[hit.at].slice(0, 3).flatMap((id) => [inline(id), " "]);
     const link = make(
       "a.at-row",
       { href: address(hit.model, hit.feature), tabindex: -1, ...colored(hit.model), "aria-current": isCurrent(hit) && "true" },
       make("span.at-of", null, print(hit.model)), " ",
-      make("span.at-number", null, String(hit.feature)),
+      make("span.at-number", null, `s${dictionary(hit.model).seed}/${hit.feature}`),
       make("span.at-tokens", null, tokens.length ? tokens : "silent"),
       make("span.at-density", { title: hit.each }, hit.why || percent(density)),
     );
@@ -202,12 +215,12 @@
 
   function sayFound() {
     const n = state.hits.length;
-    const of = state.model ? print(state.model) : "all models";
+    const of = state.model ? index.models[state.model].print : "all models";
     parts.found.textContent = `${count(n)} ${n === 1 ? "feature" : "features"} of ${of}`;
     const filtered = state.query || state.fate || state.label || state.density;
     parts.reset.hidden = !filtered && !state.model;
     parts.apart.hidden = current.model === null || currentPlace() >= 0;
-    if (!parts.apart.hidden) parts.apart.textContent = `${print(current.model)} ${current.feature}, shown here, is not among them.`;
+    if (!parts.apart.hidden) parts.apart.textContent = `${named(current.model, current.feature)}, shown here, is not among them.`;
   }
 
   const isCurrent = (hit) => hit.model === current.model && hit.feature === current.feature;
@@ -251,6 +264,7 @@
 
   const current = { model: null, feature: null };
 
+  /* Under a counterpart (`fires`) the shades are shares of its own maximum, and so is what is read out. */
   function strip(window_, label, peak, fires) {
     const [chosen, before, after, ...own] = window_;
     const levels = new Map();
@@ -263,7 +277,7 @@
       const text = token(ids[chosen - before + offset]);
       const level = levels.get(offset) ?? 0;
       if (level > strongest) [best, strongest] = [text, level];
-      const value = Number(((level / 1000) * peak).toPrecision(3));
+      const value = fires ? `${Math.round(level / 10)} % of its maximum` : Number(((level / 1000) * peak).toPrecision(3));
       const span = make("span.fl-tok", { title: `${JSON.stringify(text)} · ${value}` }, visible(text));
       if (level) {
         span.style.setProperty("--a", level / 1000);
@@ -322,7 +336,7 @@
   const binOf = (density) => Math.min(Math.max(Math.floor(((Math.log10(density) + 5) / 5) * bins), 0), bins - 1);
   function densityChart(model, firings) {
     const values = new Array(bins).fill(0);
-    for (const n of lists[model].firings) if (n) values[binOf(n / index.tokens)]++;
+    for (const n of lists[modelOf(model)].firings) if (n) values[binOf(n / index.tokens)]++;
     const title = `Density: fires on ${percent(firings / index.tokens)} of tokens; the bars are all features of ${print(model)}`;
     const mark = firings ? binOf(firings / index.tokens) : -1;
     const name = `How often it fires, and ${print(model)}’s others`;
@@ -351,74 +365,93 @@
   }
 
   function link(model, feature, text) {
-    return make("a", { href: address(model, feature), "data-to": `${model}/${feature}` }, text ?? `${print(model)} ${feature}`);
+    const d = dictionary(model);
+    if (!d || placeOf(d, feature) < 0) return document.createTextNode(text ?? `${print(model)} ${feature}`);
+    return make("a", { href: address(model, feature), "data-to": `${model}/${feature}` }, text ?? named(model, feature));
   }
 
-  function steps(model, feature) {
-    const list = lists[model];
-    const rows = Object.entries(list.fates).map(([name, letters]) => {
-      const [parent, child] = name.split(">");
-      const other = model === parent ? child : parent;
-      const fate = fateOf(list, feature, letters[feature]);
-      const r = list.r[name][feature];
+  const otherSeed = (name) => `s${(dictionary(name).seed + 1) % index.seeds}`;
+
+  function steps(name, at, told) {
+    const list = lists[name];
+    const model = modelOf(name);
+    const again = foundAgain(list, at);
+    const row = (step, fate, kind, evidence) => make("tr", null, make("td", null, step), make("td", null, make(`span.at-fate.at-${kind}`, null, fate)), make("td", null, evidence));
+    const rows = Object.entries(list.fates).map(([step, letters]) => {
+      const [parent, child] = step.split(">");
+      const fate = fateOf(list, at, letters[at]);
+      const r = list.r[step][at];
       const where = r === null ? "nothing correlates" : `best r ${corr(r)}`;
-      return make(
-        "tr",
-        null,
-        make("td", null, `${print(parent)} → ${print(child)}`),
-        make("td", null, make(fateClass(fate), null, fate)),
-        make("td", null, `${where} in ${print(other)}’s second autoencoder`),
-      );
+      return row(`${print(parent)} → ${print(child)}`, fate, fate.replace(" ", "-"), `${where} in ${print(model === parent ? child : parent)}’s second autoencoder`);
     });
-    const again = foundAgain(list, feature);
-    const twin = make(
-      "tr",
-      null,
-      make("td", null, `${print(model)} itself`),
-      make("td", null, make(`span.at-fate.at-${again ? "persists" : "untestable"}`, null, again ? "found again" : "not found again")),
-      make("td", null, `best r ${corr(list.twin[feature])} in its own second autoencoder`),
-    );
-    return make("table", null, make("thead", null, make("tr", null, ["Step", "Fate", "Evidence"].map((t) => make("th", { scope: "col" }, t)))), make("tbody", null, rows, twin));
+    const carried = told.beside.filter(([route]) => route === "transfer").map(([, child, , r]) => {
+      const stays = r >= 1000 * index.threshold;
+      return row(`carried into ${print(child)}`, stays ? "stays itself" : "changes", stays ? "persists" : "no-match", `r ${corr(r)} with itself`);
+    });
+    const twin = row(`${print(model)} itself`, again ? "found again" : "not found again", again ? "persists" : "untestable", `best r ${corr(list.twin[at])} in its autoencoder ${otherSeed(name)}`);
+    return make("table", null, make("thead", null, make("tr", null, ["Step", "Fate", "Evidence"].map((t) => make("th", { scope: "col" }, t)))), make("tbody", null, twin, rows, carried));
   }
 
-  async function relatives(model, told) {
-    const columns = Object.entries(told.matches).map(async ([other, candidates]) => {
-      const best = candidates[0];
-      const theirs = (await load(`${other}-${Math.floor(best[0] / index.shard)}`))[best[0] % index.shard];
-      const [r, rest] = [best[1], candidates.slice(1)];
+  /* The strongest examples under the feature and under its counterpart by every route. */
+  function sideBySide(name, feature, told) {
+    const lines = told.beside.map(([route, where, other, r, under]) => {
+      const carried = route === "transfer";
+      const label = carried ? `${print(where)}, carried over` : named(where, other);
       const same = r >= 1000 * index.threshold;
-      return make(
-        "section.at-relative",
-        colored(other),
-        make("h4", null, link(other, best[0]), make("span.at-r", { "data-same": same }, `r ${corr(r)}`)),
-        make("p.at-note", null, same ? "counts as the same feature" : `below ${index.threshold}: does not count as the same`, `; fires on ${percent(theirs.firings / index.tokens)}`),
-        make("h5", null, "The same text"),
-        told.compared[other].map((fires, n) => strip(told.top[n], `The same text under ${print(other)} ${best[0]}`, theirs.peak, fires)),
-        make("h5", null, "Its own strongest examples"),
-        theirs.top.slice(0, 3).map((w) => strip(w, `${print(other)} ${best[0]}`, theirs.peak)),
-        legend(theirs.peak),
-        make("p.at-note", null, "Promotes ", theirs.up.slice(0, 5).flatMap(([id]) => [inline(id), " "])),
-        rest.length ? make("p.at-note", null, "Next: ", rest.flatMap(([g, v], n) => [n ? ", " : "", link(other, g), ` (r ${corr(v)})`])) : null,
-      );
+      return { under, label, where, head: () => [carried ? label : link(where, other), " ", make("span.at-r", { "data-same": same }, `r ${corr(r)}`)] };
     });
-    return Promise.all(columns);
+    return told.top.slice(0, 3).map((window_, n) =>
+      make(
+        "div.at-beside",
+        null,
+        make("h4", null, `Example ${n + 1}`),
+        make("div.at-line", colored(name), make("span.at-whose", null, named(name, feature)), strip(window_, `Example ${n + 1}`, told.peak)),
+        lines.map(({ under, label, where, head }) =>
+          make("div.at-line", colored(where), make("span.at-whose", null, head()), strip(window_, `Example ${n + 1} under ${label}`, null, under[n]))),
+      ));
+  }
+
+  /* Of a feature that the book names: one feature in each autoencoder of each model, by two routes. */
+  function seedsByModels(name, feature, told) {
+    const rows = index.relatives[`${name}/${feature}`] ?? [];
+    const models = [...new Set(index.dictionaries.map((d) => d.model))];
+    const seeds = Array.from({ length: index.seeds }, (_, seed) => seed);
+    const titles = { alike: "Fires most alike (r)", label: told.labels.length ? `Fits ${spaced(index.labels[told.labels[0][0]])} best (F1)` : "" };
+    return Object.entries(titles).map(([route, title]) => {
+      const own = new Map(rows.filter(([of]) => of === route).map(([, where, other, value]) => [where, [other, value]]));
+      if (!own.size) return null;
+      const cell = (model, seed) => {
+        const where = seed ? `${model}-s${seed}` : model;
+        if (where === name) return make("td", null, make("strong", null, "this feature"));
+        const [other, value] = own.get(where) ?? [];
+        if (value === undefined) return make("td.at-note", null, "none");
+        const said = make("span.at-r", { "data-same": route === "alike" && value >= 1000 * index.threshold }, corr(value));
+        return make("td", colored(model), link(where, other, `s${seed}/${other}`), " ", said);
+      };
+      const carried = new Map(told.beside.filter(([of]) => of === "transfer").map(([, model, , r]) => [model, r]));
+      const head = [...seeds.map((seed) => `s${seed}`), ...(route === "alike" && carried.size ? ["carried over"] : [])];
+      const body = models.map((m) =>
+        make("tr", null, make("th", { scope: "row", ...colored(m) }, print(m)), seeds.map((seed) => cell(m, seed)),
+          head.length > seeds.length ? make("td", null, carried.has(m) ? corr(carried.get(m)) : "") : null));
+      return make("table.at-seeds", null, make("caption", null, title), make("thead", null, make("tr", null, make("td"), head.map((h) => make("th", { scope: "col" }, h)))), make("tbody", null, body));
+    });
   }
 
   function section(title, ...content) {
     return make("section.at-section", null, make("h3", null, title), ...content);
   }
 
-  const quarters = ["weakest quarter", "second quarter", "third quarter", "strongest quarter"];
-
   async function showFeature(model, feature) {
     Object.assign(current, { model, feature });
     const still = () => current.model === model && current.feature === feature;
-    const shard = load(`${model}-${Math.floor(feature / index.shard)}`);
-    const [told] = await Promise.all([shard.then((s) => s[feature % index.shard]), load("stream").then(unpack), loadList(model)]);
+    const at = placeOf(dictionary(model), feature);
+    const shard = load(`${model}-${Math.floor(at / index.shard)}`);
+    const [told] = await Promise.all([shard.then((s) => s[at % index.shard]), load("stream").then(unpack), loadList(model), loadList(modelOf(model))]);
     if (!still()) return;
     const list = lists[model];
     const why = list.why[feature];
-    const name = `${print(model)} ${feature}`;
+    const name = named(model, feature);
+    const inWords = whyNamed(model, feature);
     const density = told.firings / index.tokens;
     const fires = told.firings
       ? `Fires on ${count(told.firings)} of ${count(index.tokens)} tokens (${percent(density)}), at most with ${told.peak}.`
@@ -428,23 +461,24 @@
       : [];
     const scores = why && Object.entries(why).filter(([key, v]) => key !== "explanation" && typeof v === "number");
     const chips = Object.entries(list.fates).map(([step, letters]) => {
-      const [r, letter] = [list.r[step][feature], letters[feature]];
-      const fate = fateOf(list, feature, letter);
+      const [r, letter] = [list.r[step][at], letters[at]];
+      const fate = fateOf(list, at, letter);
       const alike = address(model, feature, { model, fate: `${step}/${letter}` });
       const text = fate === "no match" ? `no match in ${print(step.split(">").find((m) => m !== model))}` : stepText(model, step, letter);
       return make(fateClass(fate).replace("span", "a"), { href: alike, title: `List all features that are counted as: ${stepText(model, step, letter)}` }, text, r === null || letter === "u" ? "" : make("span.at-share", null, ` r ${corr(r)}`));
     });
     if (chips.some((chip) => chip.matches(".at-no-match"))) {
       const doubt = "Cannot tell: not found again in its own second autoencoder";
-      chips.unshift(make("span.at-doubt", null, doubt, make("span.at-share", null, ` r ${corr(list.twin[feature])}`)));
+      chips.unshift(make("span.at-doubt", null, doubt, make("span.at-share", null, ` r ${corr(list.twin[at])}`)));
     }
-    const slot = make("div.at-relatives", null, make("p.at-note", null, "Loading …"));
+    const family = seedsByModels(model, feature, told);
     const body = make(
       "article",
       { ...colored(model), "aria-labelledby": "at-name" },
       make("button.at-back", { type: "button" }, "↑ Back to the list"),
       make("h2", { id: "at-name", tabindex: -1 }, name),
       make("p.at-facts", null, fires, where.length ? ` Where: ${where.map(([d, s]) => `${d} ${Math.round(100 * s)}\u00a0%`).join(", ")}.` : ""),
+      inWords ? make("p.at-named", null, `Named in the book: ${inWords}.`) : null,
       chips.length ? make("p.at-chips", null, chips) : null,
       why ? make("p.at-why", null, make("q", null, why.explanation), scores.length ? ` (${scores.map(([k, v]) => `${k} ${v.toFixed(2)}`).join(", ")})` : "") : null,
       told.on.length ? make("p.at-on", null, "Fires on ", told.on.slice(0, 8).flatMap(([id, s]) => [inline(id), make("span.at-share", null, ` ${(s / 10).toFixed(s < 100 ? 1 : 0)} % `)])) : null,
@@ -454,15 +488,18 @@
       told.firings
         ? make("div.at-charts", null, densityChart(model, told.firings), bars(told.hist, { name: "How strongly it fires (tokens, logarithmic)", title: `Activations between 0 and ${told.peak}, number of tokens on a logarithmic scale`, left: "activation 0", right: String(told.peak), log: true }))
         : null,
+      section("Fate", make("div.at-wide", { tabindex: 0, role: "region", "aria-label": "Fate of this feature" }, steps(model, at, told))),
+      family.some(Boolean) ? section("In every autoencoder", make("p.at-note", null, `One feature of each of the ${index.seeds} autoencoders of every model. From r ≥ ${index.threshold} it counts as the same.`), family) : null,
       told.top.length
         ? section("Strongest examples", told.top.map((w, n) => strip(w, `Example ${n + 1}`, told.peak)), legend(told.peak))
         : null,
-      told.firings
-        ? make("details.at-section", null, make("summary", null, make("h3", null, "Typical examples"), " drawn at random from each quarter of its firings"), told.quantiles.map((ws, q) => make("div", null, make("h4", null, quarters[q]), ws.map((w, n) => strip(w, `${quarters[q]}, example ${n + 1}`, told.peak)))).reverse())
+      told.typical.length
+        ? make("details.at-section", null, make("summary", null, make("h3", null, "Typical examples"), " drawn evenly from the quarters of its firings, strongest first"), told.typical.map((w, n) => strip(w, `Typical example ${n + 1}`, told.peak)))
+        : null,
+      told.top.length && told.beside.length
+        ? section("Side by side", make("p.at-note", null, "The same text under its counterparts: the feature itself, carried over into other models, and the best match in each other model’s first autoencoder. Fates are decided against second ones. All models started from one seed, so an equal number is no evidence. Each strip is shaded up to its own maximum."), sideBySide(model, feature, told))
         : null,
       section("Effect on the next token", make("p.at-note", null, "Direct effect on the logits, in standard deviations over the vocabulary; the final norm’s division is left out."), make("div.at-two", null, effectTable("Promotes", told.up), effectTable("Suppresses", told.down))),
-      section("Fate", make("div.at-wide", { tabindex: 0, role: "region", "aria-label": "Fate of this feature" }, steps(model, feature))),
-      section("In the other models", make("p.at-note", null, "The best match in each other model, first autoencoder with first. All of them started from one seed, so an equal number is no evidence; the fates above are decided against second autoencoders."), slot),
     );
     const held = parts.detail.contains(document.activeElement);
     parts.detail.replaceChildren(body);
@@ -472,12 +509,7 @@
     if (held) body.querySelector("h2").focus({ preventScroll: true });
     parts.said.textContent = `${name}. ${fires}`;
     document.title = `${name} · Feature atlas`;
-    root.dataset.shown = `${model}/${feature}`;
-    const columns = await relatives(model, told);
-    if (still()) {
-      slot.replaceChildren(...columns);
-      root.dataset.complete = `${model}/${feature}`;
-    }
+    root.dataset.shown = address(model, feature, {}).slice(1);
   }
 
   function unpack(stream) {
@@ -502,9 +534,9 @@
   }
 
   function fillFilters() {
-    const known = searched().map((model) => lists[model]);
+    const known = searched().map((d) => lists[d.name]);
     const tally = (has) => known.reduce((sum, list) => sum + list.firings.reduce((n, _, i) => n + has(list, i), 0), 0);
-    const named = (letters, value, text) =>
+    const options = (letters, value, text) =>
       [...letters].map((letter) => [value(letter), text(letter)])
         .map(([value, text]) => [value, text, tally((list, i) => hasFate(list, i, value))])
         .filter(([, , n]) => n)
@@ -513,10 +545,12 @@
     const groups = stepsKnown.map((step) => {
       const [parent, child] = step.split(">");
       const told = (letter) => (state.model ? stepText(state.model, step, letter) : fateNames[letter]);
-      return [`${print(parent)} → ${print(child)}`, named("pdeu", (letter) => `${step}/${letter}`, told)];
+      return [`${print(parent)} → ${print(child)}`, options("pdeu", (letter) => `${step}/${letter}`, told)];
     });
-    fill(parts.fate, [[null, [["", "any"]]], ["At some step", named("pdeu", (letter) => letter, (letter) => fateNames[letter])], ...groups]);
+    fill(parts.fate, [[null, [["", "any"]]], ["At some step", options("pdeu", (letter) => letter, (letter) => fateNames[letter])], ...groups]);
     const labels = index.labels.map((name) => [name, tally((list, i) => Boolean(fit(list, i, name)))]).filter(([, n]) => n);
+    const ofBook = index.named.filter(([d]) => searched().includes(dictionary(d))).length;
+    if (ofBook) labels.unshift([inBook, ofBook]);
     fill(parts.label, [[null, [["", "any"], ...labels.map(([name, n]) => [name, `${spaced(name)} (${count(n)})`])]]]);
     for (const box of [parts.fate, parts.label]) {
       const key = box === parts.fate ? "fate" : "label";
@@ -540,13 +574,13 @@
       history.replaceState(null, "", address(first.model, first.feature));
       return route();
     } else history.replaceState(null, "", address(current.model, current.feature));
-    for (const link of parts.detail.querySelectorAll("[data-to]")) link.href = address(...link.dataset.to.split("/"));
+    for (const link of parts.detail.querySelectorAll("[data-to]")) link.href = address(link.dataset.to.split("/")[0], Number(link.dataset.to.split("/")[1]));
   }
 
   async function listModels() {
     for (const button of parts.models.children) button.setAttribute("aria-pressed", button.value === state.model);
     try {
-      await Promise.all(searched().map(loadList));
+      await Promise.all(searched().map((d) => loadList(d.name)));
     } catch (error) {
       say(`The list cannot be shown: ${error.message}.`);
       return false;
@@ -556,34 +590,34 @@
   }
 
   function readAddress() {
-    const [, model, number, filters] = location.hash.match(/^#(?:([^/?]+)\/(\d+))?(?:\?(.*))?$/) ?? [];
+    const [, model, seed, number, filters] = location.hash.match(/^#(?:([^/?]+)(?:\/s(\d+))?\/(\d+))?(?:\?(.*))?$/) ?? [];
     const given = new URLSearchParams(filters ?? "");
     const wanted = Object.fromEntries(Object.entries(places).map(([short, key]) => [key, given.get(short) ?? ""]));
     wanted.fate = wanted.fate.replace("-", ">"); // base-lua/p in an address is base>lua/p here
-    if (!index.models.some((m) => m.name === wanted.model)) wanted.model = "";
+    if (!index.dictionaries.some((d) => d.model === wanted.model)) wanted.model = "";
     if (!(wanted.density in densities)) wanted.density = "";
     if (!(wanted.sort in orders)) wanted.sort = "";
-    return { model, number, wanted };
+    const d = index.dictionaries.find((d) => d.model === model && d.seed === Number(seed ?? 0));
+    return { asked: number && `${model} ${seed ? `s${seed}/` : ""}${number}`, known: d && placeOf(d, Number(number)) >= 0 ? d.name : null, feature: Number(number), wanted };
   }
 
   async function route() {
-    const { model, number, wanted } = readAddress();
-    const known = index.models.find((m) => m.name === model && Number(number) < m.features);
-    if (number !== undefined && !known) {
-      say(`There is no feature ${model} ${number}.`);
+    const { asked, known, feature, wanted } = readAddress();
+    if (asked && !known) {
+      say(`There is no page of a feature ${asked}.`);
       if (current.model !== null) return;
     }
     const differs = Object.keys(wanted).some((key) => wanted[key] !== state[key]);
-    if (known) Object.assign(current, { model, feature: Number(number) });
-    let shown = known ? showSafely(model, Number(number)) : null; // first, as it is what was asked for
+    if (known) Object.assign(current, { model: known, feature });
+    let shown = known ? showSafely(known, feature) : null; // first, as it is what was asked for
     if (differs || parts.list.childElementCount === 0) {
       Object.assign(state, wanted);
       for (const key of ["query", "density", "sort"]) parts[key].value = state[key];
       if (await listModels()) showList();
     }
     if (!known && current.model === null) {
-      const first = state.hits[0] ?? { model: index.models[0].name, feature: 0 };
-      shown = showSafely(first.model, first.feature);
+      const [model, first] = index.named[0] ?? [index.dictionaries[0].name, 0];
+      shown = showSafely(model, first);
     }
     markCurrent(true);
     sayFound();
@@ -597,7 +631,7 @@
       if (current.model !== model || current.feature !== feature) return;
       const again = make("button.at-again", { type: "button" }, "Try again");
       again.addEventListener("click", () => showSafely(model, feature));
-      parts.detail.replaceChildren(make("p", { role: "alert" }, `${print(model)} ${feature} cannot be shown: ${error.message}. `, again));
+      parts.detail.replaceChildren(make("p", { role: "alert" }, `${named(model, feature)} cannot be shown: ${error.message}. `, again));
     }
   }
 
@@ -609,7 +643,8 @@
 
   function frame() {
     parts.query = make("input", { id: "at-query", type: "search", autocomplete: "off", spellcheck: "false", placeholder: "token, label, words or number" });
-    const choices = [{ name: "", print: "All models" }, ...index.models];
+    const models = [...new Set(index.dictionaries.map((d) => d.model))];
+    const choices = [{ name: "", print: "All models" }, ...models.map((name) => ({ name, print: print(name) }))];
     parts.models = make("div.at-models", { role: "group", "aria-label": "Model" }, choices.map((m) => make("button", { type: "button", value: m.name, ...colored(m.name), "aria-pressed": "false" }, m.print)));
     const [density, densityBox] = select("Density", "at-density", [["", "any"], ...Object.entries(densities).map(([k, v]) => [k, v[0]])]);
     const [fate, fateBox] = select("Fate", "at-fate", [["", "any"]]);
@@ -712,7 +747,7 @@
       index = data;
       frame();
       await route();
-      for (const m of index.models) loadList(m.name).catch(() => {}); // whoever needs it asks again
+      for (const d of index.dictionaries) loadList(d.name).catch(() => {}); // whoever needs it asks again
     })
     .catch((error) => {
       root.replaceChildren(

@@ -50,7 +50,7 @@ window.featlibFeatureList = (figure, { steps, choices, note }) => {
     try {
       const [index, list] = await Promise.all([load("index"), load(`list-${model}`)]);
       if (picked !== api.picked) return;
-      const print = index.models.find((m) => m.name === model).print;
+      const { print } = index.models[model];
       state.rows = find(list, chosen);
       state.sort ||= chosen.sort ?? "r";
       said.replaceChildren(
@@ -91,13 +91,13 @@ window.featlibFeatureList = (figure, { steps, choices, note }) => {
       const side = key === "feature" ? "th" : "th.fl-num";
       return make(side, { scope: "col", "aria-sort": state.sort === key && (key === "feature" ? "ascending" : "descending") }, button);
     });
-    const name = index.models.find((m) => m.name === model).print;
+    const name = index.models[model].print;
     const body = sorted().slice(0, state.shown).map(({ feature, firings, r }) => {
       const label = list.labels[feature][0];
       return make(
         "tr",
         null,
-        make("td", null, make("a", { href: address(feature), "aria-label": `${name} ${feature}` }, String(feature))),
+        make("td", null, make("a", { href: address(feature), "aria-label": `${name} s0/${feature}` }, `s0/${feature}`)),
         make("td.fl-list-about", null, list.on[feature].slice(0, 4).flatMap((id) => [inline(index.vocabulary[id]), " "]),
           label ? make("span.fl-list-label", null, `fits ${index.labels[label[0]].replaceAll("_", " ")}`) : null),
         make("td.fl-num", null, percent(firings / index.tokens)),

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,6 +19,7 @@ import pandas as pd
 import scipy.sparse as sp
 import torch
 
+from featlib.describe.windows import from_each_quarter
 from featlib.dictionaries.features import (
     FeatureActivations,
     activation_histograms,
@@ -25,19 +27,20 @@ from featlib.dictionaries.features import (
     tokens_fired_on,
 )
 from featlib.dictionaries.sae import SparseAutoencoder
+from featlib.matching.correlation import pearson
+from featlib.text.stream import Stream
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 LEVELS = 1000
 BEFORE, AFTER = 12, 6  # tokens of context around an example
-QUANTILES = 4
 PER_DOCUMENT = 2  # examples from one document among the strongest, for variety
 TOKENS_SHOWN = 10  # promoted and suppressed tokens, and tokens that it fires on
-COMPARED = 3  # strongest examples that are shown under the matches too
-MATCHES = 3  # candidates in each other model
+COMPARED = 3  # strongest examples that are shown under the counterparts too
 CUTS = (0.0, 0.25, 0.5)  # a feature says yes above these shares of its largest activation
 FITS, LEAST_F1 = 3, 0.2  # labels that are told of a feature
+Key = tuple[str, int]  # a model, and the seed of one of its autoencoders
 
 
 @torch.no_grad()
@@ -57,27 +60,17 @@ def token_effects(model: PreTrainedModel, sae: SparseAutoencoder) -> np.ndarray:
     return (centred / centred.std(dim=1, keepdim=True).clamp_min(1e-12)).cpu().numpy()
 
 
-def nearest(r: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
-    """The n columns of largest correlation in each row of r: indices and values, best first."""
-    n = min(n, r.shape[1])
-    some = np.argpartition(-r, n - 1, axis=1)[:, :n]
-    rows = np.arange(len(r))[:, None]
-    some = some[rows, np.argsort(-r[rows, some], axis=1, kind="stable")]
-    return some, r[rows, some]
+def extreme_tokens(effects: np.ndarray) -> list[list]:
+    """The most promoted tokens of each feature: [[token id, tenths of a standard deviation], ...].
 
-
-def extreme_tokens(effects: np.ndarray, n: int = TOKENS_SHOWN) -> tuple[list, list]:
-    """The n most promoted and the n most suppressed tokens of each feature.
-
-    `effects` [d_sae, vocab]; two lists over features of [[token id, tenths of a standard
-    deviation], ...], largest effect first.
+    `effects` [features, vocab]; largest first. Of `-effects` they are the most suppressed.
     """
-
-    def told(sign: int) -> list:
-        order, values = nearest(sign * effects, n)
-        return np.stack([order, np.rint(10 * sign * values).astype(int)], axis=2).tolist()
-
-    return told(1), told(-1)
+    n = min(TOKENS_SHOWN, effects.shape[1])
+    order = np.argpartition(-effects, n - 1, axis=1)[:, :n]
+    values = np.take_along_axis(effects, order, axis=1)
+    first = np.argsort(-values, axis=1, kind="stable")
+    order, values = (np.take_along_axis(x, first, axis=1) for x in (order, values))
+    return np.stack([order, np.rint(10 * values).astype(int)], axis=2).tolist()
 
 
 class Levels:
@@ -101,39 +94,27 @@ class Levels:
         ]
 
 
-def choose_examples(
-    f: FeatureActivations,
-    documents: np.ndarray,
-    *,
-    top: int,
-    per_quantile: int,
-    rng: np.random.Generator,
-) -> pd.DataFrame:
-    """The strongest examples of every feature, and random ones from each quarter of its firings.
+@dataclass(frozen=True)
+class Counterparts:
+    """What stands beside each feature with a page: by `route`, one feature of another dictionary.
 
-    Columns feature, quantile (-1 among the strongest; 0 weakest quarter to 3), token, start, stop.
+    Routes: "match", the best correlation; "transfer", the feature itself, read in another model.
     """
-    flat = np.asarray(documents).reshape(-1)
-    rows: list[tuple[int, int, int]] = []
-    for feature in range(f.d_sae):
-        tokens, values = f.of(feature)
-        order = np.lexsort((tokens, -values))
-        seen: Counter[int] = Counter()
-        strongest: list[int] = []
-        for token in tokens[order]:
-            seen[flat[token]] += 1
-            if seen[flat[token]] <= PER_DOCUMENT:
-                strongest.append(token)
-            if len(strongest) == top:
-                break
-        rows += [(feature, -1, token) for token in strongest]
-        for quantile, part in enumerate(np.array_split(order[::-1], QUANTILES)):
-            some = rng.choice(part, size=min(per_quantile, len(part)), replace=False, shuffle=False)
-            some = some[np.lexsort((tokens[some], -values[some]))]
-            rows += [(feature, quantile, token) for token in tokens[some]]
-    chosen = pd.DataFrame(rows, columns=["feature", "quantile", "token"], dtype=np.int64)
-    start, stop = token_windows(documents, chosen["token"].to_numpy(), BEFORE, AFTER)
-    return chosen.assign(start=start, stop=stop)
+
+    route: str
+    where: str  # the model or dictionary, as the atlas names it
+    features: np.ndarray  # one for each page
+    r: np.ndarray
+    levels: Levels
+
+
+def best_matches(
+    shown: FeatureActivations, features: np.ndarray, where: str, other: FeatureActivations
+) -> Counterparts:
+    """The best correlated feature of another dictionary for each of `features`."""
+    r = pearson(shown.matrix[:, features], other.matrix)
+    best = r.argmax(axis=1)
+    return Counterparts("match", where, best, r[np.arange(len(r)), best], Levels(other))
 
 
 def agreement(says: sp.csr_array, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -176,6 +157,38 @@ def best_fits(f: FeatureActivations, masks: Mapping[str, np.ndarray]) -> list[li
     ]
 
 
+def seeds_by_models(
+    named: pd.DataFrame, acts: Mapping[Key, FeatureActivations], fits: Mapping[Key, Sequence[list]]
+) -> pd.DataFrame:
+    """For each named feature one feature of every other dictionary by each of two routes.
+
+    "alike" is the best correlated one; "label" the one that best fits the label that the named one
+    fits best, if it fits any. `named` has columns model, seed, feature; `fits` from `best_fits`.
+    Columns model, seed, feature, route, other_model, other_seed, other, and value: r or F1 in
+    thousandths.
+    """
+    best: dict[tuple[Key, int], tuple[int, int]] = {}
+    for key, every in fits.items():
+        for feature, own in enumerate(every):
+            for label, _, _, f1, _ in own:
+                best[key, label] = max(best.get((key, label), (0, 0)), (10 * f1, -feature))
+    rows: list[tuple] = []
+    for (model, seed), own in named.groupby(["model", "seed"]):
+        features = own["feature"].to_numpy(dtype=np.int64)
+        a = acts[model, seed].matrix[:, features]
+        for key in acts.keys() - {(model, seed)}:
+            r = pearson(a, acts[key].matrix)
+            for feature, row in zip(features.tolist(), r, strict=True):
+                here = (model, seed, feature)
+                rows.append((*here, "alike", *key, int(row.argmax()), thousandths(row.max())))
+                for label, *_ in fits[model, seed][feature][:1]:
+                    f1, other = best.get((key, label), (0, 0))
+                    if f1:
+                        rows.append((*here, "label", *key, -other, f1))
+    columns = ["model", "seed", "feature", "route", "other_model", "other_seed", "other", "value"]
+    return pd.DataFrame(rows, columns=columns).sort_values(columns[:6], ignore_index=True)
+
+
 def thousandths(r: float) -> int:
     """A correlation in thousandths, cut and not rounded: 0.7996 has not reached 0.8.
 
@@ -184,69 +197,98 @@ def thousandths(r: float) -> int:
     return math.floor(1000 * float(r) + 1e-3)
 
 
+def choose_examples(
+    f: FeatureActivations,
+    features: np.ndarray,
+    documents: np.ndarray,
+    *,
+    top: int,
+    per_quarter: int,
+    rng: np.random.Generator,
+) -> pd.DataFrame:
+    """The strongest examples of each feature, and random ones from the quarters of its firings.
+
+    Columns row (place in `features`), strongest, token, start, stop; strongest ones first.
+    """
+    flat = np.asarray(documents).reshape(-1)
+    rows: list[tuple[int, bool, int]] = []
+    for row, feature in enumerate(features):
+        tokens, values = f.of(feature)
+        seen: Counter[int] = Counter()
+        strongest: list[int] = []
+        for token in tokens[np.lexsort((tokens, -values))]:
+            seen[flat[token]] += 1
+            if seen[flat[token]] <= PER_DOCUMENT:
+                strongest.append(token)
+            if len(strongest) == top:
+                break
+        some = from_each_quarter(values, 4 * per_quarter, rng)
+        some = some[np.lexsort((tokens[some], -values[some]))]
+        rows += [(row, True, token) for token in strongest]
+        rows += [(row, False, token) for token in tokens[some]]
+    chosen = pd.DataFrame(rows, columns=["row", "strongest", "token"])
+    start, stop = token_windows(documents, chosen["token"].to_numpy(dtype=int), BEFORE, AFTER)
+    return chosen.assign(start=start, stop=stop)
+
+
 def describe_features(
     f: FeatureActivations,
-    ids: np.ndarray,
-    documents: np.ndarray,
+    features: np.ndarray,
+    stream: Stream,
     effects: np.ndarray,
     *,
-    matches: Mapping[str, tuple[np.ndarray, np.ndarray]],
-    others: Mapping[str, Levels],
-    domains: np.ndarray,
+    beside: Sequence[Counterparts],
     fits: Sequence[list],
     top: int,
-    per_quantile: int,
+    per_quarter: int,
     rng: np.random.Generator,
 ) -> list[dict[str, Any]]:
-    """One dictionary for each feature of one model, with everything its page shows.
+    """One dictionary for each of `features` of one autoencoder, with everything its page shows.
 
-    `ids`, `documents` and `domains` (small integers) [blocks, context]; `effects` from
-    `token_effects`; `matches` by model from `nearest`; `others` are the levels of those models;
-    `fits` from `best_fits`. Keys: firings, peak, hist (20 bins between 0 and peak),
-    on, up, down, mix (firings by domain), labels, top and quantiles (windows), matches (by model
-    [[feature, thousandths of r], ...]) and compared (by model, the first windows of `top` under
-    the best match there, [offset, level, ...] each).
+    `effects` [features, vocab] from `token_effects`; `fits` of all features, from `best_fits`.
+    Keys: firings, peak, hist (20 bins between 0 and peak), on, up, down, mix (firings by kind of
+    text), labels, top and typical (windows), and beside: for each counterpart [route, where,
+    feature, thousandths of r, and the first windows of `top` under it: [offset, level, ...] each].
     """
-    assert effects.shape[0] == len(fits) == f.d_sae, "effects or fits of another dictionary"
-    levels = Levels(f)
+    assert len(effects) == len(features), "effects of other features"
     counts, peaks = activation_histograms(f)
-    up, down = extreme_tokens(effects)
-    fired_on = tokens_fired_on(f, ids, TOKENS_SHOWN)
-    mix = _firings_by(f, np.asarray(domains).reshape(-1))
+    up, down = extreme_tokens(effects), extreme_tokens(-effects)
+    fired_on = tokens_fired_on(f, stream.ids, TOKENS_SHOWN)
+    mix = _firings_by(f, stream.kinds.reshape(-1))
     told: list[dict[str, Any]] = [
         {
             "firings": int(counts[n].sum()),
             "peak": float(f"{peaks[n]:.4g}"),
             "hist": counts[n].tolist(),
             "on": fired_on[n],
-            "up": up[n],
-            "down": down[n],
+            "up": up[row],
+            "down": down[row],
             "mix": mix[n].tolist(),
             "labels": fits[n],
             "top": [],
-            "quantiles": [[] for _ in range(QUANTILES)],
-            "matches": {
-                model: [[int(g), thousandths(v)] for g, v in zip(i[n], r[n], strict=True)]
-                for model, (i, r) in matches.items()
-            },
-            "compared": {model: [] for model in matches},
+            "typical": [],
+            "beside": [
+                [c.route, c.where, int(c.features[row]), thousandths(c.r[row]), []] for c in beside
+            ],
         }
-        for n in range(f.d_sae)
+        for row, n in enumerate(features)
     ]
-    chosen = choose_examples(f, documents, top=top, per_quantile=per_quantile, rng=rng)
-    inside = levels.within(*chosen[["feature", "start", "stop"]].to_numpy().T)
-    for (feature, quantile, token, start, stop), fires in zip(
+    chosen = choose_examples(
+        f, features, stream.documents, top=top, per_quarter=per_quarter, rng=rng
+    )
+    row, start, stop = chosen[["row", "start", "stop"]].to_numpy(dtype=int).T
+    inside = Levels(f).within(features[row], start, stop)
+    for (n, strongest, token, begins, ends), fires in zip(
         chosen.itertuples(index=False, name=None), inside, strict=True
     ):
-        window = [token, token - start, stop - 1 - token, *fires]
-        here = told[feature]
-        (here["top"] if quantile < 0 else here["quantiles"][quantile]).append(window)
-    strongest = chosen[chosen["quantile"] < 0].groupby("feature").head(COMPARED)
-    feature, start, stop = strongest[["feature", "start", "stop"]].to_numpy().T
-    for model, (index, _) in matches.items():
-        under = others[model].within(index[feature, 0], start, stop)
-        for n, fires in zip(feature.tolist(), under, strict=True):
-            told[n]["compared"][model].append(fires)
+        window = [token, token - begins, ends - 1 - token, *fires]
+        told[n]["top" if strongest else "typical"].append(window)
+    first = chosen[chosen["strongest"]].groupby("row").head(COMPARED)
+    row, start, stop = first[["row", "start", "stop"]].to_numpy(dtype=int).T
+    for place, c in enumerate(beside):
+        under = c.levels.within(c.features[row], start, stop)
+        for n, fires in zip(row.tolist(), under, strict=True):
+            told[n]["beside"][place][4].append(fires)
     return told
 
 

@@ -3,11 +3,15 @@
 A browser refuses to fetch data beside a page that was opened from disk, but loads scripts. So each
 shard is a script that hands its data over: `featlibAtlas("base-3", {...});`. There are
 
-- `index.js`: models, domains, labels, vocabulary, and how the rest is cut;
+- `index.js`: models, dictionaries, kinds of text, labels, vocabulary, the features that pages of
+  the book name, and how the rest is cut;
 - `stream.js`: the common stream's token ids;
-- `list-<model>.js`: what the list of features shows, filters, sorts and searches, and with it the
-  fate of each feature and its explanation;
-- `<model>-<n>.js`: what else the pages of features n * SHARD to (n + 1) * SHARD - 1 show.
+- `list-<dictionary>.js`: what the list of features shows, filters, sorts and searches, and with it
+  the fate of each feature and its explanation;
+- `<dictionary>-<n>.js`: what else the pages n * SHARD to (n + 1) * SHARD - 1 of it show.
+
+A dictionary is called like its model, `base`, where it is of seed 0, else `base-s1`. Of seed 0 all
+features have a page, of other seeds those that are named, and their counterparts.
 """
 
 from __future__ import annotations
@@ -15,13 +19,14 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from featlib.describe.atlas import thousandths
+from featlib.describe.atlas import Key, thousandths
 from featlib.family import MODEL_COLORS, PRINT_NAMES
 from featlib.run import atomic_path
 
@@ -30,76 +35,100 @@ BUDGET = 1800  # bytes a feature: 15 MB for four models of 2,048 features
 SEARCHED = 6  # tokens fired on, and promoted, that the search knows
 
 
+def dictionary_name(model: str, seed: int) -> str:
+    """What files and scripts of the atlas call an autoencoder."""
+    return model if seed == 0 else f"{model}-s{seed}"
+
+
+@dataclass(frozen=True)
+class Pages:
+    """The pages of one dictionary; everything is in the order of `features`.
+
+    `told` from `atlas.describe_features`; `fates` by step ("base>lua"): columns fate, r and best;
+    `twins` the best correlation with another autoencoder of the same model.
+    """
+
+    features: np.ndarray
+    told: Sequence[Mapping[str, Any]]
+    fates: Mapping[str, pd.DataFrame]
+    twins: np.ndarray
+
+
 def write_atlas(
     folder: str | Path,
     *,
     about: Mapping[str, Any],
     ids: np.ndarray,
-    models: Mapping[str, Sequence[Mapping[str, Any]]],
-    fates: Mapping[str, Mapping[str, pd.DataFrame]],
-    twins: Mapping[str, np.ndarray],
+    pages: Mapping[Key, Pages],
+    named: pd.DataFrame,
+    relatives: pd.DataFrame,
     explanations: pd.DataFrame,
 ) -> int:
     """Write all shards into `folder`, all or nothing; the number of bytes (see BUDGET).
 
-    `about` goes into the index as it is (vocabulary, domains, labels, threshold, ...). `models`:
-    by model what `atlas.describe_features` gave. `fates`: by model, by step ("base>lua"), columns
-    fate, r and best of every feature. `twins` [d_sae] by model: the best correlation with
-    a feature of another autoencoder of the same model. `explanations` as chapter 10 saves them; of
-    several of one feature the last is told.
+    `about` goes into the index as it is (vocabulary, domains, labels, threshold, ...). `named` from
+    `named.read_named`, `relatives` of them from `atlas.seeds_by_models`. `explanations` as chapter
+    10 saves them, of seed 0; of several of one feature the last is told.
     """
     small = np.uint16 if ids.max(initial=0) < 2**16 else np.uint32
     packed = np.ascontiguousarray(ids.reshape(-1), dtype=np.dtype(small).newbyteorder("<"))
+    names = {key: dictionary_name(*key) for key in pages}
+    index = {
+        **about,
+        "shard": SHARD,
+        "models": {m: {"print": PRINT_NAMES[m], "color": c} for m, c in MODEL_COLORS.items()},
+        "dictionaries": [
+            {"name": names[key], "model": key[0], "seed": key[1], "features": len(own.features)}
+            | ({} if key[1] == 0 else {"numbers": own.features.tolist()})
+            for key, own in pages.items()
+        ],
+        "named": [
+            [dictionary_name(row.model, row.seed), int(row.feature), row.why]
+            for row in named.itertuples()
+        ],
+        "relatives": {
+            f"{dictionary_name(model, seed)}/{feature}": [
+                [r.route, dictionary_name(r.other_model, r.other_seed), int(r.other), int(r.value)]
+                for r in own.itertuples()
+            ]
+            for (model, seed, feature), own in relatives.groupby(["model", "seed", "feature"])
+        },
+    }
+    stream = {"bytes": packed.itemsize, "ids": base64.b64encode(packed.tobytes()).decode("ascii")}
+    explanations = explanations.drop_duplicates(["model", "feature"], keep="last")
     with atomic_path(folder) as tmp:
         tmp.mkdir()
-        index = {
-            **about,
-            "shard": SHARD,
-            "models": [
-                {"name": m, "print": PRINT_NAMES[m], "color": MODEL_COLORS[m]}
-                | {"features": len(told)}
-                for m, told in models.items()
-            ],
-        }
-        stream = {
-            "bytes": packed.itemsize,
-            "ids": base64.b64encode(packed.tobytes()).decode("ascii"),
-        }
-        explanations = explanations.drop_duplicates(["model", "feature"], keep="last")
         _write(tmp, "index", index)
         _write(tmp, "stream", stream)
-        for model, told in models.items():
-            why = explanations[explanations["model"] == model].set_index("feature")
-            _write(tmp, f"list-{model}", _columns(told, fates[model], twins[model], why))
-            for start in range(0, len(told), SHARD):
-                _write(tmp, f"{model}-{start // SHARD}", told[start : start + SHARD])
+        for (model, seed), own in pages.items():
+            why = explanations[(explanations["model"] == model) & (seed == 0)]
+            _write(tmp, f"list-{names[model, seed]}", _columns(own, why.set_index("feature")))
+            for start in range(0, len(own.told), SHARD):
+                part = own.told[start : start + SHARD]
+                _write(tmp, f"{names[model, seed]}-{start // SHARD}", part)
         return sum(path.stat().st_size for path in tmp.iterdir())
 
 
-def _columns(
-    told: Sequence[Mapping[str, Any]],
-    fates: Mapping[str, pd.DataFrame],
-    twins: np.ndarray,
-    why: pd.DataFrame,
-) -> dict[str, Any]:
+def _columns(pages: Pages, why: pd.DataFrame) -> dict[str, Any]:
     return {
-        "firings": [page["firings"] for page in told],
-        "peak": [page["peak"] for page in told],
-        "on": [[token for token, _ in page["on"][:SEARCHED]] for page in told],
-        "up": [[token for token, _ in page["up"][:SEARCHED]] for page in told],
-        "labels": [[[fit[0], fit[3]] for fit in page["labels"]] for page in told],
-        "twin": [thousandths(r) for r in twins],
-        "match": {
-            model: [page["matches"][model][0][1] for page in told] for model in told[0]["matches"]
-        },
-        "fates": {step: "".join(f[0] for f in table["fate"]) for step, table in fates.items()},
+        "firings": [page["firings"] for page in pages.told],
+        "peak": [page["peak"] for page in pages.told],
+        "on": [[token for token, _ in page["on"][:SEARCHED]] for page in pages.told],
+        "up": [[token for token, _ in page["up"][:SEARCHED]] for page in pages.told],
+        "labels": [[[fit[0], fit[3]] for fit in page["labels"]] for page in pages.told],
+        "twin": [thousandths(r) for r in pages.twins],
+        "match": [
+            max((r for route, _, _, r, _ in page["beside"] if route == "match"), default=0)
+            for page in pages.told
+        ],
+        "fates": {step: "".join(f[0] for f in t["fate"]) for step, t in pages.fates.items()},
         # The best correlation of each step, in thousandths; null where nothing correlates.
         "r": {
             step: [
                 thousandths(r) if best >= 0 else None
                 for r, best in zip(table["r"], table["best"], strict=True)
             ]
-            for step, table in fates.items()
+            for step, table in pages.fates.items()
         },
         "why": {
             # a score may be NaN

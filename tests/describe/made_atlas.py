@@ -12,10 +12,12 @@ import pandas as pd
 from test_figures import HOSTILE
 
 from featlib.describe import atlas
-from featlib.describe.atlas_files import write_atlas
+from featlib.describe.atlas_files import Pages, write_atlas
 from featlib.dictionaries.features import FeatureActivations, feature_activations
 from featlib.family import MODELS
+from featlib.text.stream import Stream
 
+EXTRA = ("merged", 1)
 N_FEATURES, CONTEXT, BLOCKS, VOCAB = 70, 16, 40, 50
 WORDS = ["try", ":", "\n", " raise", HOSTILE, "</script><script>alert(2)</script>", "\u202e"]
 
@@ -36,47 +38,38 @@ def random_features(rng: np.random.Generator) -> FeatureActivations:
 
 
 class Made:
+    """Four dictionaries of seed 0, a page for each feature, and some pages of merged, seed 1."""
+
     def __init__(self, folder: Path) -> None:
         rng = np.random.default_rng(3)
         self.folder = folder
-        self.ids = rng.integers(0, VOCAB, (BLOCKS, CONTEXT)).astype(np.uint16)
-        self.documents = np.sort(rng.integers(0, 25, BLOCKS * CONTEXT)).reshape(BLOCKS, CONTEXT)
-        self.domains = rng.integers(0, 4, (BLOCKS, CONTEXT))
+        documents = np.sort(rng.integers(0, 25, BLOCKS * CONTEXT)).reshape(BLOCKS, CONTEXT)
+        ids = rng.integers(0, VOCAB, (BLOCKS, CONTEXT)).astype(np.uint16)
+        kinds = rng.integers(0, 4, (BLOCKS, CONTEXT))
+        self.stream = Stream(ids, documents, kinds, labels={}, classes={})
         self.vocabulary = WORDS + [f" word{n}" for n in range(VOCAB - len(WORDS))]
-        self.acts = {m: random_features(rng) for m in MODELS}
+        self.acts = {(m, 0): random_features(rng) for m in MODELS} | {EXTRA: random_features(rng)}
         self.masks = {f"label {n}": rng.random(BLOCKS * CONTEXT) < 0.1 for n in range(3)}
-        tokens, values = self.acts["base"].of(69)
+        tokens, values = self.acts["base", 0].of(69)
         planted = np.zeros(BLOCKS * CONTEXT, dtype=bool)
         planted[tokens[values > 0.5 * values.max()]] = True
         self.masks["exception"] = planted
-        self.effects = {m: rng.normal(size=(N_FEATURES, VOCAB)) for m in MODELS}
-        pairs = [(a, b) for a in MODELS for b in MODELS if a != b]
-        self.r = {pair: rng.random((N_FEATURES, N_FEATURES)) for pair in pairs}
-        self.fits = {m: atlas.best_fits(self.acts[m], self.masks) for m in MODELS}
-        levels = {m: atlas.Levels(self.acts[m]) for m in MODELS}
-        self.pages = {
-            m: atlas.describe_features(
-                self.acts[m],
-                self.ids,
-                self.documents,
-                self.effects[m],
-                matches={b: atlas.nearest(self.r[m, b], 3) for a, b in pairs if a == m},
-                others=levels,
-                domains=self.domains,
-                fits=self.fits[m],
-                top=5,
-                per_quantile=2,
-                rng=np.random.default_rng(0),
-            )
-            for m in MODELS
-        }
+        self.fits = {key: atlas.best_fits(f, self.masks) for key, f in self.acts.items()}
+        named = {"model": ["merged", "base"], "seed": [1, 0], "feature": [66, 69]}
+        self.named = pd.DataFrame(named | {"why": ["the case", HOSTILE]})
+        self.relatives = atlas.seeds_by_models(self.named, self.acts, self.fits)
+        also = self.relatives.query("other_model == 'merged' and other_seed == 1")["other"]
+        self.shown = dict.fromkeys([(m, 0) for m in MODELS], np.arange(N_FEATURES))
+        self.shown[EXTRA] = np.union1d([66], also)
+        self.effects = {key: rng.normal(size=(len(own), VOCAB)) for key, own in self.shown.items()}
+        self.pages = {key: self.page(key) for key in self.shown}
         fate = {
             "fate": ["persists", "disappears", "untestable"] * 24,
             "r": [0.9, 0.3, 0.0] * 24,
             "best": [4, 5, -1] * 24,
         }
         fate = pd.DataFrame(fate)[:N_FEATURES]
-        steps = {"base": ["base>lua"], "lua": ["base>lua", "lua>merged"]}
+        steps = {("base", 0): ["base>lua"], ("lua", 0): ["base>lua", "lua>merged"]}
         why = {"model": "base", "feature": 3, "explanation": HOSTILE, "correlation": 0.5}
         why["detection"] = np.nan
         self.size = write_atlas(
@@ -87,15 +80,43 @@ class Made:
                 "vocabulary": self.vocabulary,
                 "domains": ["BabyLM", "Python", "Lua", "TinyStories"],
                 "labels": list(self.masks),
+                "seeds": 2,
                 "threshold": 0.8,
                 "min_firings": 3,
             },
-            ids=self.ids,
-            models=self.pages,
-            fates={m: dict.fromkeys(steps.get(m, []), fate) for m in MODELS},
-            twins={m: np.linspace(0, 1, N_FEATURES) for m in MODELS},
+            ids=ids,
+            pages={
+                key: Pages(
+                    own,
+                    self.pages[key],
+                    dict.fromkeys(steps.get(key, []), fate),
+                    np.linspace(0, 1, len(own)),
+                )
+                for key, own in self.shown.items()
+            },
+            named=self.named,
+            relatives=self.relatives,
             explanations=pd.DataFrame([why | {"explanation": "an older one"}, why]),
         )
 
-    def dense(self, model: str) -> np.ndarray:
-        return self.acts[model].matrix.toarray()
+    def page(self, key: tuple[str, int]) -> list:
+        own, f = self.shown[key], self.acts[key]
+        beside = [atlas.best_matches(f, own, m, self.acts[m, 0]) for m in MODELS if m != key[0]]
+        if key[0] == "base":
+            read = self.acts["lua", 0]
+            r = np.linspace(-1, 1, len(own))
+            beside.append(atlas.Counterparts("transfer", "lua", own, r, atlas.Levels(read)))
+        return atlas.describe_features(
+            f,
+            own,
+            self.stream,
+            self.effects[key],
+            beside=beside,
+            fits=self.fits[key],
+            top=5,
+            per_quarter=2,
+            rng=np.random.default_rng(0),
+        )
+
+    def dense(self, model: str, seed: int = 0) -> np.ndarray:
+        return self.acts[model, seed].matrix.toarray()

@@ -19,38 +19,63 @@ from featlib.family import MODEL_COLORS, MODELS
 from featlib.models.mistral import build_model
 
 
-def test_the_files_hold_every_feature_once(made: Made) -> None:
+def test_the_files_hold_every_page_once(made: Made) -> None:
     index, stream = read(made.folder / "index.js"), read(made.folder / "stream.js")
     assert made.size == sum(p.stat().st_size for p in made.folder.iterdir())
-    assert [m["features"] for m in index["models"]] == [N_FEATURES] * len(MODELS)
-    assert {m["name"]: m["color"] for m in index["models"]} == {m: MODEL_COLORS[m] for m in MODELS}
+    assert {m: known["color"] for m, known in index["models"].items()} == MODEL_COLORS
     ids = np.frombuffer(base64.b64decode(stream["ids"]), dtype="<u2")
-    assert np.array_equal(ids, made.ids.reshape(-1)) and stream["bytes"] == 2
-    for m in MODELS:
-        shards = [read(made.folder / f"{m}-{n}.js") for n in range(-(-N_FEATURES // SHARD))]
-        assert sum(map(len, shards)) == N_FEATURES
-        column = read(made.folder / f"list-{m}.js")
-        assert column["firings"] == (made.dense(m) > 0).sum(0).tolist()
+    assert np.array_equal(ids, made.stream.ids.reshape(-1)) and stream["bytes"] == 2
+    assert [d["name"] for d in index["dictionaries"]] == [*MODELS, "merged-s1"]
+    for d in index["dictionaries"]:
+        numbers = made.shown[d["model"], d["seed"]]
+        assert d.get("numbers", list(range(N_FEATURES))) == numbers.tolist()
+        shards = [
+            read(made.folder / f"{d['name']}-{n}.js") for n in range(-(-len(numbers) // SHARD))
+        ]
+        assert sum(map(len, shards)) == d["features"] == len(numbers)
+        column = read(made.folder / f"list-{d['name']}.js")
+        fired = (made.dense(d["model"], d["seed"]) > 0).sum(0)
+        assert column["firings"] == fired[numbers].tolist()
         assert all(len(known) <= SEARCHED for known in column["on"] + column["up"])
+    assert index["named"] == [["merged-s1", 66, "the case"], ["base", 69, HOSTILE]]
     assert read(made.folder / "list-base.js")["why"]["3"]["explanation"] == HOSTILE
     known = read(made.folder / "list-lua.js")
     assert known["fates"]["lua>merged"][:4] == "pdup"
     assert known["r"]["lua>merged"][:4] == [900, 300, None, 900], "no best feature, no correlation"
 
 
+def test_every_autoencoder_has_a_relative_of_each_named_feature(made: Made) -> None:
+    told = read(made.folder / "index.js")["relatives"]
+    own = made.dense("merged", 1)[:, 66]
+    alike = {where: (n, r) for route, where, n, r in told["merged-s1/66"] if route == "alike"}
+    assert set(alike) == set(MODELS)
+    for m, (feature, r) in alike.items():
+        with np.errstate(invalid="ignore"):
+            every = np.nan_to_num([np.corrcoef(own, x)[0, 1] for x in made.dense(m).T])
+        assert feature == every.argmax() and r == atlas.thousandths(every.max())
+    exception = list(made.masks).index("exception")
+    for route, where, feature, f1 in told["base/69"]:
+        if route == "label":
+            key = ("merged", 1) if where == "merged-s1" else (where, 0)
+            fits = [[10 * f for n, _, _, f, _ in own if n == exception] for own in made.fits[key]]
+            assert [f1] == fits[feature] == max(fits)
+
+
 def test_numbers_of_a_feature_equal_those_of_the_dense_matrix(made: Made) -> None:
-    dense, flat = made.dense("base"), made.ids.reshape(-1)
-    for n, page in enumerate(made.pages["base"]):
+    dense, flat = made.dense("base"), made.stream.ids.reshape(-1)
+    kinds = made.stream.kinds.reshape(-1)
+    for n, page in enumerate(made.pages["base", 0]):
         x = dense[:, n]
         assert page["firings"] == (x > 0).sum() == sum(page["hist"]) == sum(page["mix"])
         assert page["peak"] == pytest.approx(x.max(), rel=1e-3)
-        assert page["mix"] == [int(((x > 0) & (made.domains.ravel() == d)).sum()) for d in range(4)]
+        assert page["mix"] == [int(((x > 0) & (kinds == d)).sum()) for d in range(4)]
         mass = np.bincount(flat, weights=x, minlength=VOCAB)
         for token, share in page["on"]:
             assert share == pytest.approx(1000 * mass[token] / mass.sum(), abs=0.51)
         if page["on"]:
             assert page["on"][0][1] == pytest.approx(1000 * mass.max() / mass.sum(), abs=0.51)
-        for key, order in (("up", -made.effects["base"][n]), ("down", made.effects["base"][n])):
+        effects = made.effects["base", 0][n]
+        for key, order in (("up", -effects), ("down", effects)):
             assert [t for t, _ in page[key]] == np.argsort(order, kind="stable")[:10].tolist()
 
 
@@ -75,34 +100,33 @@ def strongest(x: np.ndarray, documents: np.ndarray, n: int) -> list[int]:
 
 
 def test_examples_are_the_strongest_and_shaded_right(made: Made) -> None:
-    f, dense = made.acts["base"], made.dense("base")
-    for n, page in enumerate(made.pages["base"]):
-        wanted = strongest(dense[:, n], made.documents.reshape(-1), 5)
-        start, stop = token_windows(
-            made.documents, np.array(wanted, int), atlas.BEFORE, atlas.AFTER
-        )
-        assert [w[0] for w in page["top"]] == wanted
-        assert [w[0] - w[1] for w in page["top"]] == start.tolist()
-        assert [w[0] + w[2] + 1 for w in page["top"]] == stop.tolist()
-        assert all(windows_equal(w, dense[:, n]) for w in page["top"])
-        ranked = np.array_split(np.lexsort((-f.of(n)[0], f.of(n)[1])), 4)
-        for quarter, chosen in zip(ranked, page["quantiles"], strict=True):
-            assert len(chosen) == min(2, len(quarter))
-            assert {w[0] for w in chosen} <= set(f.of(n)[0][quarter].tolist())
-            assert all(windows_equal(w, dense[:, n]) for w in chosen)
-    assert made.pages["base"][7]["top"] == [] and len(made.pages["base"][8]["top"]) == 1
+    documents = made.stream.documents
+    for key in (("base", 0), ("merged", 1)):
+        f, dense = made.acts[key], made.dense(*key)
+        for n, page in zip(made.shown[key], made.pages[key], strict=True):
+            wanted = strongest(dense[:, n], documents.reshape(-1), 5)
+            start, stop = token_windows(documents, np.array(wanted, int), atlas.BEFORE, atlas.AFTER)
+            assert [w[0] for w in page["top"]] == wanted
+            assert [w[0] - w[1] for w in page["top"]] == start.tolist()
+            assert [w[0] + w[2] + 1 for w in page["top"]] == stop.tolist()
+            assert all(windows_equal(w, dense[:, n]) for w in page["top"] + page["typical"])
+            ranked = np.array_split(np.argsort(f.of(n)[1], kind="stable"), 4)
+            typical = {w[0] for w in page["typical"]}
+            for quarter in ranked:
+                assert len(typical & {*f.of(n)[0][quarter]}) == min(2, len(quarter))
+    assert made.pages["base", 0][7]["top"] == [] and len(made.pages["base", 0][8]["top"]) == 1
 
 
-def test_the_same_text_under_the_best_match(made: Made) -> None:
-    for n, page in enumerate(made.pages["base"]):
-        for other in MODELS[1:]:
-            row = made.r["base", other][n]
-            best = np.argsort(-row)[:3]
-            assert [g for g, _ in page["matches"][other]] == best.tolist()
-            assert page["matches"][other][0][1] == atlas.thousandths(row.max())
-            x = made.dense(other)[:, best[0]]
-            assert len(page["compared"][other]) == min(3, len(page["top"]))
-            for window, fires in zip(page["top"], page["compared"][other], strict=False):
+def test_the_same_text_under_each_counterpart(made: Made) -> None:
+    for n, page in enumerate(made.pages["base", 0]):
+        *matches, carried = page["beside"]
+        assert carried[:3] == ["transfer", "lua", n] and len(matches) == 3
+        for _, other, best, r, under in page["beside"]:
+            x = made.dense(other)[:, best]
+            if made.dense("base")[:, n].any() and other != "lua":
+                assert r == atlas.thousandths(np.corrcoef(made.dense("base")[:, n], x)[0, 1])
+            assert len(under) == min(3, len(page["top"]))
+            for window, fires in zip(page["top"], under, strict=False):
                 assert windows_equal(window, x, fires)
 
 
@@ -135,10 +159,10 @@ def test_direct_effects_are_what_the_weights_do_to_the_logits() -> None:
 
 
 def test_labels_are_found_with_their_precision_and_recall(made: Made) -> None:
-    fit = made.fits["base"][69][0]
+    fit = made.fits["base", 0][69][0]
     assert list(made.masks)[fit[0]] == "exception" and fit[1:] == [100, 100, 100, 50]
     dense = made.dense("base")
-    for n, fits in enumerate(made.fits["base"]):
+    for n, fits in enumerate(made.fits["base", 0]):
         for label, precision, recall, f1, cut in fits:
             said = dense[:, n] > cut / 100 * dense[:, n].max()
             mask = list(made.masks.values())[label]

@@ -13,6 +13,7 @@ from axe import check_axe
 from browser import visit
 from made_atlas import HOSTILE, N_FEATURES, Made, read
 
+from featlib.describe.atlas_files import dictionary_name
 from featlib.family import MODELS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -53,7 +54,7 @@ def html(made: Made, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def shows(page: Any, feature: str) -> None:
     page.wait_for_function(
-        "f => document.getElementById('fl-atlas').dataset.complete === f", arg=feature
+        "f => document.getElementById('fl-atlas').dataset.shown === f", arg=feature
     )
 
 
@@ -63,7 +64,7 @@ def shows(page: Any, feature: str) -> None:
 def test_page_is_sound_and_accessible(html: Path, browser: Any, mode: str, size: tuple) -> None:
     with visit(browser, f"{html.as_uri()}#base/69", size=size, mode=mode) as seen:
         shows(seen.page, "base/69")
-        assert seen.page.title() == "BabyPython 69 · Feature atlas"
+        assert seen.page.title() == "BabyPython s0/69 · Feature atlas"
         wide = seen.page.evaluate("document.documentElement.scrollWidth - innerWidth")
         assert wide <= 1 and seen.errors == [] and seen.requests == []
         assert check_axe(seen.page) == []
@@ -93,7 +94,7 @@ def test_it_is_worked_by_keyboard_and_by_address(html: Path, browser: Any) -> No
     with visit(browser, f"{html.as_uri()}#lua/66") as seen:
         page = seen.page
         shows(page, "lua/66")
-        assert page.locator("[aria-current] .at-number").inner_text() == "66"
+        assert page.locator("[aria-current] .at-number").inner_text() == "s0/66"
         assert page.evaluate("scrollY") == 0, "marking the row moves the list, not the page"
         page.keyboard.press("j")
         shows(page, "lua/67")
@@ -116,7 +117,9 @@ def test_it_is_worked_by_keyboard_and_by_address(html: Path, browser: Any) -> No
         shows(page, "merged/12")
         assert page.locator("#at-query").input_value() == ""
         page.evaluate("location.hash = '#merged/9999'")
-        page.wait_for_function("document.body.innerText.includes('no feature merged 9999')")
+        page.wait_for_function(
+            "document.body.innerText.includes('no page of a feature merged 9999')"
+        )
         assert seen.errors == []
 
 
@@ -132,12 +135,16 @@ def test_all_models_are_searched_at_once(html: Path, browser: Any, made: Made) -
         page.wait_for_function(f"!{ROWS}.includes('merged/60') && {ROWS}.length === 80")
         page.locator("#at-query").fill("LuaStories 12")
         page.wait_for_function(f"{ROWS}[0] === 'merged/12'")
-        known = {m: read(made.folder / f"list-{m}.js") for m in MODELS}
 
         def having(*words: str) -> set[str]:
             ids = {made.vocabulary.index(f" {word}") for word in words}
-            every = [(m, n) for m in MODELS for n in range(N_FEATURES)]
-            return {f"{m}/{n}" for m, n in every if ids <= {*known[m]["on"][n], *known[m]["up"][n]}}
+            out = set()
+            for (m, seed), own in made.shown.items():
+                known = read(made.folder / f"list-{dictionary_name(m, seed)}.js")
+                for n, on, up in zip(own, known["on"], known["up"], strict=True):
+                    if ids <= {*on, *up}:
+                        out.add(f"{m}/{f's{seed}/' if seed else ''}{n}")
+            return out
 
         page.locator("#at-query").fill("raise word9")
         both = having("raise", "word9")
@@ -172,7 +179,7 @@ def test_filters_and_orders(html: Path, browser: Any, made: Made) -> None:
         assert page.evaluate(ROWS) == numbers(range(1, N_FEATURES, 3))
         page.locator("#at-fate").select_option("")
         page.locator("#at-label").select_option("exception")
-        fits = [n for n, f in enumerate(made.fits["base"]) if any(fit[0] == 3 for fit in f)]
+        fits = [n for n, f in enumerate(made.fits["base", 0]) if any(fit[0] == 3 for fit in f)]
         assert 69 in fits and page.evaluate(ROWS) == numbers(fits)
         page.evaluate("location.hash = '#base/69'")
         shows(page, "base/69")
@@ -185,14 +192,16 @@ def test_filters_and_orders(html: Path, browser: Any, made: Made) -> None:
         assert seen.errors == []
 
 
-def test_a_link_to_elsewhere_keeps_the_list_and_back_leads_back(html: Path, browser: Any) -> None:
+def test_a_link_to_elsewhere_keeps_the_list_and_back_leads_back(
+    html: Path, browser: Any, made: Made
+) -> None:
     with visit(browser, f"{html.as_uri()}#base/1?in=base&fate=base-lua/d") as seen:
         page = seen.page
         shows(page, "base/1")
         wanted = [f"base/{n}" for n in range(1, N_FEATURES, 3)]
         assert page.evaluate(ROWS) == wanted
         page.evaluate("scrollTo(0, 1e6)")
-        link = page.locator(".at-relative h4 a").first
+        link = page.locator(".at-line a").first
         other = link.get_attribute("data-to")
         link.click()
         shows(page, other)
@@ -204,8 +213,40 @@ def test_a_link_to_elsewhere_keeps_the_list_and_back_leads_back(html: Path, brow
         shows(page, "base/1")
         assert page.evaluate(ROWS) == wanted and page.url.endswith("in=base&fate=base-lua/d")
         page.locator(".at-reset").click()
-        found(page, f"{4 * N_FEATURES} features of all models")
+        found(page, f"{sum(map(len, made.shown.values()))} features of all models")
         assert page.url.endswith("#base/1") and seen.errors == []
+
+
+def test_what_the_book_names_has_a_page_with_its_relatives(
+    html: Path, browser: Any, made: Made
+) -> None:
+    with visit(browser, html.as_uri()) as seen:
+        page = seen.page
+        shows(page, "merged/s1/66")  # where no feature is asked for, the first that is named
+        assert page.inner_text("#at-name") == "LuaStories s1/66"
+        told = {
+            (where, n): r
+            for route, where, n, r in read(made.folder / "index.js")["relatives"]["merged-s1/66"]
+            if route == "alike"
+        }
+        links = page.locator(".at-seeds").first.locator("a")
+        assert {tuple(link.get_attribute("data-to").split("/")) for link in links.all()} == {
+            (where, str(n)) for where, n in told
+        }
+        assert "this feature" in page.inner_text(".at-seeds")
+        links.first.click()
+        page.wait_for_function("document.querySelector('#at-name').innerText.startsWith('Baby')")
+        page.locator("#at-label").select_option("named in the book")
+        found(page, "2 features of all models")
+        assert page.evaluate(ROWS) == ["base/69", "merged/s1/66"]
+        page.locator("#at-label").select_option("")
+        page.locator("#at-query").fill("LuaStories s1/66")
+        page.wait_for_function(f"{ROWS}[0] === 'merged/s1/66'")
+        page.evaluate("location.hash = '#base/s0/69'")
+        shows(page, "base/69")
+        assert HOSTILE in page.inner_text(".at-named")
+        assert page.locator(".at-line").count() == 3 * 5  # itself, carried over, three matches
+        assert seen.errors == [] and seen.requests == []
 
 
 def test_no_match_means_something_only_where_the_own_second_autoencoder_has_one(
@@ -244,10 +285,9 @@ def test_a_feature_far_down_the_list_has_its_neighbours(html: Path, browser: Any
         assert {"merged/28", "merged/29", "merged/31"} <= set(drawn)
         up = "document.querySelector('.at-scroll').scrollTo(0, 0)"
         seen.page.wait_for_function(f"() => ({up}, {ROWS}[0] === 'base/0')")
-        assert seen.page.evaluate(ROWS) == sorted(
-            seen.page.evaluate(ROWS),
-            key=lambda name: (MODELS.index(name.split("/")[0]), int(name.split("/")[1])),
-        )
+        drawn = [name.split("/") for name in seen.page.evaluate(ROWS)]
+        places = [(MODELS.index(m), int(n)) for m, *_, n in drawn if not _]
+        assert places == sorted(places)
 
 
 def test_a_shard_that_does_not_come_is_named_and_can_be_asked_for_again(
@@ -261,7 +301,7 @@ def test_a_shard_that_does_not_come_is_named_and_can_be_asked_for_again(
         try:
             page.evaluate("location.hash = '#lua/66'")
             page.wait_for_selector("[role=alert]")
-            assert "Lua 66 cannot be shown: lua-1.js" in page.inner_text(".at-detail")
+            assert "Lua s0/66 cannot be shown: lua-1.js" in page.inner_text(".at-detail")
         finally:
             away.rename(shard)
         page.locator(".at-again").click()
@@ -279,7 +319,7 @@ def test_a_list_that_does_not_come_leaves_the_feature_to_be_read(
                 "document.body.innerText.includes('cannot be shown: list-merged.js')"
             )
             seen.page.wait_for_selector("#at-name")
-            assert seen.page.inner_text("#at-name") == "BabyPython 0"
+            assert seen.page.inner_text("#at-name") == "BabyPython s0/0"
             seen.page.locator("button[value=base]").click()
             found(seen.page, f"{N_FEATURES} features of BabyPython")
     finally:

@@ -62,9 +62,7 @@ def test_a_perfect_writer_and_reader_score_one(server: Server, tmp_path: Path) -
     row = table.iloc[0]
     assert (row["explanation"], row["failed"]) == ("the keyword raise", 0)
     assert (row["correlation"], row["detection"]) == (pytest.approx(1), 1)
-    planned, tokens = ce.planned(1, 6, 8)
-    assert len(server.questions) == planned
-    assert sum(len(str(q["messages"])) / 4 for q in server.questions) < tokens
+    assert len(server.questions) == 1 + 3  # 12 windows, five at once
     for question in server.questions:  # the reader never sees an activation
         if not writes(question):
             data = json.loads(question["messages"][1]["content"])
@@ -99,8 +97,7 @@ def test_instructions_inside_the_corpus_stay_data(server: Server, tmp_path: Path
 
 def test_a_spent_budget_keeps_what_was_finished(server: Server, tmp_path: Path) -> None:
     server.reply = honest
-    one, _ = ce.planned(1, 6, 8)
-    table, trouble = ask(server, tmp_path, Budget(one, 10**7), features=3)
+    table, trouble = ask(server, tmp_path, Budget(4, 10**7), features=3)
     # the three are the same feature, but are scored on windows of their own
     assert len(table) == 1
     assert "budget" in trouble
