@@ -44,7 +44,7 @@ MAKES: dict[str, list[str]] = {
     ],
     "07_flow": [],
     "08_assignment": [],
-    "09_exception": [],
+    "09_exception": [f"tables/{name}.parquet" for name in ("answers", "merge_path")],
     "10_explanations": ["tables/explanations.parquet"],
     "11_controls": [
         *(f"tables/{name}.parquet" for name in ("control_shares", "recovered", "claims")),

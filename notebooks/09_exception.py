@@ -280,10 +280,11 @@ found = [f"{r.f1:.2f} in {PRINT_NAMES[r.model]}" for r in abroad.itertuples()]
 prose(
     """\
 The token's identity explains {{ share | pct }} of the feature's variance. Among tokens of one
-identity, labelled ones have the higher {term}`activation` in {{ within }} of pairs (half: it knows
-the token alone; nan: no token occurs in both ways). In other languages {{ labelled }} labelled
-tokens could judge; {{ abroad }}.""",
-    share=own.token_share, within=f"{own.row()['within']:.0%}", labelled=labelled,
+identity, labelled ones have the higher {term}`activation` in {{ within | pct }} of pairs (half: it
+knows the token alone, or no token occurs with and without the label). In other languages
+{{ labelled }} labelled tokens could judge; {{ abroad }}.""",
+    share=np.nan_to_num(own.token_share), within=np.nan_to_num(own.row()["within"], nan=0.5),
+    labelled=labelled,
     abroad=f"F1 there is {', '.join(found)}" if found else f"below {BARS.few_labelled} that cannot "
     "tell whether it stands for more than words of its own language",
 )  # fmt: skip
