@@ -50,9 +50,6 @@ try:
 except FeatlibError as error:
     sys.exit(f"\n{error}\n")
 R = RUN.folder
-if PARAMS.control_crosscoder:  # chapter 11 trains it, and chapter 09 asks it too
-    MAKES["11_controls"].append("crosscoder/")
-    AFTER["09_exception"] = "11_controls"
 
 
 def source(chapter):

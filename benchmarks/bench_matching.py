@@ -25,8 +25,8 @@ import torch
 from featlib.dictionaries.features import count_firings
 from featlib.estimate import document_weights
 from featlib.matching.correlation import pearson
-from featlib.matching.fates import assign_fates, one_to_one
-from featlib.matching.resampling import persistence_draws
+from featlib.matching.fates import assign_fates
+from featlib.matching.resampling import resampled_matches
 
 
 def dictionary(n: int, d: int, l0: float, rng: np.random.Generator) -> sp.csr_array:
@@ -132,11 +132,9 @@ def main() -> None:
     firings = [count_firings(m) for m in (a, b)]
     took, fates = seconds(lambda: assign_fates(r, *firings), 1, None)
     print(f"{'fates':28} {took:9.2f} s, {fates.persist:.3f} persist (planted: 0.500)")
-    took, _ = seconds(lambda: one_to_one(r, 0.5), 1, None)
-    print(f"{'one to one, r >= 0.5':28} {took:9.2f} s")
     documents = np.arange(n) // 300
     weights = document_weights(documents, 200, rng)
-    took, _ = seconds(lambda: persistence_draws(a, b, documents, fates, weights), 1, None)
+    took, _ = seconds(lambda: resampled_matches(a, b, documents, fates, weights), 1, None)
     print(f"{'interval, 200 draws':28} {took:9.2f} s")
 
 

@@ -154,21 +154,6 @@ class Params(Sizes):  # type: ignore[valid-type, misc]
     control_step: float = _field(
         0.25, "Step of t at which features are followed through the merge.", gt=0, le=1
     )
-    control_model: bool = _field(
-        False, "Train BabyPython a second time, from another seed, for the ceiling of one recipe."
-    )
-    control_other_text: bool = _field(
-        True, "Train BabyPython's autoencoder on each child's text, for the ceiling of that text."
-    )
-    control_warm_start: bool = _field(
-        False, "Train each child's autoencoder once more, starting from its parent's."
-    )
-    control_crosscoder: bool = _field(
-        False, "Train one crosscoder over all four models, as a second opinion."
-    )
-    crosscoder_tokens: int = _field(
-        500_000, "Tokens the crosscoder is trained on; each is read by all four models.", ge=1
-    )
 
     # 12 atlas
     atlas_top: int = _field(8, "Strongest examples that the atlas shows of a feature.", ge=1)
@@ -207,7 +192,6 @@ class Params(Sizes):  # type: ignore[valid-type, misc]
                 "rest is for training)",
             ),
             (self.sae_tokens >= self.sae_batch_size, "sae_tokens", one_sae_batch),
-            (self.crosscoder_tokens >= self.sae_batch_size, "crosscoder_tokens", one_sae_batch),
             (
                 (self.source == "files") == bool(self.corpora_folder), "corpora_folder",
                 "a folder when source is files, and empty when it is embedded",

@@ -41,6 +41,7 @@ MAKES: dict[str, list[str]] = {
     "06_matching": [
         "features/",
         *(f"tables/{name}.parquet" for name in ("matches", "pairs", "flows", "seed_pairs")),
+        *(f"tables/{name}.parquet" for name in ("kinds", "transfers", "transfer_shares")),
     ],
     "07_flow": [],
     "08_assignment": [],

@@ -29,12 +29,8 @@ class Bars:
     most: float = 0.5  # "most" and "mostly": more than this share
     false_alarms: float = 0.01  # a null that passes for a larger share puts matches in doubt ...
     by_anything: float = 0.25  # ... as do random directions that pass for this part of the matches
+    writes_alike: float = 0.5  # median cosine from which matched features write alike
     shared_start: float = 5.0  # times as many matches of equal index show that the start was one
-    equal_l0: float = 0.1  # sparsity that differs by less is equal
-    low_ceiling: float = 0.3  # below this, a ratio to the ceiling rests on few features
-    unchanged: float = 0.95  # a share by transfer that may be this is as good as no change
-    same_way: float = 0.5  # cosine from which two moves in weights go largely the same way
-    sees: float = 0.9  # share of planted features from which a crosscoder sees nearly all
 
 
 BARS = Bars()
@@ -137,16 +133,15 @@ class Step:
     """The share of a parent's features that a child has, and what to read it against."""
 
     matching: Estimate
-    ceiling: Estimate  # what another autoencoder of the parent finds
-    ratio: Estimate  # matching / ceiling
+    ceiling: Estimate  # what another autoencoder of the parent finds,
+    other_text: Estimate  # and one that learned from the child's text
     transfer: Estimate  # with the parent's own dictionary in both
-    other_text: Estimate | None = None  # the ceiling, of a dictionary made of the child's text
+    cosine: float  # median, between decoder vectors of matched features
 
     @property
     def below(self) -> bool:
-        """Whether matching finds fewer than can be laid to the dictionary."""
-        other = self.other_text
-        return self.matching.high < other.low if other else self.ratio.high < 1
+        """Whether matching finds fewer than can be laid to the dictionary and its text."""
+        return self.matching.high < self.other_text.low
 
     @property
     def noisy(self) -> bool:
@@ -156,13 +151,14 @@ class Step:
 
 @dataclass(frozen=True)
 class Findings:
-    """What the claims rest on: shares of features, but for one number."""
+    """What the claims rest on: shares of features, but for two numbers."""
 
     steps: Sequence[Step]  # from the base to each of its children
-    ends: Sequence[Estimate]  # of the base's, themselves in each of the merged children,
+    placebo: Estimate  # of the base's, themselves after more of the base's own training,
+    ends: Sequence[Estimate]  # in each of the merged children,
     merged: Estimate  # in the merge,
     recovered: int  # and the number that one of them had lost and the merge has
-    shuffled: float  # that pass with tokens out of step, at most,
+    shuffled: float  # that pass with tokens out of step,
     random: float  # against random directions,
     matched: float  # and against the children
     formatting: Mapping[str, Estimate]  # of everything, survivors and what is found_again
@@ -170,7 +166,11 @@ class Findings:
 
     @property
     def few(self) -> bool:
-        return all(s.transfer.high < BARS.most for s in self.steps)
+        return all(s.transfer.high < BARS.most * self.placebo.value for s in self.steps)
+
+    @property
+    def elsewhere(self) -> bool:
+        return all(s.cosine < BARS.writes_alike for s in self.steps)
 
     @property
     def more(self) -> bool:
@@ -201,6 +201,7 @@ CLAIMS: dict[str, tuple[tuple[Callable[[Findings], bool], str, str], ...]] = {
         (lambda n: n.shuffled > BARS.false_alarms, "some by accident", OPEN),
         (lambda n: n.random > BARS.false_alarms and n.random > BARS.by_anything * n.matched,
          "some match anything", LIKELY),
+        (lambda n: n.elsewhere, "they fire alike and write elsewhere", LIKELY),
         (lambda n: True, "no accident", SURE),
     ),
     "punctuation and formatting persist": (

@@ -96,9 +96,9 @@ def test_the_closing_table_gives_the_command_that_repeats_the_page(tmp_path, mon
 
 
 def test_the_command_writes_truth_values_as_papermill_reads_them():
-    entry = {"parameters": {"control_model": True, "k": 8, "merge_method": "linear"}}
+    entry = {"parameters": {"control_step": True, "k": 8, "merge_method": "linear"}}
     command = Provenance("11_controls", "r", entry, {}).command
-    assert command.endswith("-p run r -p control_model True -p k 8 -p merge_method linear")
+    assert command.endswith("-p run r -p control_step True -p k 8 -p merge_method linear")
     words = command.split(" -p ")[2:]
     given = {key: _resolve_type(value) for key, value in (word.split() for word in words)}
     assert given == entry["parameters"]

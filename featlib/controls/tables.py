@@ -2,92 +2,108 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 
-from featlib.controls.run import ControlRun, Pair, Transfers
+from featlib.controls.run import TO_PLACEBO, ControlRun, Pair
 from featlib.dictionaries.features import tokens_fired_on
-from featlib.estimate import Estimate
-from featlib.family import BASE, MERGE_OF, MERGED, PAIRS, PRINT_NAMES, step_name
-from featlib.matching.ceilings import persistence_by, persistence_by_threshold
-from featlib.matching.fates import Fates
+from featlib.estimate import Estimate, proportion
+from featlib.family import MERGE_OF, MERGED, PAIRS, PRINT_NAMES, step_name
 from featlib.text.tokens import visible
 from featlib.verdicts import Findings
 
-CEILING = "ceiling: other seed"
-DOTS = ["label", "way", "share", "low", "high"]  # what a chart of shares draws
-EXAMPLES = 6  # recovered features shown of those that neither or one child had kept
-LEAST = 5  # testable features in a group that is shown
-
-
-def pct(share: float, digits: int = 0) -> str:
-    return "–" if pd.isna(share) else f"{share:.{digits}%}"
-
-
-def span(values: pd.Series) -> str:
-    """The smallest to the largest, in three digits."""
-    return " to ".join(dict.fromkeys(f"{x:.3g}" for x in (values.min(), values.max())))
+# How a share is measured, and the column of chapter 06 that has it.
+WAYS = {
+    "matching": "persist",
+    "ceiling: other seed": "ceiling",
+    "ceiling: other text": "text_ceiling",
+    "transfer": "transfer",
+}
+THRESHOLDS = np.arange(50, 96, 5) / 100  # where the convention of 0.8 could lie as well
+PER_DECADE = 2  # bins of density
+EXAMPLES = 4  # recovered features shown of those that neither or one child had kept
+LEAST = 5  # features in a group that is shown
+NULLS = {"r_shifted": "shifted within documents", "r_random": "random dictionary"}
+BIN = 20  # features in a bin of a null that is shown
 
 
 def told(shares: pd.DataFrame) -> str:
-    """A table of `DOTS` for those who do not see its chart."""
+    """A table of label, way and share for those who do not see its chart."""
     rows = shares[shares["share"].notna()].itertuples()
     return "; ".join(f"{row.label}, {row.way}: {row.share:.0%}" for row in rows)
 
 
-def dots(label: str, ways: Mapping[str, Estimate]) -> pd.DataFrame:
-    """Columns `DOTS`, one row for each way of measuring."""
-    rows = [(label, way, share.value, share.low, share.high) for way, share in ways.items()]
-    return pd.DataFrame(rows, columns=DOTS)
+def every_share(c: ControlRun, neurons: Mapping[Pair, float]) -> pd.DataFrame:
+    """Columns label, way, share, low, high: every step in all `WAYS`, and the placebo's two."""
+    rows = []
+    for pair in (*PAIRS, TO_PLACEBO):
+        ways = WAYS if pair in PAIRS else {"transfer": "transfer"}
+        shares = {way: c.share(pair, kind) for way, kind in ways.items()}
+        for way, share in (shares | {"neurons": Estimate(neurons[pair])}).items():
+            rows.append((step_name(*pair), way, share.value, share.low, share.high))
+    return pd.DataFrame(rows, columns=["label", "way", "share", "low", "high"])
 
 
-def by_step(ways: Mapping[str, Mapping[Pair, Estimate]]) -> pd.DataFrame:
-    """Columns `DOTS`: every pair of models, in all ways in which it was measured."""
-    measured = {pair: {way: by[pair] for way, by in ways.items() if pair in by} for pair in PAIRS}
-    return pd.concat([dots(step_name(*pair), found) for pair, found in measured.items()])
+def nulls_by_firings(c: ControlRun) -> pd.DataFrame:
+    """null, firings (lower edge of a bin of a factor of two), features, share that passes."""
+    parts = []
+    for column, null in NULLS.items():
+        alive = c.matches[c.matches["firings"] > 0]
+        level = 2.0 ** np.floor(np.log2(alive["firings"].to_numpy(float)))
+        passes = alive[column] >= c.p.threshold
+        part = passes.groupby(level).agg(["size", "mean"]).reset_index()
+        part.columns = ["firings", "features", "share"]
+        parts.append(part[part["features"] >= BIN].assign(null=null))
+    return pd.concat(parts, ignore_index=True)
 
 
-def of_steps(columns: Mapping[str, Mapping[Pair, Any]]) -> pd.DataFrame:
-    """One row for each pair of models, as a page lists them."""
-    pairs = list(next(iter(columns.values())))
-    cells = {name: [by[pair] for pair in pairs] for name, by in columns.items()}
-    return pd.DataFrame({"step": [step_name(*pair) for pair in pairs], **cells})
+def by_threshold(curves: Mapping[tuple[str, str], np.ndarray]) -> pd.DataFrame:
+    """Columns label, way, threshold, share, from r of testable features by (label, way)."""
+    rows = [
+        (label, way, at, float((r >= at).mean()))
+        for (label, way), r in curves.items()
+        for at in THRESHOLDS
+    ]
+    return pd.DataFrame(rows, columns=["label", "way", "threshold", "share"])
 
 
-def every_seed_pair(c: ControlRun) -> pd.DataFrame:
-    """Columns `DOTS` and seeds: one row per step and pair of seeds, from chapter 06's table."""
-    table, parts = c.run.read_table("seed_pairs"), []
-    for parent, child in PAIRS:
-        for way, other in (("matching", child), (CEILING, parent)):
-            part = table[(table["parent"] == parent) & (table["child"] == other)]
-            seeds = part["parent_seed"].astype(str) + " → " + part["child_seed"].astype(str)
-            shares = part[["persist", "persist_low", "persist_high"]].set_axis(DOTS[2:], axis=1)
-            parts.append(shares.assign(label=step_name(parent, child), way=way, seeds=seeds))
-    return pd.concat(parts, ignore_index=True)[[*DOTS, "seeds"]]
+def density_bins(firings: np.ndarray, n_tokens: int) -> pd.Categorical:
+    """[d] ordered label of each feature's density bin, "low-high" in firings per token, log steps.
 
-
-def by_threshold(curves: Mapping[Pair, Fates]) -> pd.DataFrame:
-    """Columns label, way, threshold, share, from fates by (label, way)."""
-    parts = [persistence_by_threshold(f).assign(label=a, way=b) for (a, b), f in curves.items()]
-    return pd.concat(parts, ignore_index=True).rename(columns={"persist": "share"})
+    Silent features get no bin (NaN).
+    """
+    density = np.asarray(firings) / n_tokens
+    step = np.full(len(density), np.nan)
+    alive = density > 0
+    step[alive] = np.floor(np.log10(density[alive]) * PER_DECADE + 1e-9)
+    levels = np.unique(step[alive])
+    labels = [f"{10 ** (s / PER_DECADE):.2g}-{10 ** ((s + 1) / PER_DECADE):.2g}" for s in levels]
+    codes = np.where(alive, np.searchsorted(levels, np.nan_to_num(step, nan=np.inf)), -1)
+    return pd.Categorical.from_codes(codes, labels, ordered=True)
 
 
 def by_group(
-    compared: Mapping[str, Fates], groups: Sequence | np.ndarray | pd.Categorical
+    c: ControlRun, ways: Mapping[str, np.ndarray], groups: Sequence | np.ndarray | pd.Categorical
 ) -> pd.DataFrame:
-    """`DOTS` and testable, per group and way of measuring; small groups are left out.
+    """Share that passes in each group of the base's testable features, by way (its r [d_sae]).
 
-    Ordered groups stay in order; others are sorted by their number of testable features.
+    Columns label, way, features, share, low, high. Small groups are left out; ordered ones stay in
+    order, others are sorted by size.
     """
-    parts = [persistence_by(fates, groups).assign(way=way) for way, fates in compared.items()]
-    table = pd.concat(parts, ignore_index=True)
-    table = table[table["testable"] >= LEAST]
-    if not isinstance(groups, pd.Categorical):
-        table = table.sort_values("testable", ascending=False, kind="stable")
-    return table.rename(columns={"group": "label"})
+    rows = []
+    for way, r in ways.items():
+        table = pd.DataFrame({"label": groups, "kept": c.kept(r)})[c.testable]
+        for label, kept in table.groupby("label", sort=True, observed=True)["kept"]:
+            share = proportion(int(kept.sum()), len(kept))
+            rows.append((label, way, len(kept), share.value, share.low, share.high))
+    columns = ["label", "way", "features", "share", "low", "high"]
+    table = pd.DataFrame(rows, columns=columns)
+    table = table[table["features"] >= LEAST]
+    if isinstance(groups, pd.Categorical):
+        return table
+    return table.sort_values("features", ascending=False, kind="stable")
 
 
 def in_print(kept_by: str) -> str:
@@ -102,38 +118,20 @@ def recovered_examples(c: ControlRun, followed: pd.DataFrame) -> pd.DataFrame:
     gain = recovered[f"r_{MERGED}"] - recovered[ends].min(axis=1)
     clear = recovered.assign(gain=gain).sort_values("gain", ascending=False)
     clear = clear.groupby("kept_by", observed=True, sort=False).head(EXAMPLES)
+    fires = tokens_fired_on(c.base, c.stream.ids, 5)
+    tokens = [" ".join(visible(c.texts[t]) for t, _ in fires[i]) for i in clear["feature"]]
     return pd.DataFrame(
         {
             "feature": clear["feature"],
-            "fires on": top_tokens(c, clear["feature"], 5),
-            "firings": clear["firings"],
+            "fires on": tokens,
             **{f"r in {PRINT_NAMES[m]}": clear[f"r_{m}"] for m in (*MERGE_OF, MERGED)},
             "kept by": clear["kept_by"].map(in_print),
         }
     )
 
 
-def top_tokens(c: ControlRun, chosen: Iterable[int], n: int) -> list[str]:
-    """For each of the `chosen` features of the base the `n` tokens that it fires on most."""
-    told = tokens_fired_on(c.acts[BASE][0], c.stream.ids, n)
-    return [" ".join(visible(c.texts[token]) for token, _ in told[i]) for i in chosen]
-
-
-def common_token(c: ControlRun, chosen: np.ndarray) -> str:
-    """The token on which most of the `chosen` features [d_sae] of the base fire, quoted."""
-    best = top_tokens(c, np.flatnonzero(chosen), 1)
-    count = pd.Series(best).value_counts()
-    return f"`{count.index[0]}` ({count.iloc[0]:,} of {len(best):,})" if len(count) else ""
-
-
 def control_metrics(
-    found: Findings,
-    moved: Transfers,
-    neurons: Mapping[Pair, float],
-    followed: pd.DataFrame,
-    twin: tuple[Estimate, float] | None,
-    other_text: Mapping[Pair, Estimate],
-    warm: Mapping[Pair, Estimate],
+    found: Findings, neurons: Mapping[Pair, float], followed: pd.DataFrame
 ) -> dict[str, float]:
     """What `metrics.json` keeps of the controls; what is no number stays out."""
     recovered = followed[followed["recovered"]]
@@ -146,12 +144,7 @@ def control_metrics(
         "control.formatting.all": found.formatting["everything"].value,
         "control.formatting.survivors": found.formatting["survivors"].value,
     }
-    shares = {f"transfer.{a}.{b}": share for (a, b), share in moved.shares.items()}
-    shares |= {f"control.text.{b}": share for (_, b), share in other_text.items()}
-    if twin:
-        shares["control.twin"], metrics["control.twin.neurons"] = twin
-    for name, share in shares.items():
-        metrics |= share.named(f"{name}.persist")
-    metrics |= {f"neurons.{a}.{b}.persist": share for (a, b), share in neurons.items()}
-    metrics |= {f"warm.{a}.{b}.persist": share.value for (a, b), share in warm.items()}
+    for (a, b), share in neurons.items():
+        name = b if (a, b) == TO_PLACEBO else f"{a}.{b}"
+        metrics[f"neurons.{name}.persist"] = share
     return {key: float(value) for key, value in metrics.items() if np.isfinite(value)}

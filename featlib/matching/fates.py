@@ -20,7 +20,6 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 import torch
-from scipy.optimize import linear_sum_assignment
 
 from featlib.dictionaries.features import count_firings
 from featlib.matching.correlation import pearson
@@ -34,7 +33,7 @@ class Rule:
     """From which correlation on two features count as one, and how often one must fire to tell."""
 
     threshold: float = 0.8  # the paper's
-    min_firings: int = 30  # a best r >= 0.8 of 16,384 comes by chance once in 1,000 (Gaussian null)
+    min_firings: int = 30  # out of step, nothing passes from about 16 on (measured; chapter 11)
 
 
 RULE = Rule()
@@ -56,6 +55,16 @@ class Fates:
     rule: Rule
 
     @property
+    def testable(self) -> np.ndarray:
+        """[d_parent] whether a parent's feature fires often enough to tell."""
+        return (self.parents["fate"] != "untestable").to_numpy()
+
+    @property
+    def persisting(self) -> np.ndarray:
+        """[d_parent] whether a parent's feature persists."""
+        return (self.parents["fate"] == "persists").to_numpy()
+
+    @property
     def persist(self) -> float:
         """Persisting share of testable parents; NaN if there is none."""
         return _share(self.parents, "persists")
@@ -66,15 +75,15 @@ class Fates:
         return _share(self.children, "emerges")
 
     @property
-    def testable(self) -> float:
+    def testable_share(self) -> float:
         """Share of alive parents (at least one firing) with `min_firings` firings or more."""
         alive = int((self.parents["firings"] > 0).sum())
-        return int((self.parents["fate"] != "untestable").sum()) / alive if alive else float("nan")
+        return int(self.testable.sum()) / alive if alive else float("nan")
 
     @property
     def median_r(self) -> float:
         """Median best correlation of testable parents; NaN if there is none."""
-        return float(self.parents.loc[self.parents["fate"] != "untestable", "r"].median())
+        return float(self.parents.loc[self.testable, "r"].median())
 
     @property
     def same_index(self) -> float:
@@ -85,14 +94,6 @@ class Fates:
         """
         kept = self.parents[self.parents["fate"] == "persists"]
         return float((kept["best"] == kept["feature"]).mean()) if len(kept) else float("nan")
-
-    def counts(self) -> dict[str, int]:
-        """Numbers of features: persists, disappears, untestable (parents), emerges (children)."""
-        number = self.parents["fate"].value_counts()
-        return {
-            **{fate: int(number[fate]) for fate in ("persists", "disappears", "untestable")},
-            "emerges": int((self.children["fate"] == "emerges").sum()),
-        }
 
 
 def compare(
@@ -139,23 +140,6 @@ def fate_table(
     fate = pd.Categorical(fate, categories=["persists", lost, "untestable"])
     own = {"feature": np.arange(len(fate)), "firings": firings}
     return pd.DataFrame({**own, **best, "fate": fate})
-
-
-def one_to_one(r: np.ndarray, floor: float) -> pd.DataFrame:
-    """The pairing, no feature used twice, whose correlations add up to the most: parent, child, r.
-
-    Only pairs with r >= `floor` > 0 may be used, and only features that have such a pair enter the
-    assignment: of thousands a fraction, where the whole matrix would take many minutes.
-    """
-    assert floor > 0, floor
-    parents = np.flatnonzero((r >= floor).any(axis=1))
-    children = np.flatnonzero((r >= floor).any(axis=0))
-    gain = r[np.ix_(parents, children)]
-    gain = np.where(gain >= floor, gain, 0.0)
-    i, j = linear_sum_assignment(gain, maximize=True)
-    used = gain[i, j] > 0
-    parent, child = parents[i[used]], children[j[used]]
-    return pd.DataFrame({"parent": parent, "child": child, "r": r[parent, child]})
 
 
 def _best(r: np.ndarray, best: np.ndarray, best_back: np.ndarray) -> dict[str, np.ndarray]:

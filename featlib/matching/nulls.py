@@ -10,7 +10,6 @@ from __future__ import annotations
 import numpy as np
 import scipy.sparse as sp
 import torch
-from scipy import stats
 
 _BLOCK = 256  # random directions at a time
 
@@ -27,21 +26,6 @@ def shift_within_documents(
     lengths = np.array([len(group) for group in groups])
     shift = np.where(lengths > 1, rng.integers(1, np.maximum(lengths, 2)), 0)
     return _laid_out(b, groups, [np.roll(g, -by) for g, by in zip(groups, shift, strict=True)])
-
-
-def permute_documents(
-    b: sp.csr_array, documents: np.ndarray, rng: np.random.Generator
-) -> sp.csr_array:
-    """`b` with whole documents laid out in another order, so that no document meets itself.
-
-    Keeps each document's inner order; breaks topic and place. Documents of equal length all move.
-    """
-    groups = _by_document(documents)
-    assert len(groups) > 1, "one document cannot change places"
-    ring = rng.permutation(len(groups))
-    successor = np.empty_like(ring)
-    successor[ring] = np.roll(ring, 1)  # one cycle through all: nobody stays
-    return _laid_out(b, groups, [groups[g] for g in successor])
 
 
 def random_dictionary(
@@ -73,18 +57,6 @@ def random_dictionary(
     where = (np.concatenate(rows), np.concatenate(columns)) if rows else ([], [])
     data = np.concatenate(values) if values else np.empty(0)
     return sp.coo_array((data, where), shape=(n, len(firings)), dtype=np.float32).tocsr()
-
-
-def chance_of_match(n_firings: np.ndarray | int, d: int, threshold: float) -> np.ndarray:
-    """Probability that the best of `d` unrelated features reaches `threshold` over k samples.
-
-    Gaussian null: t = r sqrt((k - 2) / (1 - r^2)) has k - 2 degrees of freedom; 1 - (1 - p)^d over
-    the candidates. k below 3 gives 1: two points always lie on a line.
-    """
-    k = np.asarray(n_firings, dtype=np.float64)
-    freedom = np.maximum(k - 2, 1)
-    p = stats.t.sf(threshold * np.sqrt(freedom / (1 - threshold**2)), freedom)
-    return np.where(k < 3, 1.0, -np.expm1(d * np.log1p(-p)))
 
 
 def _by_document(documents: np.ndarray) -> list[np.ndarray]:

@@ -11,30 +11,28 @@ from featlib.matching.fates import Fates
 _BLOCK = 256  # features whose sums by document are held at a time
 
 
-def persistence_draws(
+def resampled_matches(
     a: sp.csr_array,
     b: sp.csr_array,
     documents: np.ndarray,
     fates: Fates,
     weights: np.ndarray,
 ) -> np.ndarray:
-    """[n_boot] persisting share of testable parents on each resampled set of documents.
+    """[n_boot, d_parent] bool: which parents persist on each resampled set of documents.
 
     `documents` one entry per token (any shape), `weights` from `estimate.document_weights`. The
     testable features stay the same; each one's best correlation is taken anew among its
     `fates.candidates`. A parent whose best correlation is below half the threshold is not
-    resampled: it stays lost. NaN throughout if no parent is testable.
+    resampled: it stays lost.
     """
-    testable = (fates.parents["fate"] != "untestable").to_numpy()
-    if not testable.any():
-        return np.full(len(weights), np.nan)
-    near = testable & (fates.parents["r"].to_numpy() >= fates.rule.threshold / 2)
-    if not near.any():
-        return np.zeros(len(weights))
+    passes = np.zeros((len(weights), len(fates.parents)), dtype=bool)
+    near = fates.testable & (fates.parents["r"].to_numpy() >= fates.rule.threshold / 2)
     parents = np.flatnonzero(near)
-    best = resampled_best(a, b, documents, parents, fates.candidates[parents], weights)
-    # Rounding leaves r of two equal features a hair below 1, which a threshold of 1 must pass.
-    return (best >= fates.rule.threshold - 1e-9).sum(1) / testable.sum()
+    if len(parents):
+        best = resampled_best(a, b, documents, parents, fates.candidates[parents], weights)
+        # Rounding leaves r of two equal features a hair below 1, which a threshold of 1 must pass.
+        passes[:, parents] = best >= fates.rule.threshold - 1e-9
+    return passes
 
 
 def resampled_best(

@@ -21,11 +21,12 @@ from featlib.dictionaries.features import FeatureActivations, count_firings
 from featlib.dictionaries.recipes import read_at_l0
 from featlib.dictionaries.sae import SparseAutoencoder
 from featlib.estimate import Estimate, bootstrap_estimate
-from featlib.family import MERGED
+from featlib.family import BASE, MERGED, PAIRS, PLACEBO
 from featlib.matching.correlation import paired_pearson
 from featlib.matching.fates import RULE, Fates, Rule, fate_table
-from featlib.matching.resampling import persistence_draws
+from featlib.matching.resampling import resampled_matches
 from featlib.models.forward import harvest
+from featlib.text.tokens import TokenBlocks
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -79,8 +80,44 @@ def transfer_share(
     parents = fate_table(best, count_firings(before), "disappears", rule)
     children = fate_table(best, count_firings(after), "emerges", rule)
     fates = Fates(parents, children, own[:, None].astype(np.int32), rule)
-    draws = persistence_draws(before, after, documents, fates, weights)
+    passes = resampled_matches(before, after, documents, fates, weights)
+    draws = passes[:, fates.testable].mean(axis=1) if fates.testable.any() else np.array([np.nan])
     return fates, bootstrap_estimate(fates.persist, draws)
+
+
+def follow_family(
+    models: Mapping[str, PreTrainedModel],
+    own: Mapping[str, tuple[SparseAutoencoder, FeatureActivations]],
+    stream: TokenBlocks,
+    weights: np.ndarray,
+    rule: Rule = RULE,
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Each parent's autoencoder read in its children, and the base's in the placebo.
+
+    `own`: an autoencoder of each model, and what it finds there. Returns two tables by parent and
+    child: of every feature (feature, firings, r with itself, fate), and of shares (persist with its
+    interval, l0_ratio: the child's features per token by the parent's).
+    """
+    features, shares = [], []
+    scales = {parent: activation_scale(models[parent], stream.ids) for parent, _ in PAIRS}
+    for parent, child in (*PAIRS, (BASE, PLACEBO)):
+        sae, before = own[parent]
+        _, after = carry(sae, scales[parent], models[child], stream.ids, l0=before.l0)
+        fates, share = transfer_share(before.matrix, after.matrix, stream.documents, weights, rule)
+        names = {"parent": parent, "child": child}
+        features.append(fates.parents.drop(columns=["best", "mutual"]).assign(**names))
+        shares.append({**names, **share.named("persist"), "l0_ratio": after.l0 / before.l0})
+    return pd.concat(features, ignore_index=True), pd.DataFrame(shares)
+
+
+def transfer_metrics(shares: pd.DataFrame) -> dict[str, float]:
+    """What `metrics.json` keeps of the shares of `follow_family`."""
+    metrics = {}
+    for row in shares.to_dict("records"):
+        step = PLACEBO if row["child"] == PLACEBO else f"{row['parent']}.{row['child']}"
+        metrics |= Estimate.read(row, "persist").named(f"transfer.{step}.persist")
+        metrics[f"transfer.{step}.l0_ratio"] = row["l0_ratio"]
+    return metrics
 
 
 def share_by_t(

@@ -1,7 +1,7 @@
 """How the models were made (Figure 1), and the features that flow through them (Figure 2).
 
 Both read from left to right, in the order in which the models were made: the base, a lane for each
-of its children, the merge. Widths of the flow are to scale, with the seed ceiling.
+of its children, the merge. Widths of the flow are to scale.
 """
 
 from __future__ import annotations
@@ -29,16 +29,17 @@ GAP = 62.0  # pixels between lanes, for names
 EDGES = ((0.0, 2.6), (48.7, 51.3), (97.4, 100.0))  # the columns of bars, in percent of the width
 STUB = 17.0  # length of what ends or begins, same unit
 SAG = 14.0  # pixels by which what ends falls away, and from which what begins rises
-FADES = {  # fate -> opacity at both ends of its band
-    "persists": (0.92, 0.92),
-    "disappears": (0.75, 0.0),
-    "disappears, beyond the ceiling": (0.32, 0.0),
-    "untestable": (0.6, 0.0),
-    "emerges": (0.0, 0.75),
+BANDS = {  # fate -> colour, and opacity at both ends of its band
+    "persists": (FATES["persists"], 0.92, 0.92),
+    "lost": (FATES["disappears"], 0.85, 0.0),
+    "cannot tell": (FATES["disappears"], 0.3, 0.0),
+    "untestable": (FATES["untestable"], 0.6, 0.0),
+    "emerges": (FATES["emerges"], 0.0, 0.75),
 }
 CHOICES = {
     "p": {"text": "persist", "fates": "p", "filter": True},
-    "d": {"text": "disappear", "fates": "d", "filter": True, "sort": "firings"},
+    "l": {"text": "find no match", "fates": "d", "filter": True, "sort": "firings"},
+    "c": {"text": "find no match", "fates": "d", "filter": True, "sort": "firings"},
     "e": {"text": "emerge", "fates": "e", "side": "child", "filter": True, "sort": "firings"},
     "u": {"text": "are untestable", "fates": "u", "filter": True, "sort": "firings"},
 }
@@ -113,7 +114,6 @@ class _Drawing:
     scale: float  # pixels of a feature
     bands: list[pd.DataFrame] = field(default_factory=list)
     words: list[tuple[str, float, float, str, str]] = field(default_factory=list)
-    ceilings: list[tuple[float, float, float]] = field(default_factory=list)
     bars: list[dict[str, Any]] = field(default_factory=list)
 
     def word(self, text: str, x: float, y: float, style: str, anchor: str = "left") -> None:
@@ -129,21 +129,21 @@ class _Drawing:
 
     def pair(
         self, step: tuple[str, str], column: int, top: float, n: Mapping[str, float],
-        ceiling: float, children: float,
+        children: float,
     ) -> None:  # fmt: skip
         """What becomes of the parent's features (`n`, by fate), and what is new in the child."""
         left, right = EDGES[column][1], EDGES[column + 1][0]
-        scale, kept, tested = self.scale, n["persists"], n["persists"] + n["disappears"]
-        possible = ceiling * tested if np.isfinite(ceiling) else tested
-        lost = kept + min(max(possible - kept, 0), n["disappears"])  # up to the ceiling
-        begins = children - n["emerges"]
+        scale, kept = self.scale, n["persists"]
+        lost = kept + n["lost"]
+        tested = lost + n["cannot tell"]
+        every, begins = tested + n["untestable"], children - n["emerges"]
         u = np.linspace(0, 1, 13)
         end, falls = (left, left + STUB), SAG * _bend(0, 1, u)
         for fate, (start, stop, last), x, drop in (
             ("persists", (0, kept, begins), (left, right), 0 * u),
-            ("disappears", (kept, lost, lost), end, falls),
-            ("disappears, beyond the ceiling", (lost, tested, tested), end, falls),
-            ("untestable", (tested, *[tested + n["untestable"]] * 2), end, falls),
+            ("lost", (kept, lost, lost), end, falls),
+            ("cannot tell", (lost, tested, tested), end, falls),
+            ("untestable", (tested, every, every), end, falls),
             ("emerges", (begins, children, children), (right - STUB, right), SAG * (1 - u) ** 2),
         ):
             if stop > start:
@@ -161,56 +161,41 @@ class _Drawing:
                 }
                 self.bands.append(pd.DataFrame(band))
 
-        share, beside = kept / max(tested, 1), left + STUB + 0.6
-        taken: list[float] = []  # heights that are written on
+        share, taken = kept / max(tested, 1), [float(top)]  # heights that are written on
         if kept * scale >= 20:
             middle = (left + right) / 2
             self.word(f"{share:.0%} persist", middle, top + kept * scale / 2, "on-colour", "center")
         else:
             taken = [top + kept * scale + 12]
-            self.word(f"{share:.0%} persist", beside, taken[0], "strong")
-        if np.isfinite(ceiling):
-            y = top + ceiling * tested * scale
-            self.ceilings.append((EDGES[column][0], left + STUB, y))
-            taken.append(max([y, *(t + 15 for t in taken)]))
-            self.word(f"ceiling {ceiling:.0%}", beside, taken[-1], "count")
-            if ceiling > 0:
-                taken.append(taken[-1] + 13)
-                self.word(f"{share / ceiling:.0%} of it", beside, taken[-1], "count")
-
-        def free(start: float, stop: float) -> float:
-            """The height in a band farthest from what is written; below all if too near."""
-            low, high = top + start * scale, top + stop * scale
-            spots = np.arange(low + 9, max(high - 4, low + 10))
-            far = [min((abs(spot - t) for t in taken), default=np.inf) for spot in spots]
-            best = int(np.argmax(far))
-            taken.append(float(spots[best]) if far[best] >= 12 else max(taken) + 13)
-            return taken[-1]
-
-        if n["untestable"] * scale >= 12:
-            taken.append(top + (tested + n["untestable"]) * scale - 7 + SAG / 3)
-            self.word(f"{n['untestable']:,.0f} untestable", left + 1, taken[-1], "count")
-        if n["disappears"]:
-            y = free(kept, tested)
-            self.word(f"{n['disappears']:,.0f} disappear", left + 1, y, "count")
+            self.word(f"{share:.0%} persist", left + STUB + 0.6, taken[0], "strong")
+        for fate, start, stop, words in (
+            ("lost", kept, lost, "lost"),
+            ("cannot tell", lost, tested, "cannot tell"),
+            ("untestable", tested, every, "untestable"),
+        ):
+            if n[fate]:
+                middle = top + (start + stop) / 2 * scale + SAG / 3
+                taken.append(max(middle, taken[-1] + 13))
+                self.word(f"{n[fate]:,.0f} {words}", left + 1, taken[-1], "count")
         if n["emerges"]:
-            y = free(begins, children)
+            y = top + (begins + children) / 2 * scale
+            while any(abs(t - y) < 12 for t in taken):
+                y += 1
             self.word(f"{n['emerges']:,.0f} emerge", right - 1, y, "count", "right")
 
 
 def flow(flows: pd.DataFrame) -> Layered:
     """Features as they flow from the base through its children into the merge (Figure 2).
 
-    `flows` has one row per step and fate: parent, child, fate, count (means over autoencoders need
-    not be whole), children (the number of the child's features) and ceiling: the share of the
-    parent's testable features that a second autoencoder of the *same* model finds again (NaN where
-    unknown). All widths are to one scale; the persisting band may narrow, since two features can
-    find the same match. What disappears has two shades: up to the ceiling it was lost; beyond it
-    nobody can tell, since as much is lost between two autoencoders of one model.
+    `flows` has one row per step and fate (`BANDS`): parent, child, fate, count (means over
+    autoencoders need not be whole) and children (the number of the child's features). All widths
+    are to one scale; the persisting band may narrow, since two features can find the same match.
+    What finds no match has two shades: lost, if every other seed of the parent finds it; otherwise
+    nobody can tell.
     """
     steps = dict(list(flows.groupby(["parent", "child"], sort=False)))
     counts = {
-        step: dict.fromkeys(FATES, 0.0) | group.set_index("fate")["count"].to_dict()
+        step: dict.fromkeys(BANDS, 0.0) | group.set_index("fate")["count"].to_dict()
         for step, group in steps.items()
     }
     sizes = {child: group["children"].iloc[0] for (_, child), group in steps.items()}
@@ -223,8 +208,7 @@ def flow(flows: pd.DataFrame) -> Layered:
                 drawing.bar(model, column, sizes[model], top)
         for column, step in enumerate(itertools.pairwise(chain)):
             if step in steps:
-                ceiling = steps[step]["ceiling"].iloc[0]
-                drawing.pair(step, column, top, counts[step], ceiling, sizes[step[1]])
+                drawing.pair(step, column, top, counts[step], sizes[step[1]])
                 shown.append(step)
     height = TOP + len(LANES) * (LANE + GAP) - GAP + 12
     chart = alt.layer(*_layers(drawing, _place(height)), data=flows)
@@ -237,9 +221,7 @@ def _layers(drawing: _Drawing, place: dict[str, Any]) -> list[alt.Chart]:
     number = alt.Tooltip("features:Q", format=",")
     layers = []
     for fate, part in pd.concat(drawing.bands).groupby("fate", sort=False):
-        band = alt.Chart(part).mark_area(
-            color=_faded(FATES[fate.split(",")[0]], *FADES[fate]), cursor="pointer"
-        )
+        band = alt.Chart(part).mark_area(color=_faded(*BANDS[str(fate)]), cursor="pointer")
         tips = ["from:N", "to:N", "fate:N", number]
         layers.append(
             band.encode(**place, y2="y2:Q", detail="band:N", opacity=picked_opacity(), tooltip=tips)
@@ -247,10 +229,7 @@ def _layers(drawing: _Drawing, place: dict[str, Any]) -> list[alt.Chart]:
     bars = pd.DataFrame(drawing.bars)
     color = alt.Color("model:N", scale=scale(bars["model"]), legend=None)
     bar = alt.Chart(bars).encode(**place, x2="x2:Q", y2="y2:Q", color=color)
-    rule = alt.Chart(pd.DataFrame(drawing.ceilings, columns=["x", "x2", "y"]))
-    rule = rule.mark_rule(style="ink", strokeDash=[4, 3], strokeWidth=1.6)
     layers.append(bar.mark_rect().encode(tooltip=["model:N", number]))
-    layers += [rule.encode(**place, x2="x2:Q")] if drawing.ceilings else []
     words = pd.DataFrame(drawing.words, columns=["text", "x", "y", "style", "anchor"])
     for (style, anchor), part in words.groupby(["style", "anchor"]):
         word = alt.Chart(part).encode(**place, text="text:N")

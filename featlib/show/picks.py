@@ -10,15 +10,12 @@ import altair as alt
 import numpy as np
 import pandas as pd
 
-from featlib import FeatlibError
 from featlib.family import PAIRS, step_name
-from featlib.show.figure import Layered
 from featlib.show.hists import binned, hist_panel
-from featlib.show.marks import lines, marked, stack
+from featlib.show.marks import marked, stack
 from featlib.show.scales import FATES, Axis, scale
 
 BINS = np.linspace(-0.05, 1.0, 22)  # of best correlations
-FEWEST = 5  # features of a group; quartiles of fewer say nothing
 
 
 def list_features(
@@ -86,51 +83,3 @@ def match_histogram(best: pd.DataFrame, own: pd.DataFrame, *, threshold: float) 
         for low, high in itertools.pairwise(BINS)
     }
     return list_features(stack(*panels, left=36), pairs, choices)
-
-
-def correlation_by_firings(
-    features: pd.DataFrame, *, threshold: float, min_firings: int
-) -> Layered:
-    """Best correlation against how often a feature fires: median and middle half; choose a dot.
-
-    Columns: parent, child, firings, r. Features left of `min_firings` are untestable.
-    """
-    alive = features[features["firings"] > 0]
-    level = np.floor(np.log2(alive["firings"].to_numpy(float))).astype(int)
-    groups = alive.assign(level=level).groupby(["parent", "child", "level"], observed=True)["r"]
-    table = groups.quantile([0.25, 0.5, 0.75]).unstack().set_axis(["low", "r", "high"], axis=1)
-    table = table.assign(features=groups.size()).reset_index()
-    table = table[table["features"] >= FEWEST]
-    if table.empty:
-        raise FeatlibError(f"no {FEWEST} features fire alike; read more tokens (stream_tokens)")
-    steps = list(zip(table["parent"], table["child"], strict=True))
-    table = table.assign(
-        firings=2.0 ** (table["level"] + 0.5),
-        pair=[step_name(*step) for step in steps],
-        step=[f"{a}>{b}" for a, b in steps],
-        choice=table["level"].astype(str),
-    )
-    chart = lines(
-        table,
-        x=Axis("firings", "tokens on which the feature fires", "~s", log=True),
-        y=Axis("r", "best correlation", domain=(0, 1)),
-        color="pair",
-        dash="pair",
-        band=("low", "high"),
-        points=True,
-        rule=(min_firings, ""),
-        level=threshold,
-        columns=2,
-        height=300,
-        keep=["features", "step", "choice"],
-        look={"opacity": picked_opacity()},
-    )
-    choices = {
-        str(n): {
-            "text": f"fire on {2**n:,} to {2 ** (n + 1) - 1:,} tokens",
-            "fates": "pdu",
-            "firings": [2**n, 2 ** (n + 1)],
-        }
-        for n in sorted(set(table["level"]))
-    }
-    return list_features(chart, [pair for pair in PAIRS if pair in steps], choices)

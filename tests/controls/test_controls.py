@@ -1,7 +1,8 @@
-"""Controls by hand: what is counted, beside which ceiling, and what becomes of a third child."""
+"""Controls by hand: what is counted, beside which reference, and what is left out."""
 
 from __future__ import annotations
 
+import re
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,158 +10,105 @@ import pandas as pd
 import pytest
 
 from featlib.controls import tables
-from featlib.controls.run import (
-    RANDOM,
-    ControlRun,
-    Nulls,
-    Transfers,
-    find_recovered,
-    persisting,
-    read_fates,
-    share_formatting,
-)
-from featlib.controls.trained import beside_others
+from featlib.controls.run import TO_PLACEBO, ControlRun, find_recovered, share_formatting
 from featlib.dictionaries.features import feature_activations
-from featlib.estimate import NAN, Estimate
-from featlib.family import BASE, CHILDREN, MERGE_OF, MERGED, MODELS, PAIRS, STEPS, step_name
-from featlib.matching.fates import RULE, assign_fates, compare
-from featlib.run import Run
+from featlib.estimate import NAN, Estimate, proportion
+from featlib.family import BASE, CHILDREN, MERGE_OF, MERGED, PAIRS, STEPS, step_name
 
 ONE = (BASE, CHILDREN[0])
 
 
+def indexed(rows: list, columns: list[str]) -> pd.DataFrame:
+    return pd.DataFrame(rows, columns=["parent", "child", *columns]).set_index(["parent", "child"])
+
+
 def control_run(**parts) -> ControlRun:
-    """A run of which only `parts` are there; chapter 06's shares are made up."""
-    shares = pd.DataFrame(
-        {
-            f"{kind}{end}": [0.1 * i + 0.01 * k + shift for k in range(len(PAIRS))]
-            for i, kind in enumerate(("persist", "ceiling", "calibrated"), 1)
-            for end, shift in (("", 0), ("_low", -0.01), ("_high", 0.01))
-        },
-        index=pd.MultiIndex.from_tuples(PAIRS),
-    )
-    fields = dict.fromkeys(ControlRun.__dataclass_fields__) | {"pairs": shares} | parts
-    fields["p"] = SimpleNamespace(threshold=0.8, min_firings=30, sae_seeds=2)
+    """A run of which only `parts` are there."""
+    fields = dict.fromkeys(ControlRun.__dataclass_fields__) | parts
+    fields["p"] = SimpleNamespace(threshold=0.8, min_firings=30)
     return ControlRun(**fields)
 
 
-def fates(r: list[float], counts: list[int] | None = None):
-    counts = counts or [50] * len(r)
-    return assign_fates(np.diag(np.array(r, "f4")), np.array(counts), np.full(len(r), 100))
+def fires(counts: list[int]):
+    """Features that fire on so many of 60 tokens."""
+    return feature_activations((np.arange(60)[:, None] < np.array(counts)).astype(np.float32))
 
 
-def sparse_features(seed: int, share: float = 0.1):
-    rng = np.random.default_rng(seed)
-    dense = rng.random((400, 12), dtype=np.float32) * (rng.random((400, 12)) < share)
-    return feature_activations(dense)
-
-
-def test_what_chapter_06_kept_is_what_it_found(tmp_path):
-    run = Run("r", tmp_path)
-    acts = {m: [sparse_features(9, share=0.5), sparse_features(i)] for i, m in enumerate(MODELS)}
-    kept, found = [], {}
-    for parent, child in PAIRS:
-        found[parent, child] = f = compare(acts[parent][0].matrix, acts[child][1].matrix, RULE)
-        for side, table in (("parent", f.parents), ("child", f.children)):
-            kept.append(table.assign(parent=parent, child=child, side=side))
-    run.save_table("matches", pd.concat(kept, ignore_index=True))
-    for pair, read in read_fates(control_run(run=run)).items():
-        for side in ("parents", "children"):
-            pd.testing.assert_frame_equal(getattr(read, side), getattr(found[pair], side))
-
-
-def test_every_share_stands_beside_its_parent_s_ceiling():
-    c = control_run()
-    kinds = {"matching": "persist", tables.CEILING: "ceiling"}
-    ways = {way: {pair: c.share(pair, kind) for pair in PAIRS} for way, kind in kinds.items()}
-    shown = tables.by_step(ways).set_index(["label", "way"])
-    assert len(shown) == 2 * len(PAIRS)
-    row = shown.loc[(step_name(*STEPS[2]), tables.CEILING)]
-    assert row[["share", "low", "high"]].tolist() == pytest.approx([0.22, 0.21, 0.23])
-    trained = beside_others(ways, (Estimate(0.15), 0.05), {ONE: Estimate(0.12)}, {})
-    assert trained["label"].nunique() == 2, "the twin, and the one step that was trained for"
-    own = trained.loc[trained["label"] == step_name(*ONE), "way"]
-    assert own.tolist() == ["matching", tables.CEILING, "ceiling: other text"]
-    assert beside_others(ways, None, {}, {}).empty
-
-
-def test_seed_pairs_of_a_parent_stand_in_every_step_from_it(tmp_path):
-    run = Run("r", tmp_path)
-    rows = [(BASE, BASE, 0, 1, 0.2), (BASE, BASE, 1, 0, 0.3), (*ONE, 0, 2, 0.1)]
-    columns = ["parent", "child", "parent_seed", "child_seed", "persist"]
-    table = pd.DataFrame(rows, columns=columns).assign(persist_low=0.0, persist_high=1.0)
-    run.save_table("seed_pairs", table)
-    each = tables.every_seed_pair(control_run(run=run))
-    one = each[each["label"] == step_name(*ONE)].set_index("way")
-    assert one.loc[tables.CEILING, "share"].tolist() == [0.2, 0.3]
-    assert one.loc[tables.CEILING, "seeds"].tolist() == ["0 → 1", "1 → 0"]
-    assert one.loc["matching", "share"] == 0.1
-    merged = each[each["label"] == step_name(BASE, MERGED)]
-    assert merged["way"].tolist() == [tables.CEILING] * 2
+def test_every_share_stands_beside_its_ceilings_and_the_placebo():
+    kinds = ("persist", "ceiling", "text_ceiling")
+    names = [f"{kind}{end}" for kind in kinds for end in ("", "_low", "_high")]
+    spread = [0.1 * i + shift for i in range(3) for shift in (0, -0.01, 0.01)]
+    pairs = indexed([(*pair, *spread) for pair in PAIRS], names)
+    moved = indexed([(*pair, 0.3, 0.2, 0.4) for pair in (*PAIRS, TO_PLACEBO)], names[:3])
+    neurons = dict.fromkeys((*PAIRS, TO_PLACEBO), 0.9)
+    shares = tables.every_share(control_run(pairs=pairs, transfers=moved), neurons)
+    shown = shares.set_index(["label", "way"])[["share", "low", "high"]]
+    step = shown.loc[step_name(*STEPS[2])]
+    assert step.loc["ceiling: other text"].tolist() == pytest.approx([0.2, 0.19, 0.21])
+    assert list(step.index) == [*tables.WAYS, "neurons"]
+    placebo = shown.loc[step_name(*TO_PLACEBO)]
+    assert placebo["share"].to_dict() == {"transfer": 0.3, "neurons": 0.9}
 
 
 def test_nulls_are_binned_by_firings_and_silent_features_left_out():
-    rows = [
-        *[(RANDOM, *ONE, True, 2**i, 0.9 if i > 5 else 0.1) for i in range(10)] * 20,
-        *[("documents permuted", *STEPS[2], True, 100, 0.1)] * 20,
-        *[("documents permuted", *ONE, False, 0, 0.9)] * 20,
-    ]
-    found = pd.DataFrame(rows, columns=["null", "parent", "child", "whole", "firings", "r"])
-    found["passes"] = found["r"] >= 0.8
-    by = found[found["whole"]].groupby(["null", "parent", "child"], sort=False)["passes"].mean()
-    nothing = Nulls(found, by)
-    assert (nothing.shuffled, nothing.random) == (0, pytest.approx(0.4))
-    table = nothing.by_firings()
-    random = table[table["null"] == RANDOM].set_index("firings")
-    assert random.loc[32.0, "share"] == 0 and random.loc[64.0, "share"] == 1
-    assert (random["features"] == 20).all() and len(random) == 10
-    assert table[table["null"] == "documents permuted"]["firings"].tolist() == [64.0]
-    assert nothing.easy(CHILDREN[0]).tolist() == ([False] * 6 + [True] * 4) * 20
-
-
-def test_a_feature_persists_if_any_comparison_keeps_it():
-    matched = fates([0.9, 0.9, 0.1, 0.1, 0.9], [50, 50, 50, 50, 3])
-    kept = fates([0.9, 0.1, 0.9, 0.9, 0.9])
-    assert persisting(matched, kept).tolist() == [True] * 5
-    assert persisting(matched).tolist() == [True, True, False, False, False]
-    about = np.array(["punctuation", "word", "whitespace", np.nan, "word"], dtype=object)
-    share = share_formatting(about, persisting(matched))
-    assert share.value == 0.5 and share.low < 0.5 < share.high
-    assert share_formatting(about, np.array([1, 0, 1, 0, 0], bool)).value == 1
+    rows = [(*ONE, 2**i, 0.1, 0.9 if i > 5 else 0.1) for i in range(10)] * 20
+    rows += [(*STEPS[2], 0, 0.9, 0.9)] * 40
+    matches = indexed(rows, ["firings", "r_shifted", "r_random"])
+    table = tables.nulls_by_firings(control_run(matches=matches)).set_index(["null", "firings"])
+    assert (table["features"] == 20).all() and len(table) == 20
+    assert (table.loc["shifted within documents", "share"] == 0).all()
+    random = table.loc["random dictionary", "share"]
+    assert random[32.0] == 0 and random[64.0] == 1
 
 
 def test_features_come_back_in_the_merge_of_two_whatever_other_children_there_are():
     r = {MERGE_OF[0]: [0.9, 0.1, 0.1], MERGE_OF[1]: [0.9, 0.9, 0.1], MERGED: [0.9, 0.9, 0.1]}
-    moved = Transfers({(BASE, model): fates(own) for model, own in r.items()}, {})
-    acts = {BASE: [feature_activations(np.ones((40, 3), np.float32))]}
-    followed = find_recovered(control_run(acts=acts), moved)
+    rows = [(BASE, model, own) for model, found in r.items() for own in found]
+    c = control_run(base=fires([40, 40, 40]), moved=indexed(rows, ["r"]))
+    followed = find_recovered(c)
     assert followed["recovered"].tolist() == [False, True, False]
     shown = [tables.in_print(kept_by) for kept_by in followed["kept_by"]]
     assert shown == ["Lua and TinyStories", "TinyStories", "neither"]
 
 
+def test_only_testable_features_that_pass_are_kept_and_counted():
+    c = control_run(base=fires([50, 50, 50, 50, 3]))
+    r = np.array([0.9, 0.9, 0.8, 0.1, 0.9])
+    assert c.kept(r).tolist() == [True, True, True, False, False]
+    about = np.array(["punctuation", "word", "whitespace", np.nan, "word"], dtype=object)
+    assert share_formatting(about, c.kept(r)) == proportion(2, 3)
+    curve = tables.by_threshold({("a", "b"): r[c.testable]}).set_index("threshold")["share"]
+    assert curve[[0.5, 0.8, 0.85]].tolist() == [0.75, 0.75, 0.5]
+
+
 def test_groups_are_sorted_by_size_unless_they_have_an_order():
-    compared = {"matching": fates([0.9] * 3 + [0.1] * 9)}
-    table = tables.by_group(compared, ["rare"] * 5 + ["often"] * 6 + ["lone"])
+    c = control_run(base=fires([50] * 11 + [3, 50]))
+    ways = {"matching": np.array([0.9] * 3 + [0.1] * 10)}
+    table = tables.by_group(c, ways, ["rare"] * 5 + ["often"] * 7 + ["lone"])
     assert table["label"].tolist() == ["often", "rare"]
-    assert table.set_index("label").loc["rare", "share"] == pytest.approx(0.6)
-    ordered = pd.Categorical(["a"] * 5 + ["b"] * 7, ["a", "b"], ordered=True)
-    assert tables.by_group(compared, ordered)["label"].tolist() == ["a", "b"]
+    assert table["features"].tolist() == [6, 5], "the untestable one does not count"
+    row = table.set_index("label").loc["rare", ["share", "low", "high"]]
+    assert row.tolist() == list(proportion(3, 5).named("share").values())
+    ordered = pd.Categorical(["a"] * 5 + ["b"] * 8, ["a", "b"], ordered=True)
+    assert tables.by_group(c, ways, ordered)["label"].tolist() == ["a", "b"]
+
+
+def test_density_bins_hold_the_densities_they_name():
+    counts = np.array([0, 1, 9, 10, 31, 32, 100, 999, 1000])
+    bins = tables.density_bins(counts, 1000)
+    assert pd.isna(bins[0]) and bins.ordered
+    for count, label in zip(counts[1:], list(bins)[1:], strict=True):
+        low, high = map(float, re.split(r"(?<!e)-", label))
+        assert low * 0.98 <= count / 1000 <= high * 1.02
+    assert list(bins.codes[1:]) == sorted(bins.codes[1:])
 
 
 def test_metrics_leave_out_what_is_not_defined():
     followed = pd.DataFrame({"kept_by": ["none", "lua"], "recovered": [True, False]})
     kinds = {"everything": Estimate(0.3), "survivors": Estimate(NAN)}
     found = SimpleNamespace(shuffled=0.0, random=0.1, formatting=kinds)
-    moved = Transfers({}, {ONE: Estimate(0.5, 0.4, 0.6)})
-    share = {ONE: Estimate(0.12, 0.1, 0.14)}
-    kept = tables.control_metrics(
-        found, moved, {ONE: 0.7}, followed, (Estimate(0.15), 0.05), share, share
-    )
-    assert kept["transfer.base.lua.persist_high"] == 0.6
+    kept = tables.control_metrics(found, {ONE: 0.7, TO_PLACEBO: 0.9}, followed)
     assert kept["control.recovered.features"] == kept["control.recovered.by_neither"] == 1
-    assert kept["control.text.lua.persist_high"] == 0.14 and kept["warm.base.lua.persist"] == 0.12
-    assert kept["control.twin.persist"] == 0.15 and "control.twin.persist_low" not in kept
+    assert kept[f"neurons.{BASE}.{CHILDREN[0]}.persist"] == 0.7
+    assert kept["neurons.placebo.persist"] == 0.9
     assert "control.formatting.survivors" not in kept
-    bare = tables.control_metrics(found, moved, {}, followed, None, {}, {})
-    assert not any("twin" in key or "text" in key or "warm" in key for key in bare)

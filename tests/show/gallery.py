@@ -11,11 +11,10 @@ from featlib.family import DOMAINS, MODELS, SKIPPED, STEPS, step_name
 from featlib.show.flow import design_diagram, flow
 from featlib.show.hists import hist, hists
 from featlib.show.marks import areas, bars, dots, lines, stack
-from featlib.show.picks import correlation_by_firings, match_histogram
+from featlib.show.picks import match_histogram
 from featlib.show.scales import WAYS, Axis, t_axis
 
 SHARES = dict(zip(STEPS, (0.44, 0.03, 0.40, 0.9), strict=True))  # thin and thick bands
-CEILINGS = dict(zip(MODELS, (0.62, 0.6, 0.65, 0.63), strict=True))
 TESTABLE, UNTESTABLE = 1870, 130
 OWNERS = ("parent only", "more in one", "shared", "child only")
 SHARE = Axis("share", "share of testable features", "%", zero=True)
@@ -25,10 +24,11 @@ def flows() -> pd.DataFrame:
     rows = []
     for (parent, child), share in SHARES.items():
         kept = round(share * TESTABLE)
-        counts = {"persists": kept, "disappears": TESTABLE - kept}
+        lost = (TESTABLE - kept) // 3
+        counts = {"persists": kept, "lost": lost, "cannot tell": TESTABLE - kept - lost}
         counts |= {"emerges": 1950 - kept, "untestable": UNTESTABLE}
-        rows += [(parent, child, fate, n, CEILINGS[parent]) for fate, n in counts.items()]
-    table = pd.DataFrame(rows, columns=["parent", "child", "fate", "count", "ceiling"])
+        rows += [(parent, child, fate, n) for fate, n in counts.items()]
+    table = pd.DataFrame(rows, columns=["parent", "child", "fate", "count"])
     return table.assign(children=1950)
 
 
@@ -85,5 +85,4 @@ def gallery() -> dict[str, Any]:
         "hist": hist(own, Axis("r", domain=(0, 1)), np.linspace(0, 1, 11), color="model"),
         "hists": hists(many, "r", by="parent", middle=middle),
         "matches": match_histogram(many, own, threshold=0.8),
-        "firings": correlation_by_firings(many, threshold=0.8, min_firings=30),
     }  # fmt: skip
