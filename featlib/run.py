@@ -263,6 +263,17 @@ def prepare_run(run: Run, params: Params) -> None:
         )
 
 
+def check_held_out(run: Run, domain: str, split: str, tokens: int) -> None:
+    """Refuse text of which a later chapter asks for more held-out tokens than there are."""
+    params, read = run.recorded_params(), {"validation": ("evaluation", "sweep", "card")}
+    for key in (f"{name}_tokens" for name in read.get(split, ["stream"] * (split == "test"))):
+        if params[key] > tokens:
+            raise FeatlibError(
+                f"{key} = {params[key]:,}, but the {split} split of {domain} has {tokens:,}: "
+                f"read more text, raise {split}_share, or ask for fewer"
+            )
+
+
 def expected_bytes(params: Params) -> int:
     """A generous estimate of what a run writes, from its sizes: twice what the arrays take."""
     d, mlp = params.hidden_size, params.intermediate_size

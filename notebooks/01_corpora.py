@@ -27,7 +27,7 @@ import pandas as pd
 from featlib.chapter import start_chapter
 from featlib.family import DOMAIN_NAMES, DOMAINS
 from featlib.params import derive_seed
-from featlib.run import atomic_path
+from featlib.run import atomic_path, check_held_out
 from featlib.show.figure import table
 from featlib.show.flow import design_diagram
 from featlib.show.marks import bars
@@ -159,6 +159,7 @@ for domain in DOMAINS:
     for split, texts in splits[domain].items():
         blocks = tokens.tokenize_documents(tokenizer, [d.text for d in texts], p.context)
         tokens.save_blocks(blocks, run_folder.tokens, f"{domain}.{split}")
+        check_held_out(run_folder, domain, split, blocks.n_tokens)
         counted.append({"domain": domain, "split": split, "tokens": blocks.n_tokens})
 counts = summary.merge(pd.DataFrame(counted))
 counts["characters per token"] = counts["characters"] / counts["tokens"]

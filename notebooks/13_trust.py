@@ -137,9 +137,11 @@ for name, pattern, title in CHARTS:
                 each=each.melt(["row", "part"], var_name="seed", value_name="value").dropna(),
             ),
             name=name,
-            caption=f"{title[0].upper()}{title[1:]}, over {len(seeds)} trainings.",
+            caption=f"{title[0].upper()}{title[1:]}, by seeds {', '.join(map(str, seeds))}.",
             alt=f"{title}: "
-            + "; ".join(f"{' '.join(row)} {spread[key]:.2f}" for key, row in told.items()),
+            + "; ".join(
+                f"{' '.join(map(printed, row))} {spread[key]:.2f}" for key, row in told.items()
+            ),
             made_by="make replicate, book/_data/trainings.csv",
             data=mean.merge(each.rename(columns=names)),
         )
@@ -157,10 +159,12 @@ fold(table(every), f"Every number ({len(every)})")
 everywhere = agreed.drop(columns="finding").eq("yes").all(axis=1)
 prose(
     """\
-{{ n }} training{{ "s" if n != 1 }} stand{{ "s" if n == 1 }} behind this page. Of {{ orders }}
+{{ n }} training{{ "s" if n != 1 }} of the run `{{ of }}` stand{{ "s" if n == 1 }} behind this page.
+Of {{ orders }}
 orders above {{ kept }} hold in every one, and of {{ verdicts }} verdicts {{ agree }} are the same
 in all.""",
     n=len(seeds),
+    of=answers["run"].iloc[0],
     orders=len(agreed),
     kept=int(everywhere.sum()),
     verdicts=len(words),

@@ -13,7 +13,7 @@ import pytest
 
 from featlib import FeatlibError
 from featlib.params import Params
-from featlib.run import Run, atomic_path, expected_bytes, prepare_run
+from featlib.run import Run, atomic_path, check_held_out, expected_bytes, prepare_run
 
 
 def test_atomic_path_replaces_files_and_folders(tmp_path):
@@ -79,6 +79,16 @@ def test_resolved_parameters_come_back_as_they_were(tmp_path):
     run, params = Run("r", tmp_path), Params(run_name="r", merge_t=0.25, l1=1e-5)
     prepare_run(run, params)
     assert Params(**run.recorded_params()) == params
+
+
+def test_too_little_held_out_text_is_refused_with_the_key_that_asks_for_it(tmp_path):
+    run = Run("r", tmp_path)
+    prepare_run(run, Params(run_name="r", card_tokens=900, evaluation_tokens=800, sweep_tokens=700))
+    check_held_out(run, "lua", "train", 1)
+    check_held_out(run, "lua", "validation", 900)
+    for split, key in (("validation", "card_tokens = 900"), ("test", "stream_tokens = 40,000")):
+        with pytest.raises(FeatlibError, match=f"{key}, but the {split} split of lua has 899"):
+            check_held_out(run, "lua", split, 899)
 
 
 def test_an_unwritable_folder_is_refused(tmp_path):

@@ -96,7 +96,7 @@ def gather_trainings(run: Run, data: Path) -> list[Path]:
         if any(not training.notebook(c).exists() for c in MAKES if c not in ASIDE):
             print(f"{training.name} is not complete: left out")
             continue
-        answers[seed] = training.read_table("answers")
+        answers[seed] = training.read_table("answers").assign(run=run.name)
         for key, value in training.metrics().items():
             if any(re.fullmatch(pattern, key) for pattern in HEADLINES):
                 numbers.append((re.sub(r"^(sae\.\w+)\.\d+", r"\1", key), seed, value))
