@@ -19,7 +19,7 @@ bootstrap: int = 200  # resamples of documents for an interval
 import numpy as np
 
 from featlib.cases.case import case_metrics, study_label
-from featlib.cases.tables import case_strips, text_table
+from featlib.cases.tables import case_strips, named_features, text_table
 from featlib.chapter import prose, start_chapter
 from featlib.family import BASE, CODE, PRINT_NAMES
 from featlib.models import mistral as lm
@@ -40,6 +40,7 @@ languages = [domain for domain in CODE if domain in label.find]
 case = study_label(
     run_folder, p, "assignment", {"assignment": label}, languages=languages, reference=BASE
 )
+run_folder.save_table("named_features_08_assignment", named_features(case))  # for the atlas
 own, answers = case.own, case.answers
 
 # %% tags=["remove-input"]

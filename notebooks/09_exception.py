@@ -52,6 +52,7 @@ labels = {n: what for n, what in defined.items() if n == p.label or what.group =
 languages = languages_of(own_label, p.model)
 case = study_label(run_folder, p, p.label, labels, languages=languages, reference=p.model)
 run_folder.save_table("answers", case.answers)
+run_folder.save_table("named_features_09_exception", tables.named_features(case))  # for the atlas
 
 # %% [markdown]
 # ## The answer

@@ -79,3 +79,14 @@ def matches_table(case: Case) -> pd.DataFrame:
             for m in case.matches
         ]
     )
+
+
+def named_features(case: Case) -> pd.DataFrame:
+    """The features that a page names: model, seed, feature, why (see `describe.named`)."""
+    home, what = case.home, case.label.replace("_", " ")
+    rows = [(home.model, home.seed, home.feature, what)]
+    together = case.coactive.loc[case.coactive["model"] == home.model, "feature"]
+    rows += [(home.model, home.seed, int(j), f"fires with {what}") for j in together]
+    routes = case.counterparts[case.counterparts["route"] != "transfer"]
+    rows += [(r.model, r.seed, r.feature, f"{what}, by {r.route}") for r in routes.itertuples()]
+    return pd.DataFrame(rows, columns=["model", "seed", "feature", "why"])
