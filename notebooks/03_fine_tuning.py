@@ -112,7 +112,7 @@ words = at_rate.mark_text(style="muted", dx=8, align="left").encode(text="word:N
 chart = lines(
     rates,
     x=Axis("features", "BabyPython's features that stay, by transfer", ".0%"),
-    y=Axis("gain", "accuracy gained on the child's text", ".0%", zero=True),
+    y=Axis("gain", "accuracy gained on the child's text", ".1%", zero=True),
     color="model",
     points=True,
 )

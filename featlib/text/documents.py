@@ -165,8 +165,7 @@ def corpus_hash(documents: Iterable[Document]) -> str:
 def describe(splits: Mapping[str, Mapping[str, Sequence[Document]]]) -> pd.DataFrame:
     """Count the documents of each domain's splits.
 
-    Columns domain, split, documents, characters, megabytes (UTF-8, 10^6 bytes), sources (how many),
-    licenses (SPDX names, comma between), sha256 (see `corpus_hash`).
+    Columns domain, split, documents, characters, megabytes (UTF-8, 10^6 bytes), sources (how many).
     """
     return pd.DataFrame(
         {
@@ -176,8 +175,6 @@ def describe(splits: Mapping[str, Mapping[str, Sequence[Document]]]) -> pd.DataF
             "characters": sum(len(document.text) for document in documents),
             "megabytes": sum(len(document.text.encode()) for document in documents) / 1e6,
             "sources": len({document.source for document in documents}),
-            "licenses": ", ".join(sorted({document.license for document in documents})),
-            "sha256": corpus_hash(documents),
         }
         for domain, parts in splits.items()
         for split, documents in parts.items()
