@@ -69,7 +69,7 @@ def test_features_of_a_fate_are_listed_by_keyboard(html: Path, browser: Any, mad
         page.get_by_role("button", name="more").click()
         firings = (made.dense("base") > 0).sum(0)
         order = sorted(wanted, key=lambda n: (-firings[n], n))
-        assert page.evaluate(ROWS) == [f"BabyPython {n}" for n in order]
+        assert page.evaluate(ROWS) == [f"BabyPython s0/{n}" for n in order]
         page.get_by_role("button", name="feature").click()
         assert page.evaluate(ROWS) == [f"BabyPython {n}" for n in wanted]
         assert (
