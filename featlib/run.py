@@ -131,16 +131,6 @@ class Run:
         return self.folder / "features" / f"{model}.seed-{seed}.npz"
 
     @property
-    def crosscoder(self) -> Path:
-        """Folder of the crosscoder over all four models; there only if the run trained one."""
-        return self.folder / "crosscoder" / "model"
-
-    @property
-    def crosscoder_features(self) -> Path:
-        """What the crosscoder reads in the common stream."""
-        return self.folder / "crosscoder" / "stream.npz"
-
-    @property
     def controls(self) -> Path:
         """Folder of what notebooks/controls.py measured on this run."""
         return self.folder / "controls"

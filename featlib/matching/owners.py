@@ -62,8 +62,7 @@ def opinion_by_correlation(
 ) -> SecondOpinion:
     """The verdict on `feature` of the parent's autoencoder, through the latent closest to it.
 
-    `read`: the crosscoder's features, `own`: the autoencoder's, over the same tokens. Chapter 11
-    keeps `read` for the common stream (`Run.crosscoder_features`); `own` is chapter 06's.
+    `read`: the crosscoder's features, `own`: the autoencoder's, over the same tokens.
     """
     r = pearson(own.matrix[:, [feature]], read.matrix)[0]
     latent = int(np.argmax(r))
