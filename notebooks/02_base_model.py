@@ -28,7 +28,7 @@ import pandas as pd
 
 from featlib.chapter import start_chapter
 from featlib.estimate import Estimate
-from featlib.family import BASE, DOMAIN_NAMES, PRINT_NAMES, TRAINING_MIX
+from featlib.family import BASE, DOMAIN_NAMES, TRAINING_MIX
 from featlib.models import mistral as lm
 from featlib.models import recipes
 from featlib.models.forward import score_texts
@@ -55,8 +55,15 @@ tokenizer = lm.load_tokenizer(run_folder.tokenizer)
 
 # %%
 training = recipes.training_text(run_folder, TRAINING_MIX[BASE], p.seed, "mix", BASE)
-model = recipes.build_base(
-    p, vocab_size=len(tokenizer), context=training.context, seed=derive_seed(p.seed, "init")
+model = lm.build_model(
+    vocab_size=len(tokenizer),
+    hidden_size=p.hidden_size,
+    intermediate_size=p.intermediate_size,
+    heads=p.heads,
+    kv_heads=p.kv_heads,
+    context=training.context,
+    embedding_std=p.embedding_std,
+    seed=derive_seed(p.seed, "init"),
 )
 PARTS = {"embed": "embedding", "attn": "attention", "mlp": "MLP", "lm_head": "unembedding"}
 sizes = dict.fromkeys([*PARTS.values(), "norms"], 0)
@@ -71,9 +78,7 @@ table(pd.DataFrame({"part": sizes.keys(), "parameters": sizes.values()}))
 # AdamW with a cosine decay, after a linear warm-up. Batches hold English and Python in equal parts.
 
 # %% tags=["hide-input"]
-curve = recipes.train_base(
-    model, training.ids, p, seed=derive_seed(p.seed, "order", BASE), label=PRINT_NAMES[BASE]
-)
+curve = recipes.train_base(model, training.ids, p)
 lm.save_checkpoint(model, tokenizer, run_folder.model(BASE))
 run_folder.save_table("loss_base", curve)
 

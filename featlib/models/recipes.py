@@ -13,7 +13,7 @@ import pandas as pd
 from transformers import MistralForCausalLM
 
 from featlib.family import BASE, DOMAINS, PRINT_NAMES, TRAINING_MIX
-from featlib.models.mistral import build_model, load_checkpoint
+from featlib.models.mistral import load_checkpoint
 from featlib.models.training import train
 from featlib.params import derive_seed
 from featlib.run import Run
@@ -45,25 +45,7 @@ def score_metrics(scores: pd.DataFrame) -> dict[str, float]:
     return dict(zip(keys, long["value"], strict=True))
 
 
-def build_base(
-    p: SimpleNamespace, *, vocab_size: int, context: int, seed: int
-) -> MistralForCausalLM:
-    """The base model before its training."""
-    return build_model(
-        vocab_size=vocab_size,
-        hidden_size=p.hidden_size,
-        intermediate_size=p.intermediate_size,
-        heads=p.heads,
-        kv_heads=p.kv_heads,
-        context=context,
-        embedding_std=p.embedding_std,
-        seed=seed,
-    )
-
-
-def train_base(
-    model: MistralForCausalLM, ids: np.ndarray, p: SimpleNamespace, *, seed: int, label: str
-) -> pd.DataFrame:
+def train_base(model: MistralForCausalLM, ids: np.ndarray, p: SimpleNamespace) -> pd.DataFrame:
     """Train the base in place on blocks `ids`; returns the curve of `train`."""
     return train(
         model,
@@ -74,8 +56,8 @@ def train_base(
         warmup_steps=p.base_warmup_steps,
         weight_decay=p.base_weight_decay,
         beta2=p.adam_beta2,
-        seed=seed,
-        label=label,
+        seed=derive_seed(p.seed, "order", BASE),
+        label=PRINT_NAMES[BASE],
     )
 
 
