@@ -137,7 +137,7 @@ chapter.figure(
 
 # %% tags=["hide-input"]
 curve = chapter.published("training_curve")
-curve["setting"] = [f"rate {r.lr:g}, β₂ {r.beta2:g}, batch {r.batch:,}" for r in curve.itertuples()]
+curve["setting"] = [f"{r.lr:g}, {r.beta2:g}, {r.batch:,}" for r in curve.itertuples()]
 grown = curve.groupby("setting", sort=False)["ceiling"].agg(["first", "last"])
 chapter.figure(
     stack(
@@ -149,6 +149,8 @@ chapter.figure(
                 color="setting",
                 points=True,
                 height=190,
+                columns=1,
+                legend=column == "ceiling",
             )
             for column, title, form in [
                 ("ceiling", "found again by the other seed", "%"),
@@ -159,7 +161,8 @@ chapter.figure(
     ),
     name="training-curve",
     caption="A share is read against its instrument: the same model has another ceiling when its "
-    "autoencoders are trained longer or otherwise.",
+    "autoencoders are trained longer or otherwise. A line's name is its learning rate, Adam's "
+    "second decay rate and its batch.",
     alt="; ".join(
         f"{row.Index}: ceiling {row.first:.0%} after the shortest training, {row.last:.0%} after "
         "the longest"

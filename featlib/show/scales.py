@@ -36,7 +36,7 @@ WAYS = {
     "labels": (GREY, "triangle-up"),
     "correlation": (VIOLET, "circle"),
     "transfer": (CYAN, "square"),
-    "crosscoder": (PINK, "cross"),
+    "crosscoder": (OCHRE, "triangle-left"),
     "neurons": (GREEN, "triangle-down"),
     "warm start": (PINK, "cross"),
     "the feature": (VIOLET, "circle"),
