@@ -19,7 +19,16 @@ SMALL = (
 def test_what_is_too_slow_for_every_run_is_measured_on_a_finished_one(smoke, runs, tmp_path):
     plain, made = tmp_path / "plain.ipynb", tmp_path / "made.ipynb"
     jupytext.write(jupytext.read(ROOT / "notebooks/controls.py"), plain)
-    words = [plain, made, "--kernel", "python3", "-f", ROOT / "params/controls.yaml"]
+    words = [
+        plain,
+        made,
+        "--kernel",
+        "python3",
+        "--language",
+        "python",
+        "-f",
+        ROOT / "params/controls.yaml",
+    ]
     small = ["-p", "run", smoke.name, "-y", SMALL]
     done = call("papermill", *map(str, words), *small, runs=runs)
     assert done.returncode == 0, said(done)[-3000:]
