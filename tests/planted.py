@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import scipy.sparse as sp
-import torch
-
-from featlib.dictionaries.crosscoder import Crosscoder
-from featlib.dictionaries.sae import SparseAutoencoder
 
 
 def sparse_features(
@@ -50,13 +46,3 @@ def csr(x: np.ndarray) -> sp.csr_array:
 def firings(x: np.ndarray | sp.csr_array) -> np.ndarray:
     """[d] firings per feature."""
     return np.asarray((x > 0).sum(axis=0)).reshape(-1)
-
-
-def crosscoder_by_hand(
-    norms: list[list[float]], names: tuple[str, ...] = ("base", "lua", "merged")
-) -> Crosscoder:
-    """A crosscoder of 2 dimensions a model whose decoder norms [d_sae, models] are as given."""
-    rows = torch.tensor(norms, dtype=torch.float32).repeat_interleave(2, dim=1) / 2**0.5
-    d_sae, d_in = rows.shape
-    sae = SparseAutoencoder(rows.T.clone(), torch.zeros(d_sae), rows, torch.zeros(d_in))
-    return Crosscoder(names, sae, (1.0,) * len(names))

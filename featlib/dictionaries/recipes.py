@@ -86,12 +86,6 @@ def train_dictionaries(
     return train_autoencoders(batches, config, seeds, init, scale=scale, progress=progress)
 
 
-def calibration_ids(stream: tokens.TokenBlocks, seed: int) -> np.ndarray:
-    """Blocks [blocks, context] of the common text on which thresholds are set."""
-    n_tokens = min(CALIBRATION, stream.n_tokens)
-    return tokens.take_tokens(stream, n_tokens, seed=derive_seed(seed, "calibration")).ids
-
-
 def read_common_text(
     model: PreTrainedModel,
     saes: Sequence[SparseAutoencoder],
