@@ -84,6 +84,7 @@ chapter.figure(
 
 # %% tags=["hide-input"]
 named = read_named(run_folder)
+named = named.loc[[key in acts for key in zip(named["model"], named["seed"], strict=True)]]
 relatives = atlas.seeds_by_models(named, acts, fits)
 also = relatives[["other_model", "other_seed", "other"]].set_axis(
     ["model", "seed", "feature"], axis=1

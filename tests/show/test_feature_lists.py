@@ -71,7 +71,7 @@ def test_features_of_a_fate_are_listed_by_keyboard(html: Path, browser: Any, mad
         order = sorted(wanted, key=lambda n: (-firings[n], n))
         assert page.evaluate(ROWS) == [f"BabyPython s0/{n}" for n in order]
         page.get_by_role("button", name="feature").click()
-        assert page.evaluate(ROWS) == [f"BabyPython {n}" for n in wanted]
+        assert page.evaluate(ROWS) == [f"BabyPython s0/{n}" for n in wanted]
         assert (
             page.locator(".fl-list tbody a")
             .first.evaluate("a => a.href")
