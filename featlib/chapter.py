@@ -136,7 +136,7 @@ class Prose:
             return data, {}
         from markdown_it import MarkdownIt  # glue takes HTML from one page to another, no Markdown
 
-        html = MarkdownIt().render(self.text)
+        html = MarkdownIt().enable("table").render(self.text)
         return {"text/html": html, **data}, {"scrapbook": {"name": self.name, "mime_prefix": ""}}
 
 

@@ -331,6 +331,27 @@ columns = ["claim, or choice, in the paper", "what our controls say", "how sure"
 rows = [(claim, *judge_claim(claim, found), numbers[claim]) for claim in CLAIMS]
 table(run_folder.save_table("claims", pd.DataFrame(rows, columns=columns)))
 
+# %% tags=["remove-cell"]
+THEIRS = {
+    "few features persist": "a picture of few threads between the models (their Figure 2)",
+    "no match, no feature": "taken for granted: what has no match is said to disappear",
+    "features that correlate are the same": "the definition that all else rests on",
+    "punctuation and formatting persist": "read off the features that they looked at",
+    "merging dilutes features": "their question; the merge is compared with its parents",
+    "one seed serves all autoencoders": "one seed, 1337, for every model",
+}
+prose(
+    """\
+| claim, or choice | the paper | these controls | how sure |
+|---|---|---|---|
+{% for claim, word, sure, _ in rows %}
+| {{ claim }} | {{ theirs[claim] }} | **{{ word }}** | {{ sure }} |
+{% endfor %}""",
+    glue="scorecard",  # on the front page
+    rows=rows,
+    theirs=THEIRS,
+)
+
 # %% [markdown]
 # What could be wrong: a child's autoencoder learns from the child's text, so matching counts as
 # lost what its dictionary never read. Transfer reads one encoder per parent and calls changed what
