@@ -108,9 +108,9 @@ def best_match(
     """
     r = pearson(mine, other)
     best = int(r[0].argmax())
-    pair = [m[:, [i]].toarray()[:, 0] for m, i in ((mine, 0), (other, best))]
+    x, y = (m[:, [i]].toarray()[:, 0] for m, i in ((mine, 0), (other, best)))
     cosine = float(torch.nn.functional.cosine_similarity(decoder[best], row, dim=0))
-    spread = correlation(*pair, documents.reshape(-1), draws)
+    spread = correlation(x, y, documents.reshape(-1), draws)
     return best, spread, cosine, r[1:].max(axis=1)
 
 

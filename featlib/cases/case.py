@@ -113,13 +113,13 @@ def study_label(
         )
     stream, common = streams[label], load_stream(run.folder / "features")
     fits, costs, traces, matches, scores = {}, {}, {}, [], {}
-    counterparts, coactive, home = [], [], None
+    counterparts, coactive, taken = [], [], -1
     for name in (reference, *(m for m in MODELS if m != reference)):
         model = load_checkpoint(needed(run.model(name)))
         sites = read_sites(model, text.ids)
         # Equal seeds find equal features (chapter 11), so nobody else's autoencoder has the seed of
         # the one that holds the feature.
-        seeds = [s for s in range(p.sae_seeds) if home is None or s != home.seed]
+        seeds = [s for s in range(p.sae_seeds) if s != taken]
         saes = {seed: load_autoencoder(needed(run.autoencoder(name, seed))) for seed in seeds}
         subjects = [read_with(model, sae, sites, seed) for seed, sae in saes.items()]
         for each, part in streams.items():
@@ -128,6 +128,7 @@ def study_label(
                 costs[each, name] = _cost(subjects, fit, text, each)
         if name == reference:
             home = settle(run, fits.get((label, name)), name, saes, model, common)
+            taken = home.seed
         here = read_with(model, home.carry_into(model), sites)
         if name == reference:
             peers = find_peers(here.features, stream, home.feature)

@@ -78,7 +78,9 @@ def detect_elsewhere(
     """
     text = read_text(run, p, {case.label: label}, (language,))
     stream = split_halves(text, [case.label], seed=case.draws.seed).get(case.label)
-    labelled = int((stream.mask & stream.test).sum()) if stream else 0
+    if stream is None:
+        return 0, pd.DataFrame()
+    labelled = int((stream.mask & stream.test).sum())
     rows = []
     for name in case.traces if labelled >= BARS.few_labelled else ():
         model = load_checkpoint(needed(run.model(name)))

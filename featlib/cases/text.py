@@ -78,7 +78,8 @@ def gather_text(
         texts = documents.loc[documents["domain"] == domain, "text"].tolist()
         found = label_documents(tokenizer, texts, domain, context, labels)
         blocks, holds = max(wanted // context, 2), next(iter(found.masks.values())).any(axis=1)
-        kept, stands_for = [], []
+        kept: list[np.ndarray] = []
+        stands_for: list[np.ndarray] = []
         for kind, room in ((holds, max(1, int(LABELLED * blocks))), (~holds, blocks)):
             some = rng.permutation(np.flatnonzero(kind))[: max(1, room - sum(map(len, kept)))]
             kept.append(some)
@@ -92,9 +93,9 @@ def gather_text(
         masks.append({name: mask[rows] for name, mask in found.masks.items()})
         read[domain], skipped[domain] = len(texts), found.skipped
         first = int(numbers.max()) + 1
-    joined = [np.concatenate(each) for each in zip(*parts, strict=True)]
+    ids, numbers, names, weights = (np.concatenate(each) for each in zip(*parts, strict=True))
     marks = {name: np.concatenate([part[name] for part in masks]) for name in labels}
-    return CaseText(*joined, masks=marks, read=read, skipped=skipped)
+    return CaseText(ids, numbers, names, weights, marks, read, skipped)
 
 
 def split_halves(text: CaseText, labels: Sequence[str], *, seed: int) -> dict[str, LabelledStream]:

@@ -156,7 +156,7 @@ class Chat:
             for name in set(request.headers) - TOLD:
                 del request.headers[name]
 
-        def after(response: httpx2.Response) -> None:
+        def after(response: Any) -> None:
             if "content-encoding" in response.headers:
                 raise httpx2.ReadError("compressed, though asked not to be")
             body, ends = bytearray(), time.monotonic() + TIMEOUT

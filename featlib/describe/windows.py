@@ -38,7 +38,7 @@ def split_windows(documents: np.ndarray, window: int, *, kinds: np.ndarray, seed
     pairs = alike[: len(alike) // 2 * 2].reshape(-1, 2)
     half = np.zeros(len(known), dtype=bool)
     half[np.random.default_rng(seed).permuted(pairs, axis=1)[:, 0]] = True
-    index = np.arange(documents.size).reshape(documents.shape)
+    index: np.ndarray = np.arange(documents.size).reshape(documents.shape)
     index = index[:, : context // window * window].reshape(-1, window)
     side = half[np.searchsorted(known, documents.reshape(-1))][index]
     out = Windows(index[side.all(axis=1)], index[~side.any(axis=1)])

@@ -112,7 +112,7 @@ def follow_family(
 
 def transfer_metrics(shares: pd.DataFrame) -> dict[str, float]:
     """What `metrics.json` keeps of the shares of `follow_family`."""
-    metrics = {}
+    metrics: dict[str, float] = {}
     for row in shares.to_dict("records"):
         step = PLACEBO if row["child"] == PLACEBO else f"{row['parent']}.{row['child']}"
         metrics |= Estimate.read(row, "persist").named(f"transfer.{step}.persist")
