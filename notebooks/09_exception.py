@@ -27,7 +27,8 @@ import pandas as pd
 from featlib.cases import series, tables
 from featlib.cases.case import answer_metrics, case_metrics, study_label
 from featlib.cases.text import languages_of
-from featlib.chapter import prose, start_chapter
+from featlib.chapter import listed, prose, start_chapter
+from featlib.estimate import Estimate
 from featlib.family import CODE, PRINT_NAMES
 from featlib.models import mistral as lm
 from featlib.params import check_choice
@@ -36,14 +37,14 @@ from featlib.show.figure import fold, table
 from featlib.show.marks import dots, lines, stack
 from featlib.show.scales import Axis, t_axis
 from featlib.show.strips import token_strips
-from featlib.text import tokens as token_lib
 from featlib.text.labels import LABELS
+from featlib.text.tokens import token_strings
 from featlib.verdicts import BARS
 
 chapter = start_chapter("09_exception", globals())
 p, run_folder = chapter.params, chapter.run
 tokenizer = lm.load_tokenizer(needed(run_folder.tokenizer))
-token_texts = token_lib.token_strings(tokenizer, range(len(tokenizer)))
+token_texts = token_strings(tokenizer, range(len(tokenizer)))
 defined = dict(LABELS)  # a label of your own: defined["import"] = Label(..., {"python": find})
 check_choice("label", p.label, defined)
 own_label = defined[p.label]
@@ -51,38 +52,48 @@ group = own_label.group or None  # labels of one group are fitted side by side
 labels = {n: what for n, what in defined.items() if n == p.label or what.group == group}
 languages = languages_of(own_label, p.model)
 case = study_label(run_folder, p, p.label, labels, languages=languages, reference=p.model)
-run_folder.save_table("answers", case.answers)
 run_folder.save_table("named_features_09_exception", tables.named_features(case))  # for the atlas
+answers = run_folder.save_table("answers", case.answers)
 
 # %% [markdown]
 # ## The answer
 
 # %% tags=["remove-input"]
 ASKED = {
-    "readable": "Still readable?",
-    "found": "Found again?",
-    "used": "Used?",
-    "concept": "More than a word?",
+    "readable": "Still readable?", "found": "Found again?",
+    "used": "Used?", "concept": "More than a word?",
+}  # fmt: skip
+MARKS = {"yes": "✓", "in part": "◐", "no": "✗", "cannot tell": "?", "nothing to lose": "–"}
+# What a line of the answer says beside its words; lists are in the order of the models.
+BESIDE = {
+    "readable": "It keeps {value:.0%} of its F1, and {base_rate:.0%} of its peers pass that bar.",
+    "found": "Its best match has r = {value:.2f}; in {parent}'s own dictionaries of the child's "
+    "text r = {ceiling:.2f}.",
+    "used": "Without it {parent} loses {own:.2f} nats at these tokens, beyond random directions.",
+    "concept": "In {parent} its F1 is {own:.2f} above that of a rule that sees the word alone.",
 }
 name = own_label.called or f"{p.label.replace('_', ' ')} feature"
-parent, answers = PRINT_NAMES[p.model], case.answers
-said = {}
+parent = PRINT_NAMES[p.model]
+said, beside = {}, {}
 for question, part in answers.groupby("question", sort=False):
     by_word = part.groupby("word", sort=False)["model"].agg(list)
     said[question] = "; ".join(
-        f"{word} in {', '.join(PRINT_NAMES[m] for m in models)}" for word, models in by_word.items()
+        f"{MARKS[word]} {word} in {listed([PRINT_NAMES[m] for m in models])}"
+        for word, models in by_word.items()
     )
-passing = answers.groupby("question")["base_rate"].min()
+    means = part[["value", "base_rate", "ceiling"]].mean()
+    beside[question] = BESIDE[question].format(parent=parent, own=part["parent"].mean(), **means)
 prose(
     """\
-What became of {{ parent }}'s {{ name }}, and of its peers: the {{ peers }} features of the same
-dictionary that detect a word or two as well, and about as often.
-
 {% for question, asked in asks.items() %}
-- *{{ asked }}* {{ said[question] }}. Of its peers {{ passing[question] | pct }} or more pass.
-{% endfor %}""",
+- **{{ asked }}** {{ said[question] }}. {{ beside[question] }}
+{% endfor %}
+
+Means over the three models. The peers are the {{ peers }} features of the same dictionary that
+detect a word or two as well, about as often; where {{ parent }} itself has nothing to show, a
+child has nothing to lose.""",
     glue="short-answer",  # the front page shows it again
-    parent=parent, name=name, asks=ASKED, said=said, passing=passing, peers=len(case.peers),
+    parent=parent, asks=ASKED, said=said, beside=beside, peers=len(case.peers),
 )  # fmt: skip
 
 # %% tags=["hide-input"]
@@ -124,12 +135,12 @@ chapter.figure(
 shown = answers.assign(
     question=answers["question"].map(ASKED),
     model=answers["model"].map(PRINT_NAMES),
-    interval=[f"{r.low:.2f} to {r.high:.2f}".replace("-", "−") for r in answers.itertuples()],
+    value=[f"{Estimate(r.value, r.low, r.high):.2f}" for r in answers.itertuples()],
+    word=answers["word"] + (", " + answers["certainty"]).where(answers["word"] == "yes", ""),
 )
 columns = {
-    "question": "", "model": "in", "value": "value", "interval": "interval", "ceiling": "ceiling",
+    "question": "", "model": "in", "word": "answer", "value": "value", "ceiling": "ceiling",
     "parent": f"in {parent}", "base_rate": "peers that pass", "percentile": "peers below it",
-    "word": "answer", "certainty": "the test",
 }  # fmt: skip
 table(shown[list(columns)].rename(columns=columns), digits=2)
 
@@ -138,9 +149,8 @@ table(shown[list(columns)].rename(columns=columns), digits=2)
 # best match correlates at least 0.8; below 0.5 it is none. *Used*: taking the feature out costs
 # more than random directions do, and at least half of what it costs the parent. *More than a
 # word*: its F1 exceeds that of the token alone. The low end of the interval has to clear the bar.
-# Where the parent itself fails there is "nothing to lose"; fewer than 100 labelled tokens "cannot
-# tell"; and a yes that nine in ten peers get too holds "as its peers": that test could hardly be
-# failed.
+# Fewer than 100 labelled tokens "cannot tell"; and a yes that nine in ten peers get too is one "as
+# its peers": that test could hardly be failed.
 
 # %% [markdown]
 # ## The evidence
@@ -159,9 +169,8 @@ judged = holds.reshape(-1) & case.stream.test
 prose(
     """\
 The size of it: {{ holds.sum() }} labelled tokens of {{ documents }} documents, {{ judged.sum() }}
-of them in the {{ half }} documents that judge; one training of each model.""",
+of them in the half that judges; one training of each model.""",
     holds=holds, judged=judged, documents=len(np.unique(case.text.documents[holds])),
-    half=len(np.unique(case.stream.documents[judged])),
 )  # fmt: skip
 
 # %% [markdown]
@@ -197,9 +206,8 @@ chapter.figure(
 # *By {term}`transfer`*, the parent's {term}`dictionary` reads the other model, its scale and
 # threshold set so that equally many features fire: what is still readable. *By correlation*, the
 # feature of the model's own dictionaries that goes best with it on the {term}`common stream`, which
-# is the paper's way. *By labels*, the best detector there. Only dictionaries are searched whose
-# seed differs from the one in which the feature was found, for an equal seed alone makes features
-# agree.
+# is the paper's way. *By labels*, the best detector there. Only dictionaries of another seed are
+# searched, for an equal seed alone makes features agree.
 
 # %% tags=["hide-input"]
 routes = case.counterparts
@@ -257,9 +265,8 @@ table(pd.DataFrame(columns), digits=3)
 # labelled tokens or more, the costliest first (ranked on one half, measured on the other):
 
 # %% tags=["hide-input"]
-form = "{:.2f} ({:.2f} to {:.2f})"
-ends = case.coactive[["nats", "nats_low", "nats_high"]].to_numpy()
-together = case.coactive.assign(nats=[form.format(*row).replace("-", "−") for row in ends])
+nats = [f"{Estimate.read(row, 'nats'):.2f}" for row in case.coactive.to_dict("records")]
+together = case.coactive.assign(nats=nats)
 by_model = together.pivot(index="feature", columns="model", values="nats")[list(case.traces)]
 ranked = together.drop_duplicates("feature").set_index("feature")["fires_on"]
 by_model = pd.concat([ranked.rename("fires on"), by_model.loc[ranked.index]], axis=1).reset_index()
@@ -269,8 +276,7 @@ table(by_model.rename(columns=PRINT_NAMES), digits=2)
 # ### Token or context?
 #
 # A model of one layer knows the token and, through one round of attention, a little of what stands
-# before it. A feature that fires on every ` raise` knows a word; that is worth having, but it is no
-# understanding.
+# before it. A feature that fires on every ` raise` knows a word, which is no understanding.
 
 # %% tags=["remove-input"]
 others = [lang for lang in CODE if lang in own_label.find and lang not in languages]
@@ -328,13 +334,11 @@ chapter.figure(
 # %% [markdown]
 # ## What could be wrong
 #
-# The default label takes in `raise` and `except` because in trial runs no single feature also fired
-# on `try` and `finally`; the feature is looked for in all of a model's autoencoders, because the
-# first of them happened to have no clean one. Both choices were made after numbers had been seen.
-# Transfer cannot see a feature that moved elsewhere; a child's own dictionary has seen little
-# Python, and may give the feature no place although the model has it. An effect at a token says
-# nothing about what another feature would take over if this one had never been there. And all of it
-# is one training: [chapter 11](11_controls) says how far such numbers move.
+# The default label takes in `raise` and `except`, and all of a model's autoencoders are searched:
+# both were chosen after trial runs had been seen. Transfer cannot see a feature that moved
+# elsewhere; a child's own dictionary has seen little Python, and may give the feature no place
+# although the model has it. What another feature would do had this one never been, no removal
+# shows. And all of it is one training: [chapter 13](13_trust) says how far such numbers move.
 
 # %% tags=["remove-input"]
 metrics = answer_metrics(case)

@@ -28,15 +28,7 @@ import pandas as pd
 from featlib.chapter import prose, start_chapter
 from featlib.controls import run as controls
 from featlib.controls import tables
-from featlib.family import (
-    BASE,
-    CHILDREN,
-    MERGE_OF,
-    MERGED,
-    PAIRS,
-    PRINT_NAMES,
-    step_name,
-)
+from featlib.family import BASE, CHILDREN, MERGE_OF, MERGED, PAIRS, PRINT_NAMES, step_name
 from featlib.show.figure import table
 from featlib.show.marks import areas, dots, lines
 from featlib.show.scales import Axis, t_axis
@@ -236,8 +228,7 @@ chapter.figure(
 # ## What survivors are about
 #
 # The paper reads the features that persist and finds mostly punctuation and formatting. Here every
-# feature is given the class of token on which most of its activation lies, and the frequency with
-# which it fires.
+# feature is given the class of token on which most of its activation lies.
 
 # %% tags=["hide-input"]
 ways = {
@@ -253,17 +244,6 @@ chapter.figure(
     "class of token they are about. One pair of seeds; 95% intervals take features as independent.",
     alt=tables.told(by_class),
     data=by_class,
-)
-
-# %% tags=["hide-input"]
-by_density = tables.by_group(c, ways, tables.density_bins(c.base.firings, c.stream.n_tokens))
-by_density["label"] = by_density["label"].astype(str) + " per token"
-chapter.figure(
-    dots(by_density, **BY_WAY),
-    name="persistence-by-density",
-    caption="The same by how often a feature fires, in firings per token.",
-    alt=tables.told(by_density),
-    data=by_density,
 )
 
 # %% [markdown]

@@ -22,7 +22,6 @@ WAYS = {
     "transfer": "transfer",
 }
 THRESHOLDS = np.arange(50, 96, 5) / 100  # where the convention of 0.8 could lie as well
-PER_DECADE = 2  # bins of density
 EXAMPLES = 4  # recovered features shown of those that neither or one child had kept
 LEAST = 5  # features in a group that is shown
 NULLS = {"r_shifted": "shifted within documents", "r_random": "random dictionary"}
@@ -67,21 +66,6 @@ def by_threshold(curves: Mapping[tuple[str, str], np.ndarray]) -> pd.DataFrame:
         for at in THRESHOLDS
     ]
     return pd.DataFrame(rows, columns=["label", "way", "threshold", "share"])
-
-
-def density_bins(firings: np.ndarray, n_tokens: int) -> pd.Categorical:
-    """[d] ordered label of each feature's density bin, "low-high" in firings per token, log steps.
-
-    Silent features get no bin (NaN).
-    """
-    density = np.asarray(firings) / n_tokens
-    step = np.full(len(density), np.nan)
-    alive = density > 0
-    step[alive] = np.floor(np.log10(density[alive]) * PER_DECADE + 1e-9)
-    levels = np.unique(step[alive])
-    labels = [f"{10 ** (s / PER_DECADE):.2g}-{10 ** ((s + 1) / PER_DECADE):.2g}" for s in levels]
-    codes = np.where(alive, np.searchsorted(levels, np.nan_to_num(step, nan=np.inf)), -1)
-    return pd.Categorical.from_codes(codes, labels, ordered=True)
 
 
 def by_group(

@@ -93,16 +93,6 @@ def test_groups_are_sorted_by_size_unless_they_have_an_order():
     assert tables.by_group(c, ways, ordered)["label"].tolist() == ["a", "b"]
 
 
-def test_density_bins_hold_the_densities_they_name():
-    counts = np.array([0, 1, 9, 10, 31, 32, 100, 999, 1000])
-    bins = tables.density_bins(counts, 1000)
-    assert pd.isna(bins[0]) and bins.ordered
-    for count, label in zip(counts[1:], list(bins)[1:], strict=True):
-        low, high = map(float, re.split(r"(?<!e)-", label))
-        assert low * 0.98 <= count / 1000 <= high * 1.02
-    assert list(bins.codes[1:]) == sorted(bins.codes[1:])
-
-
 def test_metrics_leave_out_what_is_not_defined():
     followed = pd.DataFrame({"kept_by": ["none", "lua"], "recovered": [True, False]})
     kinds = {"everything": Estimate(0.3), "survivors": Estimate(NAN)}
