@@ -69,12 +69,11 @@ def by_threshold(curves: Mapping[tuple[str, str], np.ndarray]) -> pd.DataFrame:
 
 
 def by_group(
-    c: ControlRun, ways: Mapping[str, np.ndarray], groups: Sequence | np.ndarray | pd.Categorical
+    c: ControlRun, ways: Mapping[str, np.ndarray], groups: Sequence | np.ndarray
 ) -> pd.DataFrame:
     """Share that passes in each group of the base's testable features, by way (its r [d_sae]).
 
-    Columns label, way, features, share, low, high. Small groups are left out; ordered ones stay in
-    order, others are sorted by size.
+    Columns label, way, features, share, low, high. Small groups are left out, the largest first.
     """
     rows = []
     for way, r in ways.items():
@@ -85,8 +84,6 @@ def by_group(
     columns = ["label", "way", "features", "share", "low", "high"]
     table = pd.DataFrame(rows, columns=columns)
     table = table[table["features"] >= LEAST]
-    if isinstance(groups, pd.Categorical):
-        return table
     return table.sort_values("features", ascending=False, kind="stable")
 
 
