@@ -20,10 +20,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy.sparse import csr_array
 from torch import Tensor
 
 from featlib.dictionaries import sparse
-from featlib.dictionaries.sparse import Codes
 
 SLACK = 0.9  # candidates are sought down to this share of the limit that is expected
 # Straight-through estimates: a threshold learns from pre-activations at most half of this away, in
@@ -52,9 +52,9 @@ class Architecture:
         """
         return 0.0
 
-    def choose(self, found: Codes, k: int, hint: Limit) -> np.ndarray | None:
+    def choose(self, found: csr_array, k: int, hint: Limit) -> np.ndarray | None:
         """Which of the candidates [n] are active; None: there may be more below the floor."""
-        return found.values > 0
+        return found.data > 0
 
     def limit(self, pre: Tensor, k: int, hint: Limit) -> Limit:
         """The limit for pre-activations [tokens, d_sae], of a shape that broadcasts."""
@@ -71,12 +71,12 @@ class BatchTopK(Architecture):
     def floor(self, pre: Tensor, k: int, hint: Limit) -> Limit:
         return None if hint is None else SLACK * hint
 
-    def choose(self, found: Codes, k: int, hint: Limit) -> np.ndarray | None:
-        spare = len(found.values) - k * found.n_tokens
+    def choose(self, found: csr_array, k: int, hint: Limit) -> np.ndarray | None:
+        spare = len(found.data) - k * found.shape[0]
         if spare < 0:
             return None
-        limit = np.partition(found.values, spare)[spare]
-        return (found.values >= limit) & (found.values > 0)
+        limit = np.partition(found.data, spare)[spare]
+        return (found.data >= limit) & (found.data > 0)
 
     def limit(self, pre: Tensor, k: int, hint: Limit) -> Limit:
         """The tokens * k-th largest entry of `pre`, without sorting all of it."""
@@ -95,8 +95,8 @@ class TopK(Architecture):
     def floor(self, pre: Tensor, k: int, hint: Limit) -> Limit:
         return SLACK * self.limit(pre, k, hint).clamp_min(0)
 
-    def choose(self, found: Codes, k: int, hint: Limit) -> np.ndarray | None:
-        return sparse.among_largest(found, k) & (found.values > 0)
+    def choose(self, found: csr_array, k: int, hint: Limit) -> np.ndarray | None:
+        return sparse.among_largest(found, k) & (found.data > 0)
 
     def limit(self, pre: Tensor, k: int, hint: Limit) -> Tensor:
         return pre.topk(k, dim=-1).values[..., -1:]
@@ -110,8 +110,8 @@ class JumpReLU(Architecture):
     def floor(self, pre: Tensor, k: int, hint: Limit) -> Limit:
         return hint - BANDWIDTH / 2
 
-    def choose(self, found: Codes, k: int, hint: Limit) -> np.ndarray | None:
-        return found.values > hint.numpy()[found.cols]
+    def choose(self, found: csr_array, k: int, hint: Limit) -> np.ndarray | None:
+        return found.data > hint.numpy()[found.indices]
 
     def limit(self, pre: Tensor, k: int, hint: Limit) -> Limit:
         return hint

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from featlib.dictionaries.features import count_firings
 from featlib.dictionaries.sae import SparseAutoencoder
 from featlib.models.forward import harvest, score_tokens
 
@@ -65,7 +66,7 @@ def score_autoencoder(
         flat = x.reshape(-1, sae.d_in).float()
         f = sae.encode_sparse(flat * sae.scale)
         rebuilt = (sae.decode_sparse(f) / sae.scale).to(flat.device)
-        firings += f.counts()
+        firings += count_firings(f)
         error += (flat - rebuilt).square().sum(dtype=torch.float64).item()
         squares += flat.square().sum(dtype=torch.float64).item()
         total += flat.sum(0, dtype=torch.float64).cpu()

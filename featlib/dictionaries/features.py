@@ -95,7 +95,7 @@ def encode_stream(
 
 def encode_batches(batches: Iterable[torch.Tensor], sae: SparseAutoencoder) -> FeatureActivations:
     """Encode raw activations, one batch [tokens, d_in] after the other, into one sparse matrix."""
-    parts = [sae.encode_sparse(x * sae.scale).to_csr() for x in batches]
+    parts = [sae.encode_sparse(x * sae.scale) for x in batches]
     return feature_activations(sp.vstack(parts, format="csr"))
 
 

@@ -19,10 +19,11 @@ them (Rajamanoharan et al. 2024, section 3): with the entries as near as BANDWID
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
+from scipy.sparse import csr_array
 from torch import Tensor
 from torch.nn.functional import linear
 
@@ -78,7 +79,7 @@ def take_step(
 
 def _candidates(
     w: Weights, x: Tensor, rule: Architecture, k: int, expected: Limit
-) -> tuple[codes.Codes, codes.Codes] | None:
+) -> tuple[csr_array, csr_array] | None:
     """All entries that may be active, and those of them that are.
 
     None where they are so many that dense is faster. Where the CPU has native bfloat16, the
@@ -95,39 +96,38 @@ def _candidates(
         flat = codes.positions_above(pre, floor)
         if len(flat) > _DENSE_SHARE * tokens * d_sae:
             return None
-        found = codes.pattern_at(flat, tokens, d_sae)
-        if rank != torch.float32:
-            values = codes.sampled_product(found, xc, w.W_enc) + w.b_enc.numpy()[found.cols]
+        found = codes.pattern_at(flat, (tokens, d_sae))
+        if rank == torch.float32:
+            found.data = pre.numpy().reshape(-1)[flat]
         else:
-            values = pre.numpy().reshape(-1)[flat]
-        found = replace(found, values=values)
+            found.data = codes.sampled_product(found, xc, w.W_enc) + w.b_enc.numpy()[found.indices]
         active = rule.choose(found, k, expected)
         if active is None and floor <= 0:
-            active = values > 0  # fewer positive values than tokens * k
+            active = found.data > 0  # fewer positive values than tokens * k
         if active is not None:
             return found, codes.keep(found, active)
         floor = floor * 0.7 if floor > 1e-3 else 0.0
     return None
 
 
-def sparse(w: Weights, x: Tensor, found: codes.Codes, f: codes.Codes, *, k: int, l1: float) -> Step:
+def sparse(w: Weights, x: Tensor, found: csr_array, f: csr_array, *, k: int, l1: float) -> Step:
     """The step through the active features `f` only; `found` are all that are nearly so."""
     tokens, xc = len(x), x - w.b_dec
     error = xc - codes.product(f, w.W_dec)
     d_out = error * (-2 / tokens)  # gradient of the loss by x^, [tokens, d_in]
     d_pre = codes.sampled_product(f, d_out, w.W_dec) + np.float32(l1 / tokens)  # [n]
-    d_W_dec, d_W_enc = codes.transposed_products([(f.values, d_out), (d_pre, xc)], f)
+    d_W_dec, d_W_enc = codes.transposed_products([(f.data, d_out), (d_pre, xc)], f)
     step = Step(
         _gradients(w, d_W_enc, _by_feature(f, d_pre), d_W_dec, d_out),
         error,
-        torch.from_numpy(f.counts()),
-        float(f.values.min(initial=np.inf)),
+        torch.from_numpy(np.bincount(f.indices, minlength=f.shape[1])),
+        float(f.data.min(initial=np.inf)),
     )
     if w.threshold is not None:
-        limit = w.threshold.numpy()[found.cols]
-        near = codes.keep(found, np.abs(found.values - limit) < BANDWIDTH / 2)
+        limit = w.threshold.numpy()[found.indices]
+        near = codes.keep(found, np.abs(found.data - limit) < BANDWIDTH / 2)
         d_f = codes.sampled_product(near, d_out, w.W_dec)
-        lowered = w.threshold.numpy()[near.cols] * d_f + _l0_slope(step, tokens, k)
+        lowered = w.threshold.numpy()[near.indices] * d_f + _l0_slope(step, tokens, k)
         step.gradients.threshold = _by_feature(near, lowered) / -BANDWIDTH
     return step
 
@@ -158,9 +158,9 @@ def _l0_slope(step: Step, tokens: int, k: int) -> float:
     return 2 * L0_WEIGHT * (l0 / k - 1) / (k * tokens)
 
 
-def _by_feature(f: codes.Codes, values: np.ndarray) -> Tensor:
+def _by_feature(f: csr_array, values: np.ndarray) -> Tensor:
     """Sums [d_sae] of values [n] at the pattern of `f`."""
-    sums = np.bincount(f.cols, weights=values, minlength=f.d_sae)
+    sums = np.bincount(f.indices, weights=values, minlength=f.shape[1])
     return torch.from_numpy(sums.astype(np.float32))
 
 

@@ -26,7 +26,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from scipy.sparse import csr_array
 from torch import Tensor, nn
 
 from featlib import FeatlibError
@@ -151,7 +152,7 @@ class SparseAutoencoder(nn.Module):
         return pre * (pre > self.threshold)
 
     @torch.no_grad()
-    def encode_sparse(self, x: Tensor) -> codes.Codes:
+    def encode_sparse(self, x: Tensor) -> csr_array:
         """Features of scaled activations x [tokens, d_in], as `encode`, several times faster.
 
         A bfloat16 product with a margin for its largest possible error (Cauchy-Schwarz) rules out
@@ -172,16 +173,15 @@ class SparseAutoencoder(nn.Module):
         floor = -margin
         if rule.ranks_tokens:
             floor = (rule.limit(pre, self.k, None).float() - 2 * margin).clamp_min(-margin)
-        some = codes.pattern_at(codes.positions_above(pre, floor), len(x), self.d_sae)
-        values = codes.sampled_product(some, xc, W) + self.b_enc.detach().numpy()[some.cols]
-        some = replace(some, values=values)
-        active = values > self.threshold.numpy()[some.cols]
+        some = codes.pattern_at(codes.positions_above(pre, floor), pre.shape)
+        some.data = codes.sampled_product(some, xc, W) + self.b_enc.detach().numpy()[some.indices]
+        active = some.data > self.threshold.numpy()[some.indices]
         if rule.ranks_tokens:
             active &= codes.among_largest(some, self.k)
         return codes.keep(some, active)
 
     @torch.no_grad()
-    def decode_sparse(self, f: codes.Codes) -> Tensor:
+    def decode_sparse(self, f: csr_array) -> Tensor:
         """Scaled activations [tokens, d_in] rebuilt from sparse features."""
         return codes.product(f, self.W_dec.detach()) + self.b_dec
 

@@ -1,45 +1,24 @@
-"""Sparse feature activations in compressed rows, and the few products an autoencoder needs.
+"""The few products that an autoencoder needs, with sparse feature activations.
 
 A token has about 16 active features of 2,048 (or 16,384), so every product but the encoder's own
 can skip more than 99 % of the terms. The kernels are torch's (embedding bags, and dense times dense
 sampled at a pattern) and numpy's (compare, pick, partition), which are fast on any CPU.
+
+Matrices are CSR [tokens, d_sae], float32 with int32 indices that ascend inside a row; their n
+entries are `data`.
 """
 
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
 
 import numpy as np
-import scipy.sparse
 import torch
+from scipy.sparse import coo_array, csr_array
 from torch import Tensor
 from torch.nn.functional import embedding_bag
 
 BF16_ROUNDING = 2.0**-8  # largest relative error of rounding a float32 to bfloat16
-
-
-@dataclass(frozen=True)
-class Codes:
-    """A sparse matrix [tokens, d_sae] by rows: row i holds values[crow[i] : crow[i + 1]]."""
-
-    crow: np.ndarray  # [tokens + 1] int32
-    cols: np.ndarray  # [n] int32, ascending inside a row
-    values: np.ndarray  # [n] float32
-    d_sae: int
-
-    @property
-    def n_tokens(self) -> int:
-        return len(self.crow) - 1
-
-    def counts(self) -> np.ndarray:
-        """How many tokens each feature is active on, [d_sae] int64."""
-        return np.bincount(self.cols, minlength=self.d_sae)
-
-    def to_csr(self) -> scipy.sparse.csr_array:
-        """The same matrix for scipy, sharing memory."""
-        shape = (self.n_tokens, self.d_sae)
-        return scipy.sparse.csr_array((self.values, self.cols, self.crow), shape=shape)
 
 
 def positions_above(pre: Tensor, floor: float | Tensor) -> np.ndarray:
@@ -66,76 +45,71 @@ def _nonzero(mask: np.ndarray) -> np.ndarray:
     return (words[inside >> 3] << 3) + (inside & 7)
 
 
-def pattern_at(flat: np.ndarray, n_tokens: int, d_sae: int) -> Codes:
-    """Codes of zeros at ascending flat positions [n] of a [n_tokens, d_sae] matrix."""
-    crow = np.searchsorted(flat, np.arange(n_tokens + 1, dtype=np.int64) * d_sae)
-    zeros = np.zeros(len(flat), np.float32)
-    return Codes(crow.astype(np.int32), (flat % d_sae).astype(np.int32), zeros, d_sae)
+def pattern_at(flat: np.ndarray, shape: tuple[int, int]) -> csr_array:
+    """Zeros at ascending flat positions [n] of a matrix."""
+    starts = np.searchsorted(flat, np.arange(shape[0] + 1, dtype=np.int64) * shape[1])
+    parts = (np.zeros(len(flat), np.float32), flat % shape[1], starts)
+    return csr_array(parts, shape=shape)
 
 
-def from_dense(f: Tensor) -> Codes:
-    """Codes of the non-zero entries of f [tokens, d_sae]."""
-    rows, cols = f.nonzero(as_tuple=True)
-    crow = np.searchsorted(rows.cpu().numpy(), np.arange(len(f) + 1))
-    values = f[rows, cols].float().cpu().numpy()
-    return Codes(crow.astype(np.int32), cols.cpu().numpy().astype(np.int32), values, f.shape[1])
+def from_dense(f: Tensor) -> csr_array:
+    """The non-zero entries of f [tokens, d_sae]."""
+    some = f.float().to_sparse().cpu()
+    return coo_array((some.values().numpy(), some.indices().numpy()), shape=f.shape).tocsr()
 
 
-def keep(codes: Codes, mask: np.ndarray) -> Codes:
-    """The entries of `codes` where mask [n] is true."""
-    kept = np.concatenate([[0], np.cumsum(mask)])
-    return Codes(
-        kept[codes.crow].astype(np.int32), codes.cols[mask], codes.values[mask], codes.d_sae
-    )
+def keep(m: csr_array, mask: np.ndarray) -> csr_array:
+    """The entries of `m` where mask [n] is true."""
+    kept = np.concatenate([[0], np.cumsum(mask)]).astype(np.int32)
+    return csr_array((m.data[mask], m.indices[mask], kept[m.indptr]), shape=m.shape)
 
 
-def among_largest(codes: Codes, k: int) -> np.ndarray:
+def among_largest(m: csr_array, k: int) -> np.ndarray:
     """Whether an entry [n] is one of the k largest of its row."""
-    rows = np.repeat(np.arange(codes.n_tokens), np.diff(codes.crow))
-    order = np.lexsort((-codes.values, rows))  # row by row, largest first
+    rows = np.repeat(np.arange(m.shape[0]), np.diff(m.indptr))
+    order = np.lexsort((-m.data, rows))  # row by row, largest first
     chosen = np.empty(len(rows), dtype=bool)
-    chosen[order] = np.arange(len(rows)) - codes.crow[rows] < k
+    chosen[order] = np.arange(len(rows)) - m.indptr[rows] < k
     return chosen
 
 
-def sampled_product(codes: Codes, left: Tensor, right: Tensor) -> np.ndarray:
-    """left[i] . right[j] for every entry (i, j) of `codes`; left [tokens, d], right [d_sae, d].
+def as_torch(m: csr_array) -> Tensor:
+    """The same matrix as PyTorch has it, on the same memory."""
+    parts = (torch.from_numpy(x) for x in (m.indptr, m.indices, m.data))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
+        return torch.sparse_csr_tensor(*parts, size=m.shape, check_invariants=False)
+
+
+def sampled_product(m: csr_array, left: Tensor, right: Tensor) -> np.ndarray:
+    """left[i] . right[j] for every entry (i, j) of `m`; left [tokens, d], right [d_sae, d].
 
     Each entry is its own dot product in float32, so its value depends on nothing but its two rows.
     """
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
-        pattern = torch.sparse_csr_tensor(
-            *map(torch.from_numpy, (codes.crow, codes.cols, codes.values)),
-            size=(codes.n_tokens, codes.d_sae),
-            check_invariants=False,
-        )
-    return torch.sparse.sampled_addmm(pattern, left, right.T, beta=0.0).values().numpy()
+    return torch.sparse.sampled_addmm(as_torch(m), left, right.T, beta=0.0).values().numpy()
 
 
-def product(codes: Codes, dense: Tensor) -> Tensor:
-    """codes @ dense, [tokens, d], for dense [d_sae, d]: a weighted sum of rows per token.
+def product(m: csr_array, dense: Tensor) -> Tensor:
+    """m @ dense, [tokens, d], for dense [d_sae, d]: a weighted sum of rows per token.
 
     That is an embedding bag, whose kernel is nine times faster than CSR times dense here.
     """
-    parts = (codes.crow, codes.cols, codes.values)
-    crow, cols, values = (torch.from_numpy(part).to(dense.device) for part in parts)
+    parts = (m.indptr, m.indices, m.data)
+    starts, cols, values = (torch.from_numpy(part).to(dense.device) for part in parts)
     return embedding_bag(
-        cols, dense, crow, mode="sum", per_sample_weights=values, include_last_offset=True
+        cols, dense, starts, mode="sum", per_sample_weights=values, include_last_offset=True
     )
 
 
-def transposed_products(pairs: list[tuple[np.ndarray, Tensor]], codes: Codes) -> list[Tensor]:
-    """For each (values [n], dense [tokens, d]): A^T @ dense [d_sae, d], A = values at the pattern.
+def transposed_products(pairs: list[tuple[np.ndarray, Tensor]], m: csr_array) -> list[Tensor]:
+    """For each (values [n], dense [tokens, d]): A^T @ dense [d_sae, d], A = `m` with those values.
 
     The pattern is turned round once for all pairs.
     """
-    index = np.arange(len(codes.cols), dtype=np.int32)
-    pattern = scipy.sparse.csr_array(
-        (index, codes.cols, codes.crow), shape=(codes.n_tokens, codes.d_sae)
-    ).tocsc()
-    order, rows, starts = pattern.data, pattern.indices, pattern.indptr
+    order = np.arange(m.nnz, dtype=np.int32)
+    turned = csr_array((order, m.indices, m.indptr), shape=m.shape).T.tocsr()
+    parts, shape = (turned.indices, turned.indptr), turned.shape
     return [
-        product(Codes(starts, rows, values[order], codes.n_tokens), dense)
+        product(csr_array((values[turned.data], *parts), shape=shape), dense)
         for values, dense in pairs
     ]

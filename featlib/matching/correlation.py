@@ -9,11 +9,11 @@ the difference cancels almost all digits of a feature that fires everywhere with
 
 from __future__ import annotations
 
-import warnings
-
 import numpy as np
 import scipy.sparse as sp
 import torch
+
+from featlib.dictionaries.sparse import as_torch
 
 # Below this share of n sum(x^2) a variance is rounding, and the feature counts as constant.
 CONSTANT = 1e-12
@@ -107,7 +107,7 @@ def _co_activation(at: sp.csr_array, b: sp.csr_array) -> torch.Tensor:
     # MKL writes the dense result straight away: three times faster than SciPy's sparse result,
     # which is nearly full, and turned into a dense one afterwards.
     out = torch.empty(at.shape[0], b.shape[1], dtype=torch.float64)
-    return torch.addmm(out, _tensor(at), _tensor(b), beta=0.0, out=out)
+    return torch.addmm(out, as_torch(at), as_torch(b), beta=0.0, out=out)
 
 
 def _dense(a: sp.csr_array, b: sp.csr_array, device: str = "cpu") -> np.ndarray:
@@ -120,18 +120,10 @@ def _dense(a: sp.csr_array, b: sp.csr_array, device: str = "cpu") -> np.ndarray:
     a, b = a.astype(np.float32), b.astype(np.float32)
     out = torch.zeros(a.shape[1], b.shape[1], dtype=torch.float64, device=device)
     for part in _parts(n):
-        x = _tensor(a[part]).to(device).to_dense() - mean_a
-        y = _tensor(b[part]).to(device).to_dense() - mean_b
+        x = as_torch(a[part]).to(device).to_dense() - mean_a
+        y = as_torch(b[part]).to(device).to_dense() - mean_b
         out += x.T @ y
     return out.clamp_(-1, 1).float().cpu().numpy()
-
-
-def _tensor(m: sp.csr_array) -> torch.Tensor:
-    """The same matrix as PyTorch has it, on the same memory."""
-    parts = (torch.from_numpy(x) for x in (m.indptr, m.indices, m.data))
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
-        return torch.sparse_csr_tensor(*parts, size=m.shape, check_invariants=False)
 
 
 def _parts(n: int) -> list[slice]:

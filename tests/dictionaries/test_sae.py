@@ -30,7 +30,7 @@ def sparse_ways(monkeypatch, precision):
 
 
 def features_of(sae: SparseAutoencoder, x: torch.Tensor) -> np.ndarray:
-    return sae.encode_sparse(x).to_csr().toarray()
+    return sae.encode_sparse(x).toarray()
 
 
 @EACH
