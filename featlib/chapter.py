@@ -110,9 +110,8 @@ class Chapter:
     def finish(self, metrics: Mapping[str, float] | None = None, **facts: Any) -> Provenance:
         """Record numbers, seconds and peak memory; what it returns is the page's closing table."""
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        seconds = time.monotonic() - self.started
         entry = {
-            "seconds": round(seconds, 1),
+            "seconds": round(time.monotonic() - self.started, 1),
             "peak_memory_mb": round(peak / (2**20 if sys.platform == "darwin" else 2**10)),
             "parameters": vars(self.params),
             **facts,
@@ -229,7 +228,11 @@ def start_chapter(name: str, namespace: Mapping[str, Any]) -> Chapter:
     run.write_params(params)
     _end_with_driver(run)
     used = {key: getattr(params, key) for key in values} | own
-    _withdraw_stale_page(run, name, used)
+    # The folder holds this execution's files from here on. A page that was made with other
+    # parameters would describe what is no longer there; Snakemake then makes it anew.
+    made_with = run.provenance().get("chapters", {}).get(name, {}).get("parameters", used)
+    if made_with != used:
+        run.notebook(name).unlink(missing_ok=True)
     return Chapter(name, run, SimpleNamespace(**used))
 
 
@@ -258,19 +261,8 @@ def declared_parameters(source: str) -> dict[str, Any]:
     """Names and defaults in the first cell tagged `parameters` of a py:percent notebook."""
     _, _, rest = source.partition('tags=["parameters"')
     cell = rest.split("\n# %%", 1)[0].partition("\n")[2]
-    found: dict[str, Any] = {}
-    for node in ast.parse(cell).body:
-        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.value:
-            found[node.target.id] = ast.literal_eval(node.value)
-    return found
-
-
-def _withdraw_stale_page(run: Run, name: str, params: Mapping[str, Any]) -> None:
-    """Remove the run's page of this chapter if it was made with other parameters.
-
-    The folder will hold this execution's files from here on, so the old page would describe
-    something that is no longer there; Snakemake then makes it anew with the run's own parameters.
-    """
-    made_with = run.provenance().get("chapters", {}).get(name, {}).get("parameters", params)
-    if made_with != params:
-        run.notebook(name).unlink(missing_ok=True)
+    return {
+        node.target.id: ast.literal_eval(node.value)
+        for node in ast.parse(cell).body
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.value
+    }

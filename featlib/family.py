@@ -70,12 +70,10 @@ PLACEBO = TRAINED_ON.name
 PRINT_NAMES = {model.name: model.print for model in (*FAMILY, TRAINED_ON)}
 MODEL_COLORS = {model.name: model.color for model in (*FAMILY, TRAINED_ON)}
 TRAINING_MIX = {model.name: model.mix for model in (*FAMILY, TRAINED_ON)}
-PARENTS = {model.name: model.parents for model in FAMILY}
 
 BASE = next(model.name for model in FAMILY if not model.parents)
 CHILDREN = tuple(model.name for model in FAMILY if len(model.parents) == 1)
-MERGED = next(model.name for model in FAMILY if len(model.parents) == 2)
-MERGE_OF = PARENTS[MERGED]  # t = 0, t = 1
+MERGED, MERGE_OF = next((m.name, m.parents) for m in FAMILY if len(m.parents) == 2)  # t = 0, t = 1
 STEPS = tuple((parent, model.name) for model in FAMILY for parent in model.parents)
 SKIPPED = (BASE, MERGED)  # the grandchild: two steps at once
 PAIRS = (*STEPS, SKIPPED)  # every pair of models whose features are compared

@@ -47,9 +47,7 @@ MAKES: dict[str, list[str]] = {
     "08_assignment": [],
     "09_exception": [f"tables/{name}.parquet" for name in ("answers", "merge_path")],
     "10_explanations": ["tables/explanations.parquet"],
-    "11_controls": [
-        *(f"tables/{name}.parquet" for name in ("control_shares", "recovered", "claims")),
-    ],
+    "11_controls": [f"tables/{name}.parquet" for name in ("control_shares", "recovered", "claims")],
     "12_atlas": ["atlas/"],
     "13_trust": [],
 }
@@ -105,9 +103,6 @@ class Run:
     def __init__(self, name: str, root: str | Path | None = None) -> None:
         self.name = name
         self.folder = Path(root or os.environ.get("FEATLIB_RUNS") or ROOT / "runs") / name
-
-    def __repr__(self) -> str:
-        return f"Run({self.name!r}, {str(self.folder)!r})"
 
     @property
     def tokens(self) -> Path:
@@ -187,9 +182,8 @@ class Run:
             provenance = self.provenance()
             before = provenance.get("chapters", {}).get(chapter, {}).get("metrics", [])
             kept = {k: v for k, v in self.metrics().items() if k not in set(before)}
-            write_json(
-                self.folder / "metrics.json", kept | {k: float(v) for k, v in metrics.items()}
-            )
+            kept |= {k: float(v) for k, v in metrics.items()}
+            write_json(self.folder / "metrics.json", kept)
             provenance |= {"run": self.name, **describe_machine()}
             chapters = provenance.setdefault("chapters", {})
             chapters[chapter] = {**facts, "metrics": sorted(metrics)}
@@ -284,20 +278,15 @@ def describe_machine() -> dict[str, Any]:
         text = Path("/proc/cpuinfo").read_text()
         cpu = text.split("model name", 1)[1].split(":", 1)[1].split("\n", 1)[0].strip()
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return {
-        "commit": git_commit(),
-        "hardware": {
-            "cpu": cpu,
-            "cores": os.cpu_count(),
-            "memory_gb": round(memory / 2**30, 1),
-            "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-            "system": f"{platform.system()} {platform.machine()}",
-        },
-        "versions": {
-            "python": platform.python_version(),
-            **{name: metadata.version(name) for name in PACKAGES},
-        },
+    hardware = {
+        "cpu": cpu,
+        "cores": os.cpu_count(),
+        "memory_gb": round(memory / 2**30, 1),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "system": f"{platform.system()} {platform.machine()}",
     }
+    versions = {"python": platform.python_version()} | {p: metadata.version(p) for p in PACKAGES}
+    return {"commit": git_commit(), "hardware": hardware, "versions": versions}
 
 
 def git_commit() -> str:
@@ -310,7 +299,5 @@ def git_commit() -> str:
     commit = git("rev-parse", "--short=12", "HEAD")
     if not commit:
         return "unknown"
-    changed = git(
-        "status", "--porcelain", "--untracked-files=no", "--", "featlib", "notebooks/*.py"
-    )
+    changed = git("status", "--porcelain", "-uno", "--", "featlib", "notebooks/*.py")
     return f"{commit}+changes" if changed else commit

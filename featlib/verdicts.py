@@ -59,18 +59,6 @@ class Numbers:
     labelled: int  # labelled tokens on which it is judged
     same: float = 0.8  # correlation from which two features count as one
 
-    @property
-    def acts(self) -> bool:
-        return self.child.low > 0
-
-    @property
-    def as_much(self) -> bool:
-        return self.child.value >= BARS.keep_effect * self.parent.value
-
-    @property
-    def less(self) -> bool:
-        return self.child.high < BARS.keep_effect * self.parent.value
-
 
 # Asked of the parent first: where this fails, there is nothing that a child could lose.
 HAS: dict[str, Callable[[Numbers], bool]] = {
@@ -92,13 +80,13 @@ ANSWERS: dict[str, tuple[tuple[Callable[[Numbers], bool], str], ...]] = {
         (lambda n: True, PART),
     ),
     "used": (
-        (lambda n: n.acts and n.as_much, YES),
-        (lambda n: n.acts, PART),
-        (lambda n: n.less, NO),
+        (lambda n: n.child.low > 0 and n.child.value >= BARS.keep_effect * n.parent.value, YES),
+        (lambda n: n.child.low > 0, PART),
+        (lambda n: n.child.high < BARS.keep_effect * n.parent.value, NO),
         (lambda n: True, UNSURE),
     ),
     "concept": (
-        (lambda n: n.acts, YES),
+        (lambda n: n.child.low > 0, YES),
         (lambda n: n.child.value <= 0, NO),
         (lambda n: True, UNSURE),
     ),
@@ -143,11 +131,6 @@ class Step:
         """Whether matching finds fewer than can be laid to the dictionary and its text."""
         return self.matching.high < self.other_text.low
 
-    @property
-    def noisy(self) -> bool:
-        """Whether most of what finds no match finds none in the parent itself either."""
-        return 1 - self.ceiling.high > BARS.most * (1 - self.matching.value)
-
 
 @dataclass(frozen=True)
 class Findings:
@@ -167,10 +150,6 @@ class Findings:
     @property
     def few(self) -> bool:
         return all(s.transfer.high < BARS.most * self.placebo.value for s in self.steps)
-
-    @property
-    def elsewhere(self) -> bool:
-        return all(s.cosine < BARS.writes_alike for s in self.steps)
 
     @property
     def more(self) -> bool:
@@ -194,14 +173,17 @@ CLAIMS: dict[str, tuple[tuple[Callable[[Findings], bool], str, str], ...]] = {
         (lambda n: True, "not settled", OPEN),
     ),
     "no match, no feature": (
-        (lambda n: all(s.noisy for s in n.steps), "most would be missing anyway", SURE),
+        # Of what finds no match, most finds none in the parent itself either.
+        (lambda n: all(1 - s.ceiling.high > BARS.most * (1 - s.matching.value) for s in n.steps),
+         "most would be missing anyway", SURE),
         (lambda n: True, "holds in part", LIKELY),
     ),
     "features that correlate are the same": (
         (lambda n: n.shuffled > BARS.false_alarms, "some by accident", OPEN),
         (lambda n: n.random > BARS.false_alarms and n.random > BARS.by_anything * n.matched,
          "some match anything", LIKELY),
-        (lambda n: n.elsewhere, "they fire alike and write elsewhere", LIKELY),
+        (lambda n: all(s.cosine < BARS.writes_alike for s in n.steps),
+         "they fire alike and write elsewhere", LIKELY),
         (lambda n: True, "no accident", SURE),
     ),
     "punctuation and formatting persist": (

@@ -11,7 +11,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import scipy.sparse as sp
@@ -19,11 +18,7 @@ import torch
 
 from featlib import FeatlibError
 from featlib.dictionaries.sae import SparseAutoencoder
-from featlib.models.forward import harvest
-from featlib.run import atomic_path
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+from featlib.run import atomic_path, damaged, needed
 
 
 @dataclass(frozen=True)
@@ -86,15 +81,8 @@ def feature_activations(matrix: sp.sparray | np.ndarray) -> FeatureActivations:
     return FeatureActivations(m)
 
 
-def encode_stream(
-    model: PreTrainedModel, sae: SparseAutoencoder, ids: np.ndarray
-) -> FeatureActivations:
-    """Encode every token of `ids` [blocks, context]; row order is `ids.reshape(-1)`."""
-    return encode_batches(harvest(model, ids), sae)
-
-
 def encode_batches(batches: Iterable[torch.Tensor], sae: SparseAutoencoder) -> FeatureActivations:
-    """Encode raw activations, one batch [tokens, d_in] after the other, into one sparse matrix."""
+    """Encode raw activations, one batch [tokens, d_in] after the other: a row for each token."""
     parts = [sae.encode_sparse(x * sae.scale) for x in batches]
     return feature_activations(sp.vstack(parts, format="csr"))
 
@@ -129,31 +117,22 @@ def calibrate(sae: SparseAutoencoder, batches: Iterable[torch.Tensor], l0: float
 def save_features(f: FeatureActivations, path: str | Path) -> None:
     """Write an .npz of plain arrays (no objects), complete or not at all."""
     # 16 bits hold every feature index up to 65,535: a quarter less to write and to keep.
-    small = np.uint16 if f.d_sae <= 2**16 else np.int32
+    m, small = f.matrix, np.uint16 if f.d_sae <= 2**16 else np.int32
+    indices = m.indices.astype(small)
     with atomic_path(path) as tmp, tmp.open("wb") as file:
-        np.savez(
-            file,
-            shape=np.array(f.matrix.shape, dtype=np.int64),
-            indptr=f.matrix.indptr,
-            indices=f.matrix.indices.astype(small),
-            data=f.matrix.data,
-        )
+        np.savez(file, shape=m.shape, indptr=m.indptr, indices=indices, data=m.data)
 
 
-def load_features(path: str | Path) -> FeatureActivations:
-    """Read what `save_features` wrote; a damaged file is an error that names it."""
+def load_features(path: Path) -> FeatureActivations:
+    """Read what `save_features` wrote; a missing or damaged file is an error that names it."""
+    needed(path)
     try:
         with np.load(path, allow_pickle=False) as z:
-            shape = tuple(int(n) for n in z["shape"])
             arrays = (z["data"], z["indices"].astype(np.int32), z["indptr"])
-            matrix = sp.csr_array(arrays, shape=shape)
+            matrix = sp.csr_array(arrays, shape=tuple(z["shape"].tolist()))
             matrix.check_format()
-    except FileNotFoundError:
-        raise
     except Exception as error:
-        raise FeatlibError(
-            f"{path} is not a readable feature file ({error}); delete it and run its chapter again"
-        ) from error
+        raise damaged(path, error) from error
     return feature_activations(matrix)
 
 
@@ -176,20 +155,14 @@ def tokens_fired_on(f: FeatureActivations, ids: np.ndarray, n: int) -> list:
 
     `ids` [blocks, context] are the token ids of the stream; `n` tokens are told at most.
     """
-    flat = np.asarray(ids).reshape(-1).astype(np.int64)
-    one_hot = sp.csr_array(
-        (np.ones(len(flat), np.float32), flat, np.arange(len(flat) + 1)),
-        shape=(len(flat), int(flat.max(initial=0)) + 1),
-    )
-    mass = sp.csr_array(f.matrix.T @ one_hot)
+    one_hot = (np.ones(ids.size, np.float32), ids.reshape(-1).astype(int), np.arange(ids.size + 1))
+    mass = sp.csr_array(f.matrix.T @ sp.csr_array(one_hot))
     told = []
     for start, stop in zip(mass.indptr[:-1], mass.indptr[1:], strict=True):
         share, token = mass.data[start:stop], mass.indices[start:stop]
         order = np.lexsort((token, -share))[:n]
         share = np.rint(1000 * share[order] / max(share.sum(), 1e-30)).astype(int)
-        told.append(
-            [list(pair) for pair in zip(token[order].tolist(), share.tolist(), strict=True)]
-        )
+        told.append(np.column_stack([token[order], share]).tolist())
     return told
 
 

@@ -171,12 +171,12 @@ def _gradients(w: Weights, W_enc: Tensor, b_enc: Tensor, W_dec: Tensor, d_out: T
 
 def add_dead_gradients(
     w: Weights, x: Tensor, step: Step, dead: Tensor, *, aux_k: int, aux_weight: float
-) -> float:
+) -> None:
     """Add the auxiliary loss to `step`'s gradients: dead features rebuild what the rest left over.
 
     dead: [n] indices. Every token's aux_k largest dead features rebuild `step.error`, held fixed
-    as is b_dec (Gao et al. 2024, appendix A.2). Returns the loss. Only the first tokens of a
-    large batch take part: dead features need a direction, not precision.
+    as is b_dec (Gao et al. 2024, appendix A.2). Only the first tokens of a large batch take part:
+    dead features need a direction, not precision.
 
     Deviation: Gao et al. leave a feature whose ReLU never opens without a gradient; we lift one
     that is positive on fewer than 1 in 64 of these tokens until it is, because it would otherwise
@@ -190,14 +190,12 @@ def add_dead_gradients(
     f = (pre - lift).relu()
     if len(dead) > aux_k:
         f = f * (f >= f.topk(aux_k, dim=1).values[:, -1:])
-    left = f @ W_dec - target
-    d_out = left * (2 * aux_weight / len(target))
+    d_out = (f @ W_dec - target) * (2 * aux_weight / len(target))
     d_pre = (d_out @ W_dec.T) * (f > 0)
     g = step.gradients
     g.W_dec[dead] += f.T @ d_out
     g.W_enc[dead] += d_pre.T @ xc
     g.b_enc[dead] += d_pre.sum(0)
-    return aux_weight * left.square().sum().item() / len(target)
 
 
 def _matmul(a: Tensor, b: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from featlib.dictionaries.architectures import ARCHITECTURES
 from featlib.dictionaries.features import (
     FeatureActivations,
     calibrate,
-    encode_stream,
+    encode_batches,
     feature_activations,
     save_features,
 )
@@ -87,11 +87,7 @@ def train_dictionaries(
 
 
 def read_common_text(
-    model: PreTrainedModel,
-    saes: Sequence[SparseAutoencoder],
-    stream: tokens.TokenBlocks,
-    *,
-    k: int,
+    model: PreTrainedModel, saes: Sequence[SparseAutoencoder], stream: tokens.TokenBlocks, *, k: int
 ) -> list[FeatureActivations]:
     """What `saes` find in `model` on the common text, at `k` features per token."""
     return [read_at_l0(model, sae, stream.ids, k) for sae in saes]
@@ -134,10 +130,10 @@ def read_at_l0(
     the architecture fixes its own or a threshold of 0 leaves fewer.
     """
     if not ARCHITECTURES[sae.architecture].calibrated:
-        return encode_stream(model, sae, ids)
+        return encode_batches(harvest(model, ids), sae)
     some = ids[:: max(1, ids.size // CALIBRATION)]
     calibrate(sae, (raw * sae.scale for raw in harvest(model, some)), SLACK * l0)
-    wide = encode_stream(model, sae, ids).matrix
+    wide = encode_batches(harvest(model, ids), sae).matrix
     above = (sae.threshold - sae.threshold.min()).numpy()
     excess = wide.data - above[wide.indices]
     spare = len(excess) - round(l0 * ids.size)

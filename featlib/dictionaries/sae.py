@@ -42,7 +42,7 @@ from featlib.dictionaries import sparse as codes
 from featlib.dictionaries.architectures import ARCHITECTURES
 from featlib.models.forward import HOOK_NAME
 from featlib.models.loss import compute_dtype
-from featlib.run import atomic_path
+from featlib.run import atomic_path, needed
 
 MANTISSA_BITS = 20  # of trained weights: folding a scale into float32 can then be undone exactly
 FEW = 64  # features: for so few a plain float32 product is much faster than the sparse encoder
@@ -69,10 +69,6 @@ class AutoencoderConfig:
     batch_size: int = 1024  # activations per step
     aux_weight: float = 1 / 4  # weight of the auxiliary loss on dead features; 0 turns it off
     dead_after: int = 20_000  # a feature is dead once silent for this many activations
-
-    def __post_init__(self) -> None:
-        assert self.architecture in ARCHITECTURES, self.architecture
-        assert 1 <= self.k <= self.d_sae, (self.k, self.d_sae)
 
 
 class SparseAutoencoder(nn.Module):
@@ -232,10 +228,9 @@ def save_autoencoder(
 
 def load_autoencoder(folder: str | Path) -> SparseAutoencoder:
     """Read a folder of `save_autoencoder`, bit for bit; or one of SAELens itself (scale 1)."""
-    folder = Path(folder)
+    files = [needed(Path(folder) / name) for name in ("cfg.json", "sae_weights.safetensors")]
     try:
-        cfg = json.loads((folder / "cfg.json").read_text(encoding="utf-8"))
-        weights = load_file(folder / "sae_weights.safetensors")
+        cfg, weights = json.loads(files[0].read_text(encoding="utf-8")), load_file(files[1])
         about = cfg.get("metadata", {})
         if cfg.get(_NORMS):
             raise ValueError(f"{_NORMS} is true")
@@ -251,11 +246,6 @@ def load_autoencoder(folder: str | Path) -> SparseAutoencoder:
             k=cfg.get("k", 0),
             scale=scale,
         )
-    except FileNotFoundError as error:
-        raise FeatlibError(
-            f"{folder} holds no autoencoder ({Path(error.filename).name} is missing). "
-            "Train it first: chapter 05."
-        ) from error
     except (LookupError, ValueError, TypeError, RuntimeError, SafetensorError) as error:
         raise FeatlibError(
             f"{folder} is not an autoencoder folder that can be read ({error!r}); delete it and "

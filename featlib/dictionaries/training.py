@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Iterable, Sequence
 
@@ -10,7 +9,6 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from featlib import FeatlibError
 from featlib.dictionaries.architectures import ARCHITECTURES, BatchTopK
 from featlib.dictionaries.gradients import Weights, add_dead_gradients, take_step
 from featlib.dictionaries.sae import AutoencoderConfig, SparseAutoencoder, round_mantissa
@@ -41,19 +39,15 @@ def train_autoencoders(
     n_steps = math.ceil(config.n_tokens / config.batch_size)
     trainees: list[_Trainee] = []
     bar = tqdm(total=config.n_tokens, unit="tok", desc=progress, disable=progress is None)
-    step = tokens = 0
     with bar, torch.no_grad():
-        for x in itertools.islice(batches, n_steps):
+        for step, x in zip(range(n_steps), batches, strict=False):
             trainees = trainees or [_Trainee(config, x, seed, init) for seed in seeds]
+            rise = (step + 1) / max(1.0, config.warmup * n_steps)
+            fall = (n_steps - step) / max(1.0, config.decay * n_steps)
             for trainee in trainees:
-                trainee.update(x, config.lr * _lr_shape(step, n_steps, config))
-            step, tokens = step + 1, tokens + len(x)
+                trainee.update(x, config.lr * min(1.0, rise, fall))
             bar.update(len(x))
-    if step < n_steps:
-        raise FeatlibError(
-            f"The activations ended after {tokens:,} of n_tokens = {config.n_tokens:,}; "
-            "give more, or lower n_tokens."
-        )
+    assert step == n_steps - 1, f"the activations ended before n_tokens = {config.n_tokens:,}"
     return [trainee.finish(scale) for trainee in trainees]
 
 
@@ -80,7 +74,10 @@ class _Trainee:
         # which is as a row of d_in weights to one of them.
         paces = [(self.w.tensors(), 1.0)]
         if self.rule.learns_threshold:
-            self.w.threshold = self._first_threshold(x, init)
+            # That of `init`, or one with which k features per token are active on x.
+            pre = (x - self.w.b_dec) @ self.w.W_enc.T
+            first = init.threshold if init else BatchTopK().limit(pre, config.k, None)
+            self.w.threshold = first.to(x).expand(config.d_sae).clone()
             paces.append(([self.w.threshold], config.d_in**0.5))
         self.optimizer = torch.optim.Adam(
             [{"params": tensors, "pace": pace} for tensors, pace in paces],
@@ -91,13 +88,6 @@ class _Trainee:
         self.silent = torch.zeros(config.d_sae, dtype=torch.int64, device=x.device)
         self.last: float | None = None  # smallest active value of the last batch
         self.running = self.weight = 0.0  # its exponential mean, and the mean's weight so far
-
-    def _first_threshold(self, x: Tensor, init: SparseAutoencoder | None) -> Tensor:
-        """[d_sae] those of `init`, or one with which k features per token are active on x."""
-        if init is not None:
-            return init.threshold.to(x).clone()
-        pre = (x - self.w.b_dec) @ self.w.W_enc.T
-        return x.new_zeros(self.config.d_sae) + BatchTopK().limit(pre, self.config.k, None)
 
     def update(self, x: Tensor, lr: float) -> None:
         c, w = self.config, self.w
@@ -140,10 +130,3 @@ class _Trainee:
             k=self.config.k if self.rule.ranks_tokens else 0,
             scale=scale,
         )
-
-
-def _lr_shape(step: int, n_steps: int, config: AutoencoderConfig) -> float:
-    """Share of the peak learning rate: a linear rise, a plateau, a linear fall to 0."""
-    rise = (step + 1) / max(1.0, config.warmup * n_steps)
-    fall = (n_steps - step) / max(1.0, config.decay * n_steps)
-    return min(1.0, rise, fall)

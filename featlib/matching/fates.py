@@ -67,18 +67,18 @@ class Fates:
     @property
     def persist(self) -> float:
         """Persisting share of testable parents; NaN if there is none."""
-        return _share(self.parents, "persists")
+        return float(self.parents["fate"].eq("persists")[self.testable].mean())
 
     @property
     def emerge(self) -> float:
         """Share of testable children without a match in the parent; NaN if there is none."""
-        return _share(self.children, "emerges")
+        fate = self.children["fate"]
+        return float(fate.eq("emerges")[fate != "untestable"].mean())
 
     @property
     def testable_share(self) -> float:
         """Share of alive parents (at least one firing) with `min_firings` firings or more."""
-        alive = int((self.parents["firings"] > 0).sum())
-        return int(self.testable.sum()) / alive if alive else float("nan")
+        return float(self.parents["fate"].ne("untestable")[self.parents["firings"] > 0].mean())
 
     @property
     def median_r(self) -> float:
@@ -92,8 +92,8 @@ class Fates:
         Chance gives 1 / d. A shared starting point shows as far more, so compare pairs of equal and
         of different seed.
         """
-        kept = self.parents[self.parents["fate"] == "persists"]
-        return float((kept["best"] == kept["feature"]).mean()) if len(kept) else float("nan")
+        kept = self.parents[self.persisting]
+        return float((kept["best"] == kept["feature"]).mean())
 
 
 def compare(
@@ -146,9 +146,8 @@ def _best(r: np.ndarray, best: np.ndarray, best_back: np.ndarray) -> dict[str, n
     """Best child of each row of `r`, given row maxima and column maxima (indices)."""
     here = np.arange(len(r))
     top = r[here, best]
-    found = top > 0
-    mutual = found & (best_back[best] == here)
-    return {"best": np.where(found, best, -1), "r": top, "mutual": mutual}
+    mutual = (top > 0) & (best_back[best] == here)
+    return {"best": np.where(top > 0, best, -1), "r": top, "mutual": mutual}
 
 
 def _largest(r: np.ndarray, k: int) -> np.ndarray:
@@ -161,8 +160,3 @@ def _largest(r: np.ndarray, k: int) -> np.ndarray:
             out[i, start : start + _ROWS] = part.argmax(1)
             part[here, out[i, start : start + _ROWS]] = -np.inf
     return out
-
-
-def _share(table: pd.DataFrame, fate: str) -> float:
-    testable = int((table["fate"] != "untestable").sum())
-    return int((table["fate"] == fate).sum()) / testable if testable else float("nan")

@@ -22,10 +22,15 @@ def shift_within_documents(
     Keeps every feature's density, values, runs and document, and breaks which token it fires on.
     A document of one token cannot move.
     """
-    groups = _by_document(documents)
+    flat = documents.reshape(-1)
+    order = np.argsort(flat, kind="stable")  # the tokens of each document, in order
+    groups = np.split(order, np.flatnonzero(np.diff(flat[order])) + 1)
     lengths = np.array([len(group) for group in groups])
     shift = np.where(lengths > 1, rng.integers(1, np.maximum(lengths, 2)), 0)
-    return _laid_out(b, groups, [np.roll(g, -by) for g, by in zip(groups, shift, strict=True)])
+    source = np.empty(len(flat), dtype=np.int64)
+    for group, by in zip(groups, shift, strict=True):
+        source[group] = np.roll(group, -by)
+    return b[source]
 
 
 def random_dictionary(
@@ -54,20 +59,6 @@ def random_dictionary(
                 rows.append(order[1:])
                 columns.append(np.full(k, start + j))
                 values.append(np.maximum(value, np.finfo(np.float32).tiny))
-    where = (np.concatenate(rows), np.concatenate(columns)) if rows else ([], [])
-    data = np.concatenate(values) if values else np.empty(0)
-    return sp.coo_array((data, where), shape=(n, len(firings)), dtype=np.float32).tocsr()
-
-
-def _by_document(documents: np.ndarray) -> list[np.ndarray]:
-    """The tokens of each document, in order."""
-    flat = documents.reshape(-1)
-    order = np.argsort(flat, kind="stable")
-    return np.split(order, np.flatnonzero(np.diff(flat[order])) + 1)
-
-
-def _laid_out(b: sp.csr_array, at: list[np.ndarray], rows: list[np.ndarray]) -> sp.csr_array:
-    """`b` with its `rows` laid out `at` these tokens."""
-    source = np.empty(b.shape[0], dtype=np.int64)
-    source[np.concatenate(at)] = np.concatenate(rows)
-    return b[source]
+    where = (np.concatenate(rows), np.concatenate(columns))
+    shape = (n, len(firings))
+    return sp.coo_array((np.concatenate(values), where), shape=shape, dtype=np.float32).tocsr()

@@ -125,13 +125,9 @@ def summarize_steps(found: Compared) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _cosines(fates: Fates, rows: Mapping[int, np.ndarray], others: Mapping[int, np.ndarray]):
-    return partner_cosines(rows[A], others[B], fates.parents["best"].to_numpy())
-
-
 def _median_cosine(fates: Fates, rows: Mapping, others: Mapping) -> float:
-    kept = _cosines(fates, rows, others)[fates.persisting]
-    return float(np.median(kept)) if len(kept) else float("nan")
+    cosine = partner_cosines(rows[A], others[B], fates.parents["best"].to_numpy())
+    return float(np.median(cosine[fates.persisting])) if fates.persisting.any() else float("nan")
 
 
 def _lost_subspace(fates: Fates, never: np.ndarray, rows: Mapping, others: Mapping) -> float:
@@ -192,11 +188,7 @@ def count_flows(found: Compared) -> pd.DataFrame:
 
 
 def shares_by_kind(
-    pair: Pair,
-    matrices: Mapping[str, Matrices],
-    through: Matrices,
-    kinds: np.ndarray,
-    rule: Rule,
+    pair: Pair, matrices: Mapping[str, Matrices], through: Matrices, kinds: np.ndarray, rule: Rule
 ) -> pd.DataFrame:
     """Of one step, per kind of text: persist, ceiling, text_ceiling, from seeds `A` and `B`.
 

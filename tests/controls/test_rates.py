@@ -11,7 +11,7 @@ from small_models import FINE_TUNE, small_run
 from featlib.controls.rates import sweep_rates
 from featlib.controls.run import ControlRun
 from featlib.dictionaries.activations import activation_scale
-from featlib.dictionaries.features import encode_stream
+from featlib.dictionaries.features import encode_batches
 from featlib.dictionaries.training import train_autoencoders
 from featlib.family import BASE, CHILDREN
 from featlib.models.forward import harvest
@@ -27,7 +27,7 @@ def test_a_higher_rate_moves_the_model_further(tmp_path):
     epochs = [stream.ids] * 20
     rows = (scale * part for ids in epochs for part in harvest(base, ids))
     (sae,) = train_autoencoders(rows, config, [0], scale=scale)
-    acts = encode_stream(base, sae, stream.ids)
+    acts = encode_batches(harvest(base, stream.ids), sae)
     parts = {
         "run": run,
         "p": SimpleNamespace(threshold=0.8, min_firings=10),

@@ -65,12 +65,6 @@ def random_ids(blocks: int, context: int = 16, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(3, 300, (blocks, context)).astype(np.uint16)
 
 
-def fvu(sae: SparseAutoencoder, x: torch.Tensor) -> float:
-    """Fraction of the variance of scaled x [tokens, d_in] that is unexplained."""
-    error = x - sae.decode_sparse(sae.encode_sparse(x))
-    return (error.square().sum() / (x - x.mean(0)).square().sum()).item()
-
-
 def with_scale(sae: SparseAutoencoder, x: torch.Tensor) -> torch.Tensor:
     """What `sae` makes of raw activations x [tokens, d_in]: scaled, coded, rebuilt, raw again."""
     return sae.decode_sparse(sae.encode_sparse(x * sae.scale)) / sae.scale

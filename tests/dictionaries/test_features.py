@@ -16,7 +16,7 @@ from featlib.dictionaries.architectures import ARCHITECTURES
 from featlib.dictionaries.features import (
     activation_histograms,
     calibrate,
-    encode_stream,
+    encode_batches,
     feature_activations,
     load_features,
     save_features,
@@ -50,7 +50,7 @@ def test_a_real_model_and_autoencoder_encode_in_step(read, d_sae):
     rows = [sae.encode(x * sae.scale) for block in ids for x in harvest(model, block[None])]
     dense = torch.cat(rows).detach().numpy()
     assert 0.05 < (dense > 0).mean() < 0.95
-    f = encode_stream(model, sae, ids)
+    f = encode_batches(harvest(model, ids), sae)
     np.testing.assert_allclose(f.matrix.toarray(), dense, rtol=1e-4, atol=1e-4)
     assert (f.matrix.dtype, f.matrix.indices.dtype) == (np.float32, np.int32)
     assert (f.n_tokens, f.d_sae) == (ids.size, d_sae)
@@ -62,9 +62,9 @@ def test_thresholds_make_any_autoencoder_as_sparse_as_asked(read, l0, own):
     threshold = torch.linspace(0.1, 2, 80) if own else 0.5
     sae = random_autoencoder(24, threshold=threshold, scale=300.0)
     before = sae.threshold
-    assert abs(encode_stream(read[0], sae, read[1]).l0 - l0) > 1
+    assert abs(encode_batches(harvest(read[0], read[1]), sae).l0 - l0) > 1
     calibrate(sae, (x * sae.scale for x in harvest(*read)), l0)
-    assert encode_stream(read[0], sae, read[1]).l0 == pytest.approx(l0, abs=0.05)
+    assert encode_batches(harvest(read[0], read[1]), sae).l0 == pytest.approx(l0, abs=0.05)
     moved = sae.threshold - before
     torch.testing.assert_close(moved, moved[:1].expand(80))  # all by one number
 
@@ -74,7 +74,7 @@ def test_the_common_text_is_read_equally_sparsely(read, name):
     model, ids = read
     sae = random_autoencoder(24, architecture=name, k=2, scale=300.0)
     stream = TokenBlocks(ids, np.zeros_like(ids))
-    before = encode_stream(model, sae, ids).l0
+    before = encode_batches(harvest(model, ids), sae).l0
     (f,) = read_common_text(model, [sae], stream, k=2)
     assert f.l0 == pytest.approx(before if name == "relu" else 2, abs=0.05)
 
@@ -85,17 +85,13 @@ def test_a_threshold_never_lets_negative_activations_through(read):
     assert sae.threshold.tolist() == [0.0] * sae.d_sae
 
 
-@pytest.mark.parametrize("bad", [-1.0, np.nan, np.inf])
-def test_impossible_activations_are_refused(bad):
-    with pytest.raises(FeatlibError, match="finite and at least 0"):
-        feature_activations(np.array([[0.0, bad]]))
-
-
-def test_stored_zeros_and_double_entries_are_cleaned():
+def test_impossible_activations_are_refused_and_untidy_ones_cleaned():
+    for bad in (-1.0, np.nan, np.inf):
+        with pytest.raises(FeatlibError, match="finite and at least 0"):
+            feature_activations(np.array([[0.0, bad]]))
     m = sp.coo_array(([1.0, 2.0, 0.0], ([0, 0, 1], [1, 1, 0])), shape=(2, 2))
     f = feature_activations(m)
-    assert f.matrix.nnz == 1
-    assert f.firings.tolist() == [0, 1]
+    assert f.matrix.nnz == 1 and f.firings.tolist() == [0, 1]
 
 
 @pytest.mark.parametrize("d_sae", [17, 70_001], ids=["16 bits", "more"])
@@ -111,21 +107,17 @@ def test_saving_and_loading_keeps_every_bit(tmp_path, d_sae):
     assert [p.name for p in path.parent.iterdir()] == [path.name]
 
 
-@pytest.mark.parametrize("damage", ["truncated", "missing array", "index too large"])
-def test_a_damaged_file_is_named(tmp_path, damage):
-    path = tmp_path / "f.npz"
+def test_a_damaged_file_is_named(tmp_path):
+    path, cut, torn = (tmp_path / f"{name}.npz" for name in ("f", "cut", "torn"))
     save_features(feature_activations(np.eye(40, 17)), path)
+    cut.write_bytes(path.read_bytes()[:-200])
     arrays = dict(np.load(path))
-    if damage == "truncated":
-        path.write_bytes(path.read_bytes()[:-200])
-    elif damage == "missing array":
-        del arrays["indptr"]
-        np.savez(path, **arrays)
-    else:
-        arrays["indices"][0] = 99
-        np.savez(path, **arrays)
-    with pytest.raises(FeatlibError, match=r"f\.npz"):
-        load_features(path)
+    np.savez(torn, **{name: array for name, array in arrays.items() if name != "indptr"})
+    arrays["indices"][0] = 99
+    np.savez(path, **arrays)
+    for damaged in (path, cut, torn, tmp_path / "none.npz"):
+        with pytest.raises(FeatlibError, match=damaged.name):
+            load_features(damaged)
 
 
 def test_counts_and_histograms_equal_numpys():

@@ -78,7 +78,7 @@ def test_auxiliary_gradients_equal_autograd(n_dead):
     dead = torch.arange(D_SAE)[3 : 3 + n_dead]
     step = take_step(w, x, ARCHITECTURES["topk"], k=K, l1=0.0, hint=None)
     before = [g.clone() for g in step.gradients.tensors()]
-    loss = add_dead_gradients(w, x, step, dead, aux_k=aux_k, aux_weight=weight)
+    add_dead_gradients(w, x, step, dead, aux_k=aux_k, aux_weight=weight)
     p = Weights(*(t.detach().clone().requires_grad_() for t in w.tensors()))
     pre = (x - p.b_dec.detach()) @ p.W_enc[dead].T + p.b_enc[dead]
     lift = pre.detach().max(0).values.clamp_max(0)  # 50 rows: 1 in 64 is the largest one
@@ -88,7 +88,6 @@ def test_auxiliary_gradients_equal_autograd(n_dead):
     kept = torch.zeros_like(pre).scatter(1, top.indices, top.values)
     theirs = weight * (kept @ p.W_dec[dead] - step.error).square().sum(1).mean()
     theirs.backward()
-    assert loss == pytest.approx(theirs.item(), rel=1e-5)
     for now, was, parameter in zip(step.gradients.tensors(), before, p.tensors(), strict=True):
         close(now, was if parameter.grad is None else was + parameter.grad)
 

@@ -9,7 +9,7 @@ from planted import csr, even_documents, noisy_copy, sparse_features
 from small import random_ids, tiny_model
 
 from featlib.dictionaries.activations import activation_scale
-from featlib.dictionaries.features import encode_stream
+from featlib.dictionaries.features import encode_batches
 from featlib.dictionaries.sae import AutoencoderConfig
 from featlib.dictionaries.training import train_autoencoders
 from featlib.estimate import document_weights
@@ -46,7 +46,7 @@ def test_neurons_are_the_harvest(family):
 
 def test_a_dictionary_read_at_home_is_the_dictionary(family):
     ids, base, _, sae, scale = family
-    before, threshold = encode_stream(base, sae, ids), sae.threshold.clone()
+    before, threshold = encode_batches(harvest(base, ids), sae), sae.threshold.clone()
     same, home = carry(sae, scale, base, ids, l0=before.l0)
     np.testing.assert_allclose(home.matrix.toarray(), before.matrix.toarray(), rtol=1e-5, atol=1e-4)
     torch.testing.assert_close(same.threshold, threshold, rtol=0, atol=1e-2)
@@ -58,7 +58,7 @@ def test_in_another_model_as_many_features_fire_as_asked_for(family, l0):
     ids, _, other, sae, scale = family
     carried, found = carry(sae, scale, other, ids, l0=l0)
     assert found.l0 == pytest.approx(l0, rel=1e-3)
-    again = encode_stream(other, carried, ids)
+    again = encode_batches(harvest(other, ids), carried)
     np.testing.assert_allclose(again.matrix.toarray(), found.matrix.toarray(), atol=1e-4)
 
 
@@ -67,7 +67,7 @@ def test_a_model_that_only_grew_keeps_every_feature(family):
     ids, base, _, sae, scale = family
     grown = merge_models(base, base, base, t=0, method="slerp")
     grown.model.layers[0].mlp.up_proj.weight.data *= 3
-    before = encode_stream(base, sae, ids)
+    before = encode_batches(harvest(base, ids), sae)
     _, after = carry(sae, scale, grown, ids, l0=before.l0)
     np.testing.assert_allclose(after.matrix.toarray(), before.matrix.toarray(), atol=1e-3)
     documents = even_documents(640, 64)
@@ -79,7 +79,7 @@ def test_a_model_that_only_grew_keeps_every_feature(family):
 
 def test_merges_are_followed_from_one_end_to_the_other(family):
     ids, base, other, sae, scale = family
-    before = encode_stream(base, sae, ids)
+    before = encode_batches(harvest(base, ids), sae)
     found = {}
     for t in (0.0, 0.5, 1.0):
         merged = merge_models(base, other, base, t=t, method="slerp")
