@@ -18,9 +18,8 @@ import pandas as pd
 
 from featlib.chapter import prose, start_chapter
 from featlib.describe import cues, scores
-from featlib.describe.chat import Budget, Chat, endpoint_from_environment
-from featlib.describe.chat_protocol import explain_by_chat
-from featlib.describe.named import atlas_address
+from featlib.describe.atlas_files import atlas_address
+from featlib.describe.chat import Budget, Chat, endpoint_from_environment, explain_by_chat
 from featlib.describe.windows import choose_features, split_windows
 from featlib.dictionaries import features
 from featlib.family import MERGE_OF, MERGED, MODELS, PRINT_NAMES

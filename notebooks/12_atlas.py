@@ -21,8 +21,7 @@ import pandas as pd
 
 from featlib.chapter import prose, start_chapter
 from featlib.describe import atlas
-from featlib.describe.atlas_files import Pages, dictionary_name, write_atlas
-from featlib.describe.named import read_named
+from featlib.describe.atlas_files import Pages, dictionary_name, read_named, write_atlas
 from featlib.dictionaries import features
 from featlib.dictionaries.activations import activation_scale
 from featlib.dictionaries.sae import load_autoencoder

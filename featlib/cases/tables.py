@@ -82,7 +82,7 @@ def matches_table(case: Case) -> pd.DataFrame:
 
 
 def named_features(case: Case) -> pd.DataFrame:
-    """The features that a page names: model, seed, feature, why (see `describe.named`)."""
+    """The features that a page names: model, seed, feature, why (see `describe.atlas_files`)."""
     home, what = case.home, case.label.replace("_", " ")
     rows = [(home.model, home.seed, home.feature, what)]
     together = case.coactive.loc[case.coactive["model"] == home.model, "feature"]

@@ -74,7 +74,7 @@ def extreme_tokens(effects: np.ndarray) -> list[list]:
 
 
 class Levels:
-    """Looks up the levels of features within windows of the stream, many at a time."""
+    """The levels of features within windows of the stream, many at a time."""
 
     def __init__(self, f: FeatureActivations) -> None:
         c, peak = f.columns, activation_histograms(f)[1]
@@ -84,9 +84,10 @@ class Levels:
         levels = np.maximum(np.rint(LEVELS * (c.data / peak[feature])), 1).astype(np.int64)
         self.told = np.stack([c.indices, levels], axis=1)  # token, level
 
-    def within(self, feature: np.ndarray, start: np.ndarray, stop: np.ndarray) -> list[list[int]]:
-        """[offset, level, ...] of each window [start, stop) under its feature."""
-        base = np.asarray(feature, dtype=np.int64) * self.n_tokens
+    def within(self, features: np.ndarray, windows: pd.DataFrame) -> list[list[int]]:
+        """[offset, level, ...] of each window: start to stop, under the feature at row."""
+        row, start, stop = windows[["row", "start", "stop"]].to_numpy(dtype=int).T
+        base = features[row].astype(np.int64) * self.n_tokens
         low, high = (np.searchsorted(self.keys, base + edge) for edge in (start, stop))
         return [
             (self.told[a:b] - (first, 0)).reshape(-1).tolist()
@@ -117,18 +118,6 @@ def best_matches(
     return Counterparts("match", where, best, r[np.arange(len(r)), best], Levels(other))
 
 
-def agreement(says: sp.csr_array, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """How well saying yes tells each label: precision, recall and F1, [features, labels] each.
-
-    `says` [tokens, features] holds 1 where a feature says yes; `truth` bool [tokens, labels].
-    """
-    hits = says.T @ truth.astype(np.float32)
-    said = np.bincount(says.indices, weights=says.data, minlength=says.shape[1])[:, None]
-    true = truth.sum(axis=0)
-    f1 = 2 * hits / np.maximum(said + true, 1)
-    return hits / np.maximum(said, 1), hits / np.maximum(true, 1), f1
-
-
 def best_fits(f: FeatureActivations, masks: Mapping[str, np.ndarray]) -> list[list[list[int]]]:
     """Labels that each feature fits: [[label, precision, recall, F1, cut], ...], best F1 first.
 
@@ -137,15 +126,17 @@ def best_fits(f: FeatureActivations, masks: Mapping[str, np.ndarray]) -> list[li
     counts in the order of `masks`. At most `FITS`, none with F1 under `LEAST_F1`. Chosen and
     measured on the same tokens, so a little flattering; chapters 08 and 09 measure on others.
     """
-    truth = np.stack([mask.reshape(-1) for mask in masks.values()], axis=1)
-    m, peak = f.matrix, activation_histograms(f)[1]
+    truth = np.stack([mask.reshape(-1) for mask in masks.values()], axis=1).astype(np.float32)
+    m, peak, true = f.matrix, activation_histograms(f)[1], truth.sum(axis=0, dtype=float)
     best = np.zeros((f.d_sae, len(masks), 4))  # precision, recall, F1, cut
     for cut in CUTS:
         says = (m.data > cut * peak[m.indices]).astype(np.float32)
-        found = agreement(sp.csr_array((says, m.indices, m.indptr), shape=m.shape), truth)
-        values = np.stack([*found, np.full_like(found[2], cut)], axis=2)
-        better = values[:, :, 2] > best[:, :, 2]
-        best[better] = values[better]
+        hits = sp.csr_array((says, m.indices, m.indptr), shape=m.shape).T @ truth
+        said = np.bincount(m.indices, weights=says, minlength=f.d_sae)[:, None]
+        f1 = 2 * hits / np.maximum(said + true, 1)
+        values = (hits / np.maximum(said, 1), hits / np.maximum(true, 1), f1, np.full_like(f1, cut))
+        better = f1 > best[:, :, 2]
+        best[better] = np.stack(values, axis=2)[better]
     order = np.argsort(-best[:, :, 2], axis=1, kind="stable")[:, :FITS]
     return [
         [
@@ -198,14 +189,9 @@ def thousandths(r: float) -> int:
 
 
 def choose_examples(
-    f: FeatureActivations,
-    features: np.ndarray,
-    documents: np.ndarray,
-    *,
-    top: int,
-    per_quarter: int,
-    rng: np.random.Generator,
-) -> pd.DataFrame:
+    f: FeatureActivations, features: np.ndarray, documents: np.ndarray, *,
+    top: int, per_quarter: int, rng: np.random.Generator,
+) -> pd.DataFrame:  # fmt: skip
     """The strongest examples of each feature, and random ones from the quarters of its firings.
 
     Columns row (place in `features`), strongest, token, start, stop; strongest ones first.
@@ -232,17 +218,10 @@ def choose_examples(
 
 
 def describe_features(
-    f: FeatureActivations,
-    features: np.ndarray,
-    stream: Stream,
-    effects: np.ndarray,
-    *,
-    beside: Sequence[Counterparts],
-    fits: Sequence[list],
-    top: int,
-    per_quarter: int,
+    f: FeatureActivations, features: np.ndarray, stream: Stream, effects: np.ndarray, *,
+    beside: Sequence[Counterparts], fits: Sequence[list], top: int, per_quarter: int,
     rng: np.random.Generator,
-) -> list[dict[str, Any]]:
+) -> list[dict[str, Any]]:  # fmt: skip
     """One dictionary for each of `features` of one autoencoder, with everything its page shows.
 
     `effects` [features, vocab] from `token_effects`; `fits` of all features, from `best_fits`.
@@ -254,7 +233,9 @@ def describe_features(
     counts, peaks = activation_histograms(f)
     up, down = extreme_tokens(effects), extreme_tokens(-effects)
     fired_on = tokens_fired_on(f, stream.ids, TOKENS_SHOWN)
-    mix = _firings_by(f, stream.kinds.reshape(-1))
+    kinds, m = stream.kinds.reshape(-1), f.matrix
+    place = (m.indices, np.repeat(kinds, np.diff(m.indptr)))
+    mix = sp.coo_array((np.ones(m.nnz, int), place), (f.d_sae, int(kinds.max()) + 1)).toarray()
     told: list[dict[str, Any]] = [
         {
             "firings": int(counts[n].sum()),
@@ -276,25 +257,12 @@ def describe_features(
     chosen = choose_examples(
         f, features, stream.documents, top=top, per_quarter=per_quarter, rng=rng
     )
-    row, start, stop = chosen[["row", "start", "stop"]].to_numpy(dtype=int).T
-    inside = Levels(f).within(features[row], start, stop)
-    for (n, strongest, token, begins, ends), fires in zip(
-        chosen.itertuples(index=False, name=None), inside, strict=True
-    ):
-        window = [token, token - begins, ends - 1 - token, *fires]
-        told[n]["top" if strongest else "typical"].append(window)
+    for e, fires in zip(chosen.itertuples(), Levels(f).within(features, chosen), strict=True):
+        window = [e.token, e.token - e.start, e.stop - 1 - e.token, *fires]
+        told[e.row]["top" if e.strongest else "typical"].append(window)
     first = chosen[chosen["strongest"]].groupby("row").head(COMPARED)
-    row, start, stop = first[["row", "start", "stop"]].to_numpy(dtype=int).T
     for place, c in enumerate(beside):
-        under = c.levels.within(c.features[row], start, stop)
-        for n, fires in zip(row.tolist(), under, strict=True):
-            told[n]["beside"][place][4].append(fires)
+        under = c.levels.within(c.features, first)
+        for row, fires in zip(first["row"], under, strict=True):
+            told[row]["beside"][place][4].append(fires)
     return told
-
-
-def _firings_by(f: FeatureActivations, group: np.ndarray) -> np.ndarray:
-    """[d_sae, groups] int64: firings of each feature in each group of tokens."""
-    n = int(group.max(initial=0)) + 1
-    rows = np.repeat(group.astype(np.int64), np.diff(f.matrix.indptr))
-    flat = f.matrix.indices.astype(np.int64) * n + rows
-    return np.bincount(flat, minlength=f.d_sae * n).reshape(f.d_sae, n)

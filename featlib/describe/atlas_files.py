@@ -28,16 +28,32 @@ import pandas as pd
 
 from featlib.describe.atlas import Key, thousandths
 from featlib.family import MODEL_COLORS, PRINT_NAMES
-from featlib.run import atomic_path
+from featlib.run import Run, atomic_path
 
 SHARD = 64  # features in one file: about 90 kB
-BUDGET = 1800  # bytes a feature: 15 MB for four models of 2,048 features
 SEARCHED = 6  # tokens fired on, and promoted, that the search knows
+NAMED = ["model", "seed", "feature", "why"]  # why: a few words, such as "exception, by labels"
 
 
 def dictionary_name(model: str, seed: int) -> str:
     """What files and scripts of the atlas call an autoencoder."""
     return model if seed == 0 else f"{model}-s{seed}"
+
+
+def atlas_address(model: str, seed: int, feature: int) -> str:
+    """Where the atlas shows a feature, from a page of a chapter: ../book/atlas.html#lua/s1/612."""
+    return f"../book/atlas.html#{model}/s{seed}/{feature}"
+
+
+def read_named(run: Run) -> pd.DataFrame:
+    """The features that pages of the book name (`NAMED`), so that the atlas has a page of each.
+
+    A chapter that names some saves them with `run.save_table("named_features_<chapter>", ...)`.
+    """
+    tables = sorted(run.table("").parent.glob("named_features_*.parquet"))
+    named = [pd.read_parquet(path)[NAMED] for path in tables]
+    every = pd.concat([pd.DataFrame(columns=NAMED), *named], ignore_index=True)
+    return every.drop_duplicates(NAMED[:3], ignore_index=True)
 
 
 @dataclass(frozen=True)
@@ -55,23 +71,16 @@ class Pages:
 
 
 def write_atlas(
-    folder: str | Path,
-    *,
-    about: Mapping[str, Any],
-    ids: np.ndarray,
-    pages: Mapping[Key, Pages],
-    named: pd.DataFrame,
-    relatives: pd.DataFrame,
-    explanations: pd.DataFrame,
-) -> int:
-    """Write all shards into `folder`, all or nothing; the number of bytes (see BUDGET).
+    folder: str | Path, *, about: Mapping[str, Any], ids: np.ndarray, pages: Mapping[Key, Pages],
+    named: pd.DataFrame, relatives: pd.DataFrame, explanations: pd.DataFrame,
+) -> int:  # fmt: skip
+    """Write all shards into `folder`, all or nothing; the number of bytes.
 
     `about` goes into the index as it is (vocabulary, domains, labels, threshold, ...). `named` from
-    `named.read_named`, `relatives` of them from `atlas.seeds_by_models`. `explanations` as chapter
-    10 saves them, of seed 0; of several of one feature the last is told.
+    `read_named`, `relatives` of them from `atlas.seeds_by_models`. `explanations` as chapter 10
+    saves them, of seed 0; of several of one feature the last is told.
     """
-    small = np.uint16 if ids.max(initial=0) < 2**16 else np.uint32
-    packed = np.ascontiguousarray(ids.reshape(-1), dtype=np.dtype(small).newbyteorder("<"))
+    packed = ids.reshape(-1).astype("<u2" if ids.max(initial=0) < 2**16 else "<u4")
     names = {key: dictionary_name(*key) for key in pages}
     index = {
         **about,
@@ -110,31 +119,22 @@ def write_atlas(
 
 
 def _columns(pages: Pages, why: pd.DataFrame) -> dict[str, Any]:
+    told, why = pages.told, why[["explanation", "correlation", "detection"]].round(3)
+    matches = [[b[3] for b in page["beside"] if b[0] == "match"] for page in told]
     return {
-        "firings": [page["firings"] for page in pages.told],
-        "peak": [page["peak"] for page in pages.told],
-        "on": [[token for token, _ in page["on"][:SEARCHED]] for page in pages.told],
-        "up": [[token for token, _ in page["up"][:SEARCHED]] for page in pages.told],
-        "labels": [[[fit[0], fit[3]] for fit in page["labels"]] for page in pages.told],
+        **{key: [page[key] for page in told] for key in ("firings", "peak")},
+        **{key: [[t for t, _ in page[key][:SEARCHED]] for page in told] for key in ("on", "up")},
+        "labels": [[[fit[0], fit[3]] for fit in page["labels"]] for page in told],
         "twin": [thousandths(r) for r in pages.twins],
-        "match": [
-            max((r for route, _, _, r, _ in page["beside"] if route == "match"), default=0)
-            for page in pages.told
-        ],
-        "fates": {step: "".join(f[0] for f in t["fate"]) for step, t in pages.fates.items()},
+        "match": [max(own, default=0) for own in matches],
+        "fates": {step: "".join(t["fate"].str[0]) for step, t in pages.fates.items()},
         # The best correlation of each step, in thousandths; null where nothing correlates.
         "r": {
-            step: [
-                thousandths(r) if best >= 0 else None
-                for r, best in zip(table["r"], table["best"], strict=True)
-            ]
-            for step, table in pages.fates.items()
+            step: [thousandths(r) if best >= 0 else None for r, best in t[["r", "best"]].to_numpy()]
+            for step, t in pages.fates.items()
         },
-        "why": {
-            # a score may be NaN
-            str(n): {k: round(v, 3) if k != "explanation" else v for k, v in row.items() if v == v}
-            for n, row in why[["explanation", "correlation", "detection"]].to_dict("index").items()
-        },
+        # a score may be NaN
+        "why": {str(n): row.dropna().to_dict() for n, row in why.iterrows()},
     }
 
 

@@ -76,12 +76,9 @@ Rules = dict[int, int]  # what a sentence says: cue -> strength, -9..9, not 0
 
 
 def read_text(
-    ids: np.ndarray,
-    documents: np.ndarray,
-    vocabulary: Sequence[str],
-    kinds: np.ndarray,
+    ids: np.ndarray, documents: np.ndarray, vocabulary: Sequence[str], kinds: np.ndarray,
     labels: dict[str, np.ndarray],
-) -> Text:
+) -> Text:  # fmt: skip
     """Prepare a stream for `explain` and `simulate`.
 
     `ids`, `documents` [blocks, context]; `vocabulary` the text of each id; `kinds` (index into
@@ -90,17 +87,16 @@ def read_text(
     shown = [visible(text) for text in vocabulary]
     first = {text: i for i, text in reversed(list(enumerate(shown)))}
     same = np.array([first[text] for text in shown])[np.asarray(ids, dtype=np.int64)]
-    joined = documents[:, 1:] == documents[:, :-1]
-    previous, following = np.full(same.shape, -1), np.full(same.shape, -1)
-    previous[:, 1:] = np.where(joined, same[:, :-1], -1)
-    following[:, :-1] = np.where(joined, same[:, 1:], -1)
-    masks = [mask.reshape(-1) for mask in labels.values()]
+    # Whether a token goes on from the one before it; the first of a block never does.
+    joined = np.pad(documents[:, 1:] == documents[:, :-1], ((0, 0), (1, 0)))
+    following = np.where(np.roll(joined, -1, axis=1), np.roll(same, -1, axis=1), -1)
+    masks = np.array([mask.reshape(-1) for mask in labels.values()], dtype=bool)
     return Text(
         ids=same.reshape(-1),
-        previous=previous.reshape(-1),
+        previous=np.where(joined, np.roll(same, 1, axis=1), -1).reshape(-1),
         following=following.reshape(-1),
         kinds=kinds.reshape(-1),
-        labels=np.stack(masks, axis=1) if masks else np.zeros((same.size, 0), dtype=bool),
+        labels=np.ascontiguousarray(masks.reshape(len(labels), same.size).T),
         label_names=tuple(labels),
         vocabulary=tuple(shown),
         classes=np.array([TOKEN_CLASSES.index(token_class(t)) for t in vocabulary]),
@@ -160,7 +156,7 @@ def _rounded(cues: np.ndarray, effects: np.ndarray) -> Rules:
     top = effects.max(initial=0.0)
     if not top > 0:
         return {}
-    strengths = np.clip(np.rint(STRONGEST * effects / top), -STRONGEST, STRONGEST).astype(int)
+    strengths = np.rint(STRONGEST * effects / top).clip(-STRONGEST, STRONGEST).astype(int)
     order = np.lexsort((cues, -strengths))
     return {int(cues[i]): int(strengths[i]) for i in order if strengths[i]}
 
@@ -217,15 +213,13 @@ def _incidence(codes: np.ndarray, cues: np.ndarray) -> sp.csr_array:
 
 def write_sentence(rules: Rules, text: Text) -> str:
     """`rules` in words; other rules make another sentence, so nothing is lost."""
-    more = [_name(c, text) + f" ({s})" for c, s in rules.items() if s > 0]
-    less = [_name(c, text) + f" ({-s})" for c, s in rules.items() if s < 0]
+    more, less = [], []
+    for cue, strength in rules.items():
+        family, what = FAMILIES[cue // _FAMILY], cue % _FAMILY
+        names = text.names[family]
+        about = reversed(divmod(what, len(names))) if family == "pair" else [what]
+        said = PHRASES[family].format(*(names[i] for i in about))
+        (more if strength > 0 else less).append(f"{said} ({abs(strength)})")
     if not more:
         return "Fires on nothing that could be told."
     return "Fires on " + listed(more) + (f"; less on {listed(less)}." if less else ".")
-
-
-def _name(cue: int, text: Text) -> str:
-    family, what = FAMILIES[cue // _FAMILY], cue % _FAMILY
-    names = text.names[family]
-    about = reversed(divmod(what, len(names))) if family == "pair" else [what]
-    return PHRASES[family].format(*(names[i] for i in about))

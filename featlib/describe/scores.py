@@ -31,8 +31,7 @@ N_BOOT = 1000
 
 def correlate(predicted: np.ndarray, true: np.ndarray) -> float:
     """Pearson over all tokens; 0 where either is constant: such a prediction says nothing."""
-    x = np.asarray(predicted, dtype=np.float64).ravel()
-    y = np.asarray(true, dtype=np.float64).ravel()
+    x, y = (np.asarray(values, dtype=np.float64).ravel() for values in (predicted, true))
     x, y = x - x.mean(), y - y.mean()
     norm = np.sqrt((x @ x) * (y @ y))
     return float(x @ y / norm) if norm > 1e-12 else 0.0
@@ -46,15 +45,9 @@ def detect(predicted: np.ndarray, true: np.ndarray) -> float:
 
 
 def explain_and_score(
-    activations: sp.sparray,
-    features: np.ndarray,
-    text: Text,
-    windows: Windows,
-    *,
-    n_windows: int,
-    max_cues: int,
-    seed: int,
-) -> pd.DataFrame:
+    activations: sp.sparray, features: np.ndarray, text: Text, windows: Windows, *,
+    n_windows: int, max_cues: int, seed: int,
+) -> pd.DataFrame:  # fmt: skip
     """Explain `features` of one model on one half of the text, and score them on the other.
 
     `activations` [tokens, d_sae]. One row a feature: feature, firings, explanation, rules (see
@@ -81,18 +74,16 @@ def explain_and_score(
             cut = truth[:, j].reshape(windows.score.shape)
             rng = np.random.default_rng([seed, int(features[n])])
             drawn = choose_windows(cut.max(axis=1), n_windows, rng)
-            true = cut[drawn]
             guess = {k: v[:, j].reshape(cut.shape)[drawn] for k, v in predicted.items()}
-            rows.append(
-                {
-                    "feature": int(features[n]),
-                    "firings": int((truth[:, j] > 0).sum() + (learned[:, j] > 0).sum()),
-                    "explanation": cues.write_sentence(rules[n], text),
-                    "rules": rules[n],
-                    **{score: correlate(values, true) for score, values in guess.items()},
-                    "detection": detect(guess["correlation"], true),
-                }
-            )
+            row = {
+                "feature": int(features[n]),
+                "firings": int((truth[:, j] > 0).sum() + (learned[:, j] > 0).sum()),
+                "explanation": cues.write_sentence(rules[n], text),
+                "rules": rules[n],
+                **{score: correlate(values, cut[drawn]) for score, values in guess.items()},
+                "detection": detect(guess["correlation"], cut[drawn]),
+            }
+            rows.append(row)
     return pd.DataFrame(rows)
 
 
@@ -119,9 +110,9 @@ def group_features(found: pd.DataFrame, parent: str, child: str) -> dict[str, pd
     (in the step from `parent` to `child`). The groups: what was drawn of either model, what
     persists, and of what was drawn and does not persist as many that fire about as often.
     """
-    sampled = found[found["sampled"]]
+    sampled, stays = found[found["sampled"]], found[found["persists"]]
     own = sampled[sampled["model"] == parent]
-    stays, goes = found[found["persists"]], own[~own["persists"]]
+    goes = own[~own["persists"]]
     groups = {
         PRINT_NAMES[parent]: own,
         PRINT_NAMES[child]: sampled[sampled["model"] == child],
@@ -135,18 +126,18 @@ def group_features(found: pd.DataFrame, parent: str, child: str) -> dict[str, pd
 
 def group_medians(groups: Mapping[str, pd.DataFrame], rng: np.random.Generator) -> pd.DataFrame:
     """Columns group, features, median, low, high: of the correlations in each group."""
-    rows = []
-    for group, table in groups.items():
-        middle = median_estimate(table["correlation"], rng)
-        rows.append((group, len(table), middle.value, middle.low, middle.high))
-    return pd.DataFrame(rows, columns=["group", "features", "median", "low", "high"])
+    return pd.DataFrame(
+        {"group": group, "features": len(table), "median": found.value}
+        | {"low": found.low, "high": found.high}
+        for group, table in groups.items()
+        for found in [median_estimate(table["correlation"], rng)]
+    )
 
 
 def alike_in_firings(firings: np.ndarray, among: np.ndarray) -> np.ndarray:
-    """For each of `firings` a different entry of `among` that is as close to it as can be.
+    """For each of `firings` a different entry of `among`, as near as can be: indices into `among`.
 
-    Indices into `among`, at most as many as it has; distances are between logarithms, their sum
-    is the smallest possible.
+    At most as many as it has; the sum of distances between logarithms is the smallest possible.
     """
     distance = np.abs(np.log(np.asarray(firings)[:, None]) - np.log(np.asarray(among)[None, :]))
     return linear_sum_assignment(distance)[1]

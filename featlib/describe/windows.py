@@ -50,20 +50,15 @@ def split_windows(documents: np.ndarray, window: int, *, kinds: np.ndarray, seed
     return out
 
 
-def window_firings(activations: sp.sparray, windows: np.ndarray) -> sp.csc_array:
-    """[windows, features] on how many tokens of each of `windows` each feature fires."""
-    fires = (sp.csr_array(activations)[windows.reshape(-1)] > 0).astype(np.int32)
-    starts = np.arange(0, windows.size + 1, windows.shape[1])
-    together = sp.csr_array((np.ones(windows.size, np.int32), np.arange(windows.size), starts))
-    return (together @ fires).tocsc()
-
-
 def choose_features(activations: sp.sparray, windows: Windows, n_windows: int) -> np.ndarray:
     """Features that can be explained and scored: in both halves they fire in at least `n_windows`
     windows, and are silent in as many."""
     ok = np.ones(activations.shape[1], dtype=bool)
     for half in (windows.explain, windows.score):
-        firing = np.diff(window_firings(activations, half).indptr)
+        fires = (sp.csr_array(activations)[half.reshape(-1)] > 0).astype(np.int32)
+        starts = np.arange(0, half.size + 1, half.shape[1])  # a row adds up the tokens of a window
+        together = sp.csr_array((np.ones(half.size, np.int32), np.arange(half.size), starts))
+        firing = np.diff((together @ fires).tocsc().indptr)
         ok &= (firing >= n_windows) & (len(half) - firing >= n_windows)
     return np.flatnonzero(ok)
 

@@ -10,11 +10,9 @@ from __future__ import annotations
 
 import base64
 import html
-import itertools
 import json
 import math
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
@@ -146,18 +144,22 @@ def figure(
         tables = [part.data for part in [chart, *getattr(chart, "vconcat", [])]]
         tables = [table for table in tables if isinstance(table, pd.DataFrame)]
         data = pd.concat(tables, ignore_index=True) if tables else None
-    label = html.escape(alt, quote=True)
+    label = html.escape(alt)
     if isinstance(chart, Markup):
         parts = [f'<div class="fl-html" role="group" aria-label="{label}">{chart}</div>']
     else:
         spec = chart_spec(chart)
+        text = json.dumps(spec, ensure_ascii=False, separators=(",", ":"))
+        text = re.sub("[<>&]", lambda sign: f"\\u{ord(sign[0]):04x}", text)  # no tag can begin
         parts = [
             '<div class="fl-chart">'
             f'<div class="fl-live" role="img" aria-label="{label}" hidden></div>'
             f'<div class="fl-static">{_static_svg(spec, name, label)}</div></div>',
-            _json_block(spec),
+            f'<script type="application/json" class="fl-spec">{text}</script>',
         ]
-    parts += [f"<figcaption><p>{_inline(caption)}</p>"]
+    said = re.sub(r"`([^`]+)`", r"<code>\1</code>", html.escape(caption, quote=False))
+    said = re.sub(r"\*([^*]+)\*", r"<em>\1</em>", said)
+    parts += [f"<figcaption><p>{said}</p>"]
     parts += [] if data is None else [_table_behind(data, name)]
     parts += [f'<p class="fl-made">Made by {html.escape(made_by)}</p>'] if made_by else []
     body = "\n".join([*parts, "</figcaption></figure>"])
@@ -166,22 +168,16 @@ def figure(
 
 def chart_spec(chart: alt.TopLevelMixin) -> dict[str, Any]:
     """A chart's Vega-Lite specification, numbers rounded to six digits, none of them NaN."""
-    spec = _tidy(chart.to_dict())
+    try:
+        text = json.dumps(chart.to_dict(), allow_nan=False)
+    except ValueError:
+        raise FeatlibError(
+            "a chart holds a number that is not finite; drop or fill it first"
+        ) from None
+    spec = json.loads(text, parse_float=lambda number: float(f"{float(number):.6g}"))
     spec.pop("config", None)  # the theme of the book decides
     spec.pop("$schema", None)
     return spec
-
-
-def _tidy(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {k: _tidy(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_tidy(v) for v in value]
-    if isinstance(value, float):
-        if not math.isfinite(value):
-            raise FeatlibError("a chart holds a number that is not finite; drop or fill it first")
-        return float(f"{value:.6g}")
-    return value
 
 
 def set_width(spec: dict[str, Any], width: float) -> dict[str, Any]:
@@ -204,19 +200,6 @@ def _static_svg(spec: dict[str, Any], name: str, label: str) -> str:
     for css, colours in of_page.items():
         svg = svg.replace(f'"{colours["light"]}"', f'"{css.format(colours["light"])}"')
     return svg.replace("<svg ", f'<svg role="img" aria-label="{label}" ', 1)
-
-
-def _json_block(spec: dict[str, Any]) -> str:
-    text = json.dumps(spec, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    for character, escape in {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026"}.items():
-        text = text.replace(character, escape)
-    return f'<script type="application/json" class="fl-spec">{text}</script>'
-
-
-def _inline(text: str) -> str:
-    text = html.escape(text, quote=False)
-    text = re.sub(r"`([^`]+)`", r"<code>\1</code>", text)
-    return re.sub(r"\*([^*]+)\*", r"<em>\1</em>", text)
 
 
 def _table_behind(data: pd.DataFrame, name: str) -> str:
@@ -247,20 +230,19 @@ def table(data: pd.DataFrame, digits: int = 4) -> Markup:
 
     The numbers of a column named feature are names: they get no comma.
     """
-    names = [str(c).rsplit(" ", 1)[-1] == "feature" for c in data.columns]
+
+    def cell(value: Any, column: Any) -> str:
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return f"<td>{html.escape(str(value))}</td>"
+        if isinstance(value, float) and math.isnan(value):
+            return '<td class="fl-num">–</td>'
+        text = f"{value:,}" if isinstance(value, int) else f"{value:.{digits}g}"
+        text = text.replace(",", "") if str(column).split(" ")[-1] == "feature" else text
+        return f'<td class="fl-num">{text.replace("-", "−")}</td>'
+
     head = "".join(f'<th scope="col">{html.escape(str(c))}</th>' for c in data.columns)
     body = "".join(
-        "<tr>" + "".join(map(_cell, row, names, itertools.repeat(digits))) + "</tr>"
+        f"<tr>{''.join(map(cell, row, data.columns))}</tr>"
         for row in data.itertuples(index=False, name=None)
     )
     return Markup(f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>")
-
-
-def _cell(value: Any, is_name: bool, digits: int) -> str:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return f"<td>{html.escape(str(value))}</td>"
-    if isinstance(value, float) and math.isnan(value):
-        return '<td class="fl-num">–</td>'
-    text = f"{value:,}" if isinstance(value, int) else f"{value:.{digits}g}"
-    text = (text.replace(",", "") if is_name else text).replace("-", "−")
-    return f'<td class="fl-num">{text}</td>'

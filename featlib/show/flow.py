@@ -71,11 +71,9 @@ def design_diagram() -> Layered:
     u = np.linspace(0, 1, 15)
     for model in FAMILY:
         (left, right), y = BOXES[len(model.parents)], at.get(model.name, middle)
-        how, detail = (
-            ("trained on", " + ".join(DOMAIN_NAMES[d] for d in model.mix)),
-            ("fine-tuned on", " + ".join(DOMAIN_NAMES[d] for d in model.mix)),
-            ("merged", "by slerp"),
-        )[len(model.parents)]
+        how = ("trained on", "fine-tuned on", "merged")[len(model.parents)]
+        texts = " + ".join(DOMAIN_NAMES[d] for d in model.mix)
+        detail = "by slerp" if how == "merged" else texts
         box = {"model": model.print, "how": how, "detail": detail, "x": left, "x2": right, "y": y}
         boxes.append({**box, "middle": (left + right) / 2, "top": y - 34, "bottom": y + 34})
         for parent in model.parents:
@@ -84,9 +82,8 @@ def design_diagram() -> Layered:
             arrows.append(pd.DataFrame(arrow))
     table, bends, place = pd.DataFrame(boxes), pd.concat(arrows), _place(height)
     line = alt.Chart(bends).mark_line(style="ink", strokeWidth=1.6, opacity=0.7)
-    head = alt.Chart(bends.groupby("arrow").tail(1)).mark_point(
-        shape="triangle-right", size=70, style="ink-fill"
-    )
+    head = alt.Chart(bends.groupby("arrow").tail(1))
+    head = head.mark_point(shape="triangle-right", size=70, style="ink-fill")
     box = alt.Chart(table).mark_rect(cornerRadius=8, fillOpacity=0.14, strokeWidth=2)
     colors = {"legend": None, "scale": scale(table["model"])}
     words = alt.Chart(table).encode(**_place(height, "middle"))
@@ -168,15 +165,13 @@ class _Drawing:
         else:
             taken = [top + kept * scale + 12]
             self.word(f"{share:.0%} persist", left + STUB + 0.6, taken[0], "strong")
-        for fate, start, stop, words in (
-            ("lost", kept, lost, "lost"),
-            ("cannot tell", lost, tested, "cannot tell"),
-            ("untestable", tested, every, "untestable"),
-        ):
+        for fate, start, stop in (
+            ("lost", kept, lost), ("cannot tell", lost, tested), ("untestable", tested, every)
+        ):  # fmt: skip
             if n[fate]:
                 middle = top + (start + stop) / 2 * scale + SAG / 3
                 taken.append(max(middle, taken[-1] + 13))
-                self.word(f"{n[fate]:,.0f} {words}", left + 1, taken[-1], "count")
+                self.word(f"{n[fate]:,.0f} {fate}", left + 1, taken[-1], "count")
         if n["emerges"]:
             y = top + (begins + children) / 2 * scale
             while any(abs(t - y) < 12 for t in taken):
@@ -219,13 +214,10 @@ def flow(flows: pd.DataFrame) -> Layered:
 
 def _layers(drawing: _Drawing, place: dict[str, Any]) -> list[alt.Chart]:
     number = alt.Tooltip("features:Q", format=",")
-    layers = []
+    layers, look = [], {"y2": "y2:Q", "detail": "band:N", "opacity": picked_opacity()}
     for fate, part in pd.concat(drawing.bands).groupby("fate", sort=False):
         band = alt.Chart(part).mark_area(color=_faded(*BANDS[str(fate)]), cursor="pointer")
-        tips = ["from:N", "to:N", "fate:N", number]
-        layers.append(
-            band.encode(**place, y2="y2:Q", detail="band:N", opacity=picked_opacity(), tooltip=tips)
-        )
+        layers.append(band.encode(**place, **look, tooltip=["from:N", "to:N", "fate:N", number]))
     bars = pd.DataFrame(drawing.bars)
     color = alt.Color("model:N", scale=scale(bars["model"]), legend=None)
     bar = alt.Chart(bars).encode(**place, x2="x2:Q", y2="y2:Q", color=color)

@@ -19,6 +19,8 @@ from featlib import FeatlibError
 from featlib.show.figure import Layered
 from featlib.show.scales import FATES, Axis, in_order, printed, scale
 
+POINTS = 80  # of a curve of training
+
 
 def read(
     data: pd.DataFrame, numbers: Iterable[str], names: Iterable[str | None],
@@ -199,8 +201,7 @@ def areas(
 def bars(
     data: pd.DataFrame, x: Axis, y: str, *, color: str | None = None, beside: bool = False,
     shade: str | None = None, order: Sequence[str] | str | None = None, text: str = "",
-    upto: str = "", span: tuple[str, str] | None = None, columns: int | None = None,
-    step: int | None = None,
+    upto: str = "", span: tuple[str, str] | None = None, step: int | None = None,
 ) -> Layered:  # fmt: skip
     """A bar a row of the table, by name (`y`): stacked, or with `beside` one for each colour.
 
@@ -219,7 +220,7 @@ def bars(
     base = alt.Chart(table).encode(x=x.on(alt.X), y=name_axis(table, y, order), tooltip=tips)
     if beside:
         base = base.encode(yOffset=beside_axis(table, color))
-    colored = looks(table, "square", columns, color != y, color=color)
+    colored = looks(table, "square", legend=color != y, color=color)
     look: dict[str, Any] = {} if beside else {"height": {"band": 0.6}}
     look |= {} if color else {"color": FATES["persists"]}
     bar = base.mark_bar(**look).encode(**colored, order="rank:Q")
@@ -242,10 +243,10 @@ def bars(
     return framed(layers, table, alt.Step(step or (17 if beside else 40)))
 
 
-def averaged(curves: pd.DataFrame, along: str, by: str, points: int = 80) -> pd.DataFrame:
-    """Each curve as the means of its numbers over at most `points` stretches of equal length."""
+def averaged(curves: pd.DataFrame, along: str, by: str) -> pd.DataFrame:
+    """Each curve as the means of its numbers over at most `POINTS` stretches of equal length."""
     parts = []
     for name, part in curves.sort_values(along).groupby(by, sort=False):
-        stretch = np.minimum(np.arange(len(part)) * points // len(part), points - 1)
+        stretch = np.arange(len(part)) * POINTS // len(part)
         parts.append(part.select_dtypes("number").groupby(stretch).mean().assign(**{by: name}))
     return pd.concat(parts, ignore_index=True)

@@ -24,14 +24,14 @@ def list_features(
     """Let a reader choose a part of the chart and see its features (`_static/feature-list.js`).
 
     `pairs` are steps (parent, child); `choices` by key: text (ends "features that ..."), fates (the
-    first letters of those meant) and, where needed, r [thousandths] and firings as [from, below],
-    side (child: the child's features), sort, and filter (the atlas can filter by it). A mark whose
-    datum has `step` ("base>lua") and `choice` (a key) is chosen by a click; `picked_opacity` makes
-    the others pale.
+    first letters of those meant) and, where needed, r [thousandths] as [from, below], side (child:
+    the child's features), sort, and filter (the atlas can filter by it). A mark whose datum has
+    `step` ("base>lua") and `choice` (a key) is chosen by a click; `picked_opacity` makes the others
+    pale.
     """
     meta = dict(chart.usermeta) if isinstance(chart.usermeta, dict) else {}
     steps = {f"{a}>{b}": step_name(a, b) for a, b in pairs}
-    meta["features"] = {"steps": steps, "choices": dict(choices), "note": note}
+    meta["features"] = {"steps": steps, "choices": choices, "note": note}
     return chart.add_params(alt.param(name="picked", value="")).properties(usermeta=meta)
 
 
@@ -47,9 +47,8 @@ def match_histogram(best: pd.DataFrame, own: pd.DataFrame, *, threshold: float) 
     `best`: parent, child, r. `own`: model, r, the same between two autoencoders of one model, drawn
     as an outline over the panels of that parent. Bars from `threshold` on count as a match.
     """
-    x = Axis(
-        "r", "best correlation in the child", domain=(BINS[0], 1), values=[0, 0.2, 0.4, 0.6, 0.8, 1]
-    )
+    ticks = (0, 0.2, 0.4, 0.6, 0.8, 1)
+    x = Axis("r", "best correlation in the child", domain=(BINS[0], 1), values=ticks)
     y = Axis("share", None, "%", zero=True)
     found = dict(list(best.groupby(["parent", "child"])["r"]))
     pairs, panels = [pair for pair in PAIRS if pair in found], []
@@ -63,12 +62,10 @@ def match_histogram(best: pd.DataFrame, own: pd.DataFrame, *, threshold: float) 
         table = table.fillna("").assign(pair=step_name(parent, child))
         base = alt.Chart(table)
         color = alt.Color("fate:N", scale=scale(FATES), legend=None)
-        bar = base.transform_filter("datum.of == 'best match'").mark_bar(
-            binSpacing=1, cursor="pointer"
-        )
-        outline = base.transform_filter("datum.of == 'ceiling'").mark_line(
-            interpolate="step-after", style="ink", strokeWidth=1.6
-        )
+        bar = base.transform_filter("datum.of == 'best match'")
+        bar = bar.mark_bar(binSpacing=1, cursor="pointer")
+        outline = base.transform_filter("datum.of == 'ceiling'")
+        outline = outline.mark_line(interpolate="step-after", style="ink", strokeWidth=1.6)
         layers = [*marked(x, threshold), outline.encode(x=x.on(alt.X), y=y.on(alt.Y))]
         note = f"{(r >= threshold).mean():.0%} match; ceiling {(ceiling >= threshold).mean():.0%}"
         bar = bar.encode(color=color, opacity=picked_opacity(0.8))

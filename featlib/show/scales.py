@@ -31,7 +31,6 @@ NAMES = DOMAIN_NAMES | PRINT_NAMES  # as tables have it -> as a reader sees it
 WAYS = {
     "matching": (VIOLET, "circle"),
     "ceiling: other seed": (GREY, "diamond"),
-    "ceiling: other model": (OCHRE, "triangle-left"),
     "ceiling: other text": (BLUE, "triangle-right"),
     "labels": (GREY, "triangle-up"),
     "correlation": (VIOLET, "circle"),
@@ -42,15 +41,6 @@ WAYS = {
     "the feature": (VIOLET, "circle"),
     "random features": (GREY, "diamond"),
 }
-# Of these a chart shows one row each; their order is the order of every chart.
-_TOGETHER = (
-    {"shifted within documents": BLUE, "documents permuted": VERMILION, "random dictionary": GREEN},
-    {"both ends": PINK, "one end": VIOLET, "neither end": CYAN},  # of a merge, keep a feature
-    {"parent only": OCHRE, "more in one": GREY, "shared": VIOLET, "child only": CYAN},
-    {"spherical": PINK, "linear (fallback)": GREY},
-    {"another's explanation": GREY, "token frequency": OCHRE},
-    {"persisting": VIOLET, "equally common": GREY},  # features "Lua, persisting"
-)
 COLORS: dict[str, str] = {}
 for _model in (*FAMILY, TRAINED_ON):
     COLORS |= {DOMAIN_NAMES[domain]: DOMAIN_COLORS[domain] for domain in _model.mix}
@@ -58,8 +48,11 @@ for _model in (*FAMILY, TRAINED_ON):
 # A step has the colour of its fine-tune, whether it leads there or on from there.
 COLORS |= {step_name(a, b): MODEL_COLORS[b if a == BASE else a] for a, b in PAIRS}
 COLORS |= FATES | {way: color for way, (color, _) in WAYS.items()}
-for _names in _TOGETHER:
-    COLORS |= _names
+# Of these a chart shows one row each; their order is the order of every chart.
+COLORS |= {"shifted within documents": BLUE, "random dictionary": GREEN}
+COLORS |= {"both ends": PINK, "one end": VIOLET, "neither end": CYAN}  # of a merge, keep a feature
+COLORS |= {"spherical": PINK, "linear (fallback)": GREY}
+COLORS |= {"persisting": VIOLET, "equally common": GREY}  # features "Lua, persisting"
 SHAPES = {way: shape for way, (_, shape) in WAYS.items()}
 # Two steps have the colour of one fine-tune; the search by labels often runs upon transfer's line.
 DASHES = {step_name(a, b): [5, 3] if b == MERGED else [1, 0] for a, b in PAIRS}

@@ -16,23 +16,27 @@ EXCERPT_LINES, EXCERPT_WIDTH = 8, 96
 def token_strips(
     tokens: Sequence[str], rows: Mapping[str, Sequence[float]], *,
     peak: Mapping[str, float] | None = None, notes: Sequence[str] | None = None,
-    legend: bool = True,
 ) -> Markup:  # fmt: skip
     """One text under several features, a strip each: `rows` is label -> activation of each token.
 
     Tokens are shaded by how strongly the feature fires, and whitespace is shown as marks. All
-    strips share one scale (the largest activation of all) unless `peak` gives the deepest shade for
-    each label: the units of two autoencoders differ. `notes` says more about tokens, such as their
-    label ("" where there is nothing to say): it is read out with the activation, and the token is
-    underlined. The table behind it has one row a token and one column a label.
+    strips share one scale (the largest activation of all), with its legend, unless `peak` gives the
+    deepest shade for each label: the units of two autoencoders differ. `notes` says more about
+    tokens, such as their label ("" where there is nothing to say): it is read out with the
+    activation, and the token is underlined. The table behind it has one row a token and one column
+    a label.
     """
     shared = max([float(v) for row in rows.values() for v in row if v > 0], default=1.0)
     peaks = peak or dict.fromkeys(rows, shared)
     said = [""] * len(tokens) if notes is None else notes
-    own = legend and peak is not None
-    strips = [_strip(label, tokens, row, peaks[label], said, own) for label, row in rows.items()]
-    legends = _legend(shared) if legend and not own else ""
-    shown = Markup(f'<div class="fl-strips">{"".join(strips)}{legends}</div>')
+    strips = [_strip(label, tokens, row, peaks[label], said) for label, row in rows.items()]
+    legend = (
+        '<div class="fl-legend" aria-hidden="true"><span>activation 0</span>'
+        '<span class="fl-scale" style="display:inline-block;width:6em;height:.7em;background:'
+        "linear-gradient(to right,transparent,rgb(var(--fl-heat,240 140 20)/.85))"
+        f'"></span><span>{shared:.3g}</span></div>'
+    )
+    shown = Markup(f'<div class="fl-strips">{"".join(strips)}{"" if peak else legend}</div>')
     shown.data = pd.DataFrame({"token": list(tokens), **rows})
     if notes is not None:
         shown.data["note"] = list(notes)
@@ -53,19 +57,17 @@ def explained_feature(
     deepest = {f"{name} (deepest: {v:.3g})": v for name, v in {**own, **(peaks or {})}.items()}
     shown = dict(zip(deepest, rows.values(), strict=True))
     name = html.escape(label)
-    if link:
-        name = f'<a href="{html.escape(link, quote=True)}">{name}</a>'
+    name = f'<a href="{html.escape(link)}">{name}</a>' if link else name
     return Markup(
         f'<section class="fl-explained"><p class="fl-strip-label">{name} '
         f"({html.escape(told)})</p><p>{html.escape(explanation)}</p>"
-        f"{token_strips(tokens, shown, peak=deepest, legend=False)}</section>"
+        f"{token_strips(tokens, shown, peak=deepest)}</section>"
     )
 
 
 def _strip(
-    label: str, tokens: Sequence[str], row: Sequence[float], peak: float, notes: Sequence[str],
-    legend: bool,
-) -> str:  # fmt: skip
+    label: str, tokens: Sequence[str], row: Sequence[float], peak: float, notes: Sequence[str]
+) -> str:
     """One strip: a stop of the tab key; arrow keys walk along it, activations are read out."""
     values = [float(a) for a in row]
     assert len(tokens) == len(values) == len(notes), "one activation and one note a token"
@@ -75,13 +77,12 @@ def _strip(
     if firing := sum(v > 0 for v in values):
         best = tokens[values.index(max(values))]
         finding = f"{firing} of {len(values)} tokens fire, most on {best!r}"
-    name = html.escape(label, quote=True)
+    name = html.escape(label)
     return (
         f'<div class="fl-strip"><span class="fl-strip-label">{name}</span>'
         f'<div class="fl-tokens" tabindex="0" role="group" style="overflow-wrap:anywhere" '
-        f'aria-label="{name}: {html.escape(finding, quote=True)}">{spans}</div>'
-        f'<div class="fl-readout" aria-live="polite"></div>'
-        f"{_legend(peak) if legend else ''}</div>"
+        f'aria-label="{name}: {html.escape(finding)}">{spans}</div>'
+        f'<div class="fl-readout" aria-live="polite"></div></div>'
     )
 
 
@@ -92,9 +93,7 @@ def _token(token: str, value: float, peak: float, note: str) -> str:
     line = "text-decoration:underline" if note else ""
     styles = ";".join(part for part in (shade if strength > 0 else "", line) if part)
     style = f' style="{styles}"' if styles else ""
-    title = html.escape(
-        " · ".join([repr(token), f"{value:.3g}", *([note] * bool(note))]), quote=True
-    )
+    title = html.escape(" · ".join([repr(token), f"{value:.3g}", *([note] * bool(note))]))
     # A line may break before a word; a mark for the space would otherwise glue words together.
     wrap = "<wbr>" if token[:1].isspace() else ""
     return f'{wrap}<span class="fl-tok"{style} title="{title}">{visible(token)}</span>'
@@ -107,7 +106,7 @@ def excerpts(texts: Mapping[str, str]) -> Markup:
         lines = text.splitlines()[:EXCERPT_LINES]
         kept = [line[:EXCERPT_WIDTH] + "…" * (len(line) > EXCERPT_WIDTH) for line in lines]
         body = html.escape("\n".join(kept))
-        name = html.escape(label, quote=True)
+        name = html.escape(label)
         shown.append(
             f'<p class="fl-strip-label">{name}</p><div class="highlight">'
             f'<pre tabindex="0" aria-label="Beginning of one document: {name}">{body}</pre></div>'
@@ -132,14 +131,5 @@ def visible(token: str) -> str:
         elif not character.isprintable() or character in _NO_INK:  # controls, overrides, odd spaces
             out.append(f'<span class="fl-escape">\\u{ord(character):04x}</span>')
         else:
-            out.append(html.escape(character, quote=True))
+            out.append(html.escape(character))
     return "".join(out) or '<span class="fl-ws">∅</span>'
-
-
-def _legend(peak: float) -> str:
-    return (
-        '<div class="fl-legend" aria-hidden="true"><span>activation 0</span>'
-        '<span class="fl-scale" style="display:inline-block;width:6em;height:.7em;background:'
-        "linear-gradient(to right,transparent,rgb(var(--fl-heat,240 140 20)/.85))"
-        f'"></span><span>{peak:.3g}</span></div>'
-    )

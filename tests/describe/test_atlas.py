@@ -8,8 +8,6 @@ import numpy as np
 import pytest
 import torch
 from made_atlas import HOSTILE, N_FEATURES, VOCAB, Made, read
-from planted import csr
-from sklearn.metrics import precision_recall_fscore_support
 
 from featlib.describe import atlas
 from featlib.describe.atlas_files import SEARCHED, SHARD
@@ -170,13 +168,3 @@ def test_labels_are_found_with_their_precision_and_recall(made: Made) -> None:
             assert precision == pytest.approx(100 * hits / said.sum(), abs=0.51)
             assert recall == pytest.approx(100 * hits / mask.sum(), abs=0.51)
             assert f1 == pytest.approx(200 * hits / (said.sum() + mask.sum()), abs=0.51)
-
-
-def test_agreement_with_labels_is_sklearns() -> None:
-    rng = np.random.default_rng(0)
-    says, truth = rng.random((200, 4)) < [0.5, 0.1, 0, 1], rng.random((200, 3)) < [0.3, 0.02, 0]
-    found = atlas.agreement(csr(says), truth)
-    options = {"average": "binary", "zero_division": 0}
-    for i, j in np.ndindex(4, 3):
-        wanted = precision_recall_fscore_support(truth[:, j], says[:, i], **options)
-        np.testing.assert_allclose([m[i, j] for m in found], wanted[:3])

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.sparse as sp
-from planted import csr, even_documents, sparse_features
+from planted import csr, even_documents
 from sklearn.metrics import roc_auc_score
 
 from featlib import FeatlibError
@@ -97,14 +97,6 @@ def test_windows_come_evenly_from_the_quarters_and_from_silence() -> None:
     drawn, _ = np.histogram(peaks[chosen], [0, 0.5, 100.5, 200.5, 300.5, 400.5])
     assert drawn.tolist() == [20, 5, 5, 5, 5]
     assert len(set(chosen)) == 40
-
-
-def test_firings_of_windows_are_counted() -> None:
-    rng = np.random.default_rng(0)
-    dense = sparse_features(80, 5, 0.2, rng)
-    windows = rng.permutation(80).reshape(10, 8)
-    found = ew.window_firings(csr(dense), windows).toarray()
-    np.testing.assert_array_equal(found, (dense[windows] > 0).sum(axis=1))
 
 
 def test_features_that_are_too_rare_or_too_common_are_left_out() -> None:

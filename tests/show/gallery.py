@@ -78,7 +78,7 @@ def gallery() -> dict[str, Any]:
         "lines-log": lines(own, Axis("firings", log=True), Axis("r"), color="model"),
         "areas": areas(swept, t, SHARE, color="domain", rule=(0.5, "half"), columns=3),
         "areas-one": areas(swept[swept["domain"] == DOMAINS[0]], t, SHARE),
-        "bars": bars(every(name=steps, whose=OWNERS), SHARE, "name", color="whose", columns=2),
+        "bars": bars(every(name=steps, whose=OWNERS), SHARE, "name", color="whose"),
         "bars-shade": bars(swept, SHARE, "domain", color="domain", shade="t"),
         "bars-beside": bars(by_model, SHARE, "name", color="model", beside=True, text="share"),
         "bars-upto": bars(by_way[by_way["way"] == "matching"].assign(said="10% of 20%"), SHARE,

@@ -26,7 +26,7 @@ from featlib.family import (
 )
 from featlib.show.figure import INK, MUTED, chart_spec, set_width, theme
 from featlib.show.hists import binned, hist, hists
-from featlib.show.marks import areas, averaged, bars, dots, lines
+from featlib.show.marks import POINTS, areas, averaged, bars, dots, lines
 from featlib.show.scales import FATES, Axis, in_order, scale, t_axis
 
 CHARTS = gallery()
@@ -109,13 +109,13 @@ def test_stacked_marks_fill_in_the_order_of_the_legend() -> None:
 
 
 def test_curves_are_averaged_and_keep_their_ends() -> None:
-    tokens = np.arange(1, 1001.0)
+    tokens = np.arange(1, 20 * POINTS + 1.0)
     curve = pd.DataFrame({"model": "base", "tokens": tokens, "loss": tokens % 2})
-    data = averaged(curve, "tokens", by="model", points=50)
-    assert len(data) == 50 and set(data["model"]) == {"base"}
+    data = averaged(curve, "tokens", by="model")
+    assert len(data) == POINTS and set(data["model"]) == {"base"}
     assert np.allclose(data["loss"], 0.5), "20 alternating zeros and ones average to a half"
     assert data["tokens"].iloc[0] == np.arange(1, 21).mean()
-    assert len(averaged(curve.head(7), "tokens", by="model", points=50)) == 7
+    assert len(averaged(curve.head(7), "tokens", by="model")) == 7
 
 
 def test_every_value_is_in_one_bin() -> None:

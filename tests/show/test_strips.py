@@ -63,7 +63,7 @@ def test_strips_of_several_models_share_one_scale_unless_told() -> None:
     assert shared.count("fl-legend") == 1
     assert shared.data.to_dict("list") == {"token": ["a", "b"], **rows}, "to download"
     own = token_strips(["a", "b"], rows, peak={"BabyPython 1": 4, "Lua 2": 2})
-    assert own.count("--a:1.0") == 2 and own.count("fl-legend") == 2
+    assert own.count("--a:1.0") == 2 and own.count("fl-legend") == 0
 
 
 def test_notes_are_read_out_and_underlined():
