@@ -127,9 +127,7 @@ class Prose:
     text: str
     name: str = ""
 
-    def _repr_mimebundle_(
-        self, include: Any = None, exclude: Any = None
-    ) -> tuple[dict[str, str], dict[str, Any]]:
+    def _repr_mimebundle_(self, **_: Any) -> tuple[dict[str, str], dict[str, Any]]:
         data = {"text/markdown": self.text, "text/plain": self.text}
         if not self.name:
             return data, {}

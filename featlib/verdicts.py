@@ -38,7 +38,6 @@ BARS = Bars()
 
 # --- what became of a feature? --------------------------------------------------------------------
 
-QUESTIONS = ("readable", "found", "used", "concept")
 YES, PART, UNSURE, NO, NOTHING = "yes", "in part", "cannot tell", "no", "nothing to lose"
 WORDS = (NO, UNSURE, PART, YES)  # from worse to better; `NOTHING` stands apart
 CAN_FAIL, EASILY, NO_TEST = "could have failed", "as its peers", "no test"
@@ -60,37 +59,36 @@ class Numbers:
     same: float = 0.8  # correlation from which two features count as one
 
 
-# Asked of the parent first: where this fails, there is nothing that a child could lose.
-HAS: dict[str, Callable[[Numbers], bool]] = {
-    "readable": lambda n: n.parent.low >= BARS.least_f1,
-    "found": lambda n: n.parent.value >= n.same,
-    "used": lambda n: n.parent.low > 0,
-    "concept": lambda n: n.parent.low > 0,
-}
-# For each question: condition, word. The first row whose condition holds is the verdict.
+# For each question: condition, word. The first row whose condition holds is the verdict. The parent
+# comes first: where it has nothing to lose, no child can lose it.
 ANSWERS: dict[str, tuple[tuple[Callable[[Numbers], bool], str], ...]] = {
     "readable": (
+        (lambda n: not n.parent.low >= BARS.least_f1, NOTHING),
         (lambda n: n.child.low >= BARS.keep_f1, YES),
         (lambda n: n.child.value < BARS.lost_f1, NO),
         (lambda n: True, PART),
     ),
     "found": (
+        (lambda n: not n.parent.value >= n.same, NOTHING),
         (lambda n: n.child.low >= n.same, YES),
         (lambda n: n.child.value < BARS.lost_r, NO),
         (lambda n: True, PART),
     ),
     "used": (
+        (lambda n: not n.parent.low > 0, NOTHING),
         (lambda n: n.child.low > 0 and n.child.value >= BARS.keep_effect * n.parent.value, YES),
         (lambda n: n.child.low > 0, PART),
         (lambda n: n.child.high < BARS.keep_effect * n.parent.value, NO),
         (lambda n: True, UNSURE),
     ),
     "concept": (
+        (lambda n: not n.parent.low > 0, NOTHING),
         (lambda n: n.child.low > 0, YES),
         (lambda n: n.child.value <= 0, NO),
         (lambda n: True, UNSURE),
     ),
 }
+QUESTIONS = tuple(ANSWERS)
 
 
 def judge(question: str, numbers: Numbers) -> str:
@@ -98,8 +96,6 @@ def judge(question: str, numbers: Numbers) -> str:
     assert np.isfinite([numbers.child.value, numbers.parent.value]).all(), "a value is missing"
     if numbers.labelled < BARS.few_labelled:
         return UNSURE
-    if not HAS[question](numbers):
-        return NOTHING
     return next(word for holds, word in ANSWERS[question] if holds(numbers))
 
 

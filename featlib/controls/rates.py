@@ -40,19 +40,11 @@ def sweep_rates(c: ControlRun, p: SimpleNamespace, rates: Sequence[float] = RATE
         for rate in rates:
             model, _ = recipes.fine_tune(c.run, child, p, lr=rate)
             _, after = carry(c.sae, scale, model, c.stream.ids, l0=c.base.l0)
-            _, share = transfer_share(
-                c.base.matrix, after.matrix, c.stream.documents, weights, c.rule
-            )
+            both = (c.base.matrix, after.matrix)
+            _, share = transfer_share(*both, c.stream.documents, weights, c.rule)
             neurons = compare_neurons(c, {BASE: c.models[BASE], child: model}, [(BASE, child)])
-            rows.append(
-                {
-                    "model": child,
-                    "rate": rate,
-                    "gain": _accuracy(model, own, rng) - base,
-                    "neurons": neurons[BASE, child],
-                    **share.named("features"),
-                }
-            )
+            row = {"model": child, "rate": rate, "gain": _accuracy(model, own, rng) - base}
+            rows.append(row | {"neurons": neurons[BASE, child]} | share.named("features"))
     return pd.DataFrame(rows)
 
 

@@ -84,7 +84,6 @@ def open_run(run: Run, p: SimpleNamespace) -> ControlRun:
         return run.read_table(name).set_index(["parent", "child"]).sort_index()
 
     models = {m: load_checkpoint(run.model(m)) for m in (*MODELS, PLACEBO)}
-    matches = by_pair("matches")
     return ControlRun(
         run=run,
         p=p,
@@ -94,7 +93,7 @@ def open_run(run: Run, p: SimpleNamespace) -> ControlRun:
         sae=load_autoencoder(run.autoencoder(BASE, 0)),
         base=load_features(run.features(BASE, 0)),
         pairs=by_pair("pairs"),
-        matches=matches[matches["side"] == "parent"],
+        matches=by_pair("matches").query("side == 'parent'"),
         moved=by_pair("transfers"),
         transfers=by_pair("transfer_shares"),
     )
@@ -139,10 +138,8 @@ def find_recovered(c: ControlRun) -> pd.DataFrame:
 
 def classes_of_features(c: ControlRun) -> np.ndarray:
     """[d_sae] token class on which most of each feature of the base lies; NaN if it is silent."""
-    class_of = np.array(
-        [[TOKEN_CLASSES.index(token_class(t, d)) for t in c.texts] for d in DOMAINS]
-    )
-    classes = class_of[c.stream.kinds, c.stream.ids].reshape(-1)
+    number = [[TOKEN_CLASSES.index(token_class(t, d)) for t in c.texts] for d in DOMAINS]
+    classes = np.array(number)[c.stream.kinds, c.stream.ids].reshape(-1)
     one_hot = sparse.csr_array((np.ones(len(classes), np.float32), (range(len(classes)), classes)))
     mass = (c.base.matrix.T @ one_hot).toarray()
     about = np.array(TOKEN_CLASSES, dtype=object)[mass.argmax(axis=1)]

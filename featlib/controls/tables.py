@@ -81,10 +81,8 @@ def by_group(
         for label, kept in table.groupby("label", sort=True, observed=True)["kept"]:
             share = proportion(int(kept.sum()), len(kept))
             rows.append((label, way, len(kept), share.value, share.low, share.high))
-    columns = ["label", "way", "features", "share", "low", "high"]
-    table = pd.DataFrame(rows, columns=columns)
-    table = table[table["features"] >= LEAST]
-    return table.sort_values("features", ascending=False, kind="stable")
+    table = pd.DataFrame(rows, columns=["label", "way", "features", "share", "low", "high"])
+    return table[table["features"] >= LEAST].sort_values("features", ascending=False, kind="stable")
 
 
 def in_print(kept_by: str) -> str:
@@ -95,20 +93,15 @@ def in_print(kept_by: str) -> str:
 def recovered_examples(c: ControlRun, followed: pd.DataFrame) -> pd.DataFrame:
     """The clearest recovered features, `EXAMPLES` of those that neither or one child had kept."""
     recovered = followed[followed["recovered"]]
-    ends = [f"r_{end}" for end in MERGE_OF]
-    gain = recovered[f"r_{MERGED}"] - recovered[ends].min(axis=1)
+    gain = recovered[f"r_{MERGED}"] - recovered[[f"r_{end}" for end in MERGE_OF]].min(axis=1)
     clear = recovered.assign(gain=gain).sort_values("gain", ascending=False)
     clear = clear.groupby("kept_by", observed=True, sort=False).head(EXAMPLES)
     fires = tokens_fired_on(c.base, c.stream.ids, 5)
     tokens = [" ".join(visible(c.texts[t]) for t, _ in fires[i]) for i in clear["feature"]]
-    return pd.DataFrame(
-        {
-            "feature": clear["feature"],
-            "fires on": tokens,
-            **{f"r in {PRINT_NAMES[m]}": clear[f"r_{m}"] for m in (*MERGE_OF, MERGED)},
-            "kept by": clear["kept_by"].map(in_print),
-        }
-    )
+    table = clear[["feature"]].assign(**{"fires on": tokens})
+    for model in (*MERGE_OF, MERGED):
+        table[f"r in {PRINT_NAMES[model]}"] = clear[f"r_{model}"]
+    return table.assign(**{"kept by": clear["kept_by"].map(in_print)})
 
 
 def control_metrics(

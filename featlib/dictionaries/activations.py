@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 
 import numpy as np
@@ -15,8 +16,8 @@ from featlib.models.forward import HOOK_NAME, harvest
 def activation_scale(model: nn.Module, ids: np.ndarray) -> float:
     """What makes the mean norm of a model's activations over blocks `ids` sqrt(d_in).
 
-    The scale is fixed per model, so that one L1 coefficient and one learning rate mean the same
-    for every model and width (Conerly et al., Transformer Circuits, April 2024 update).
+    As Conerly et al. have it (Transformer Circuits, April 2024 update).
+
     Deviation: the paper feeds raw activations, whose size differs from model to model; we multiply
     each model's by one fixed number, so that their mean length is `sqrt(d_in)`, because one penalty
     and one learning rate then mean the same in every model.
@@ -49,7 +50,10 @@ def shuffled_batches(
     error far below what an autoencoder leaves unexplained.
     """
     rng = np.random.default_rng(seed)
-    rows = _endless_rows(model, ids, rng)
+    rows = itertools.chain.from_iterable(
+        harvest(model, ids[rng.permutation(len(ids))], low_precision=True)
+        for _ in itertools.count()
+    )
     kept: list[Tensor] = []
     left = n_tokens  # rows still to give
     while left > 0:
@@ -65,8 +69,3 @@ def shuffled_batches(
             yield buffer[order[start : min(start + batch_size, take)]].float() * scale
         kept = [buffer[order[take:]]]
         left -= take
-
-
-def _endless_rows(model: nn.Module, ids: np.ndarray, rng: np.random.Generator) -> Iterator[Tensor]:
-    while True:
-        yield from harvest(model, ids[rng.permutation(len(ids))], low_precision=True)

@@ -91,12 +91,10 @@ def encode_batches(batches: Iterable[torch.Tensor], sae: SparseAutoencoder) -> F
 def calibrate(sae: SparseAutoencoder, batches: Iterable[torch.Tensor], l0: float) -> None:
     """Set thresholds at which `sae` has `l0` active features per token of `batches`.
 
-    An autoencoder's own threshold fits the text that it was trained on. On text that its model was
-    not adapted to more features pass it, and lists of different length match less. With this
-    threshold all autoencoders are equally sparse on one common text, which is what BatchTopK does
-    within a batch. Where features have thresholds of their own, all are moved by one number. Never
-    below 0, so a ReLU stays a ReLU. `batches` [tokens, d_in] are of scaled activations; the largest
-    pre-activations of all of them are held at once: give some ten thousand tokens.
+    An autoencoder's own threshold fits the text that it was trained on; on text that its model was
+    not adapted to more features pass it. Where features have thresholds of their own, all are moved
+    by one number. Never below 0, so a ReLU stays a ReLU. `batches` [tokens, d_in] are of scaled
+    activations; the largest pre-activations of all are held: give some ten thousand tokens.
 
     Deviation: the paper compares autoencoders of different sparsity; we set their thresholds so
     that all use the same number of features per token of the common text, because a longer list of

@@ -75,8 +75,7 @@ class SparseAutoencoder(nn.Module):
     """One trained dictionary. It reads and rebuilds scaled activations, x_raw * scale.
 
     An activation depends on its own token only: a feature is active where it exceeds its
-    `threshold` (batchtopk: of all features alike, the running estimate of training; relu: 0); with
-    topk where it is among the token's k largest positive ones.
+    `threshold`, with topk where it is among the token's k largest positive ones.
     """
 
     threshold: Tensor  # [d_sae]

@@ -94,20 +94,17 @@ def _sparse(a: sp.csr_array, b: sp.csr_array) -> np.ndarray:
     out = np.empty((d_a, d_b), dtype=np.float32)
     rows = max(1, _BLOCK_BYTES // (8 * max(d_b, 1)))
     for start in range(0, d_a, rows):
-        block = _co_activation(at[start : start + rows], b)  # [rows, d_b] float64
+        part = at[start : start + rows]
+        if torch.backends.mkl.is_available() and part.nnz and b.nnz:
+            # MKL writes the dense result straight away: three times faster than SciPy's sparse
+            # result, which is nearly full, and turned into a dense one afterwards.
+            block = torch.empty(part.shape[0], d_b, dtype=torch.float64)
+            torch.addmm(block, as_torch(part), as_torch(b), beta=0.0, out=block)
+        else:
+            block = torch.from_numpy((part @ b).toarray())
         block.addr_(mean_a[start : start + rows], mean_b, alpha=-1).clamp_(-1, 1)
         out[start : start + rows] = block.numpy()
     return out
-
-
-def _co_activation(at: sp.csr_array, b: sp.csr_array) -> torch.Tensor:
-    """A^T B as a dense [rows, d_b] float64 tensor."""
-    if not (torch.backends.mkl.is_available() and at.nnz and b.nnz):
-        return torch.from_numpy((at @ b).toarray())
-    # MKL writes the dense result straight away: three times faster than SciPy's sparse result,
-    # which is nearly full, and turned into a dense one afterwards.
-    out = torch.empty(at.shape[0], b.shape[1], dtype=torch.float64)
-    return torch.addmm(out, as_torch(at), as_torch(b), beta=0.0, out=out)
 
 
 def _dense(a: sp.csr_array, b: sp.csr_array, device: str = "cpu") -> np.ndarray:

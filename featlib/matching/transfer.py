@@ -52,9 +52,8 @@ def carry(
 ) -> tuple[SparseAutoencoder, FeatureActivations]:
     """A parent's `sae` made ready for `child`, and what it finds there over blocks `ids`.
 
-    The weights stay. `parent_scale` is `activation_scale(parent, ids)`, over the same blocks, and
-    the child's activations are scaled to the same mean norm. The threshold is set anew, such that
-    `l0` features fire on a token as in the parent. With the parent as the child nothing changes.
+    `parent_scale` is `activation_scale(parent, ids)`, over the same blocks; `l0` features fire on a
+    token as in the parent. With the parent as the child nothing changes.
     """
     other = copy.deepcopy(sae)
     other.scale = sae.scale * activation_scale(child, ids) / parent_scale
@@ -129,13 +128,11 @@ def share_by_t(
     the two ends (the smallest and the largest t) had kept it.
     """
     testable = np.asarray(fired) >= rule.min_firings
-    ts = sorted(correlations)
-    ends = [correlations[t][testable] >= rule.threshold for t in (ts[0], ts[-1])]
-    how_many = ends[0].astype(int) + ends[1]
-    rows = []
-    for t in ts:
-        kept = correlations[t][testable] >= rule.threshold
-        shares = [float((kept & (how_many == n)).sum()) / max(len(kept), 1) for n in (2, 1, 0)]
+    kept = {t: correlations[t][testable] >= rule.threshold for t in sorted(correlations)}
+    first, *_, last = kept.values()
+    how_many, rows = first.astype(int) + last, []
+    for t, here in kept.items():
+        shares = [float((here & (how_many == n)).sum()) / max(len(here), 1) for n in (2, 1, 0)]
         rows.append((t, sum(shares), *shares))
     return pd.DataFrame(rows, columns=["t", "kept", "both", "one", "none"])
 
@@ -152,14 +149,12 @@ def recovered_features(
     """
     children = [name for name in correlations if name != MERGED]
     kept = {name: np.asarray(r) >= rule.threshold for name, r in correlations.items()}
-    table = pd.DataFrame({"feature": np.arange(len(fired)), "firings": np.asarray(fired)})
-    for name, r in correlations.items():
-        table[f"r_{name}"] = np.asarray(r)
-    by = [
-        "+".join(itertools.compress(children, flags)) or "none"
-        for flags in zip(*(kept[name] for name in children), strict=True)
-    ]
-    table["kept_by"] = pd.Categorical(by)
-    table["in_merged"] = kept[MERGED]
-    table["recovered"] = kept[MERGED] & ~np.logical_and.reduce([kept[name] for name in children])
+    by_child = np.stack([kept[name] for name in children], axis=1)
+    by = ["+".join(itertools.compress(children, flags)) or "none" for flags in by_child]
+    table = pd.DataFrame(
+        {"feature": np.arange(len(fired)), "firings": np.asarray(fired)}
+        | {f"r_{name}": np.asarray(r) for name, r in correlations.items()}
+        | {"kept_by": pd.Categorical(by), "in_merged": kept[MERGED]}
+    )
+    table["recovered"] = kept[MERGED] & ~by_child.all(axis=1)
     return table[table["firings"] >= rule.min_firings].reset_index(drop=True)

@@ -43,7 +43,7 @@ def test_an_identity_loses_nothing(model, scale):
     assert densities.shape == (2 * D_IN,) and card["alive"] == (densities > 0).mean()
 
 
-def test_a_dead_autoencoder_is_a_constant(model):
+def test_a_dead_autoencoder_is_a_constant_and_the_mean_scores_as_mean_ablation(model):
     nothing = identity(D_IN)
     nothing.set_threshold(1e9)
     card, densities = score_autoencoder(nothing, model, IDS, score_baselines(model, IDS))
@@ -51,11 +51,6 @@ def test_a_dead_autoencoder_is_a_constant(model):
     assert card["ce_sae"] == card["ce_zero"]
     assert (card["alive"], card["l0"], densities.sum()) == (0, 0, 0)
     assert card["fvu"] >= 1
-
-
-def test_the_mean_alone_explains_nothing_and_scores_as_mean_ablation(model):
-    nothing = identity(D_IN)
-    nothing.set_threshold(1e9)
     nothing.scale = 2.5
     nothing.b_dec.data = 2.5 * torch.cat(list(harvest(model, IDS))).mean(0)
     card, _ = score_autoencoder(nothing, model, IDS, score_baselines(model, IDS))

@@ -77,23 +77,6 @@ def test_a_model_that_only_grew_keeps_every_feature(family):
     assert (fates.persist, share.value, share.low, share.high) == (1, 1, 1, 1)
 
 
-def test_merges_are_followed_from_one_end_to_the_other(family):
-    ids, base, other, sae, scale = family
-    before = encode_batches(harvest(base, ids), sae)
-    found = {}
-    for t in (0.0, 0.5, 1.0):
-        merged = merge_models(base, other, base, t=t, method="slerp")
-        _, after = carry(sae, scale, merged, ids, l0=before.l0)
-        found[t] = paired_pearson(before.matrix, after.matrix)
-    often = before.firings > 3
-    np.testing.assert_allclose(found[0.0][often], 1, atol=1e-4)
-    _, there = carry(sae, scale, other, ids, l0=before.l0)
-    far = paired_pearson(before.matrix, there.matrix)
-    np.testing.assert_allclose(found[1.0], far, atol=1e-4)
-    means = [found[t][often].mean() for t in (0.0, 0.5, 1.0)]
-    assert means[0] > means[1] > means[2]
-
-
 def test_shares_along_t_by_hand():
     r = {
         0.0: np.array([0.9, 0.9, 0.1, 0.1, 0.9]),
