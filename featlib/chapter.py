@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import ast
 import contextlib
-import difflib
 import fcntl
 import json
 import os
@@ -31,7 +30,7 @@ import jinja2
 import psutil
 
 from featlib import FeatlibError
-from featlib.params import Params, check_params
+from featlib.params import Params, check_choice, check_params
 from featlib.run import ROOT, Run, atomic_path, git_commit, write_json
 
 if TYPE_CHECKING:
@@ -206,14 +205,8 @@ def start_chapter(name: str, namespace: Mapping[str, Any]) -> Chapter:
         raise FeatlibError(
             f"notebook {name}: run the cell of parameters first (it is the first code cell)."
         )
-    unknown = [key for key in injected if key not in declared]
-    if unknown:
-        near = difflib.get_close_matches(unknown[0], declared, n=1, cutoff=0.4)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise FeatlibError(
-            f"notebook {name} has no parameter {', '.join(map(repr, unknown))}.{hint} "
-            f"It has: {', '.join(declared)}. Nothing was started."
-        )
+    for key in injected:
+        check_choice(f"notebook {name}: a parameter", key, declared)
     run = Run(str(namespace["run"]))
     recorded, defaults = run.recorded_params(), Params()
     own = {key: namespace[key] for key in declared if key not in {"run", *Params.model_fields}}

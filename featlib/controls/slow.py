@@ -7,8 +7,7 @@ how, from where, over which models), and reads the common text by that of chapte
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -28,9 +27,9 @@ from featlib.matching.fates import Rule, compare
 from featlib.models.forward import harvest
 from featlib.models.mistral import load_checkpoint
 from featlib.models.recipes import training_text
-from featlib.params import Params, check_params, derive_seed
+from featlib.params import check_params, derive_seed
 from featlib.run import Run
-from featlib.text.tokens import TokenBlocks, load_blocks
+from featlib.text.tokens import load_blocks
 
 SEEDS = (0, 1)  # of which the second gives the ceiling
 TRIES = 6  # trainings in the search for an L1 penalty
@@ -39,27 +38,14 @@ STEEPNESS = 2.5  # where that search starts: L0 falls as l1 to this power (measu
 EDGES = np.linspace(0, 1, 21)  # of bins of a child's part of two decoder norms
 
 
-@dataclass(frozen=True)
 class Finished:
     """A run whose chapters 01 to 06 are done."""
 
-    run: Run
-
-    @cached_property
-    def p(self) -> Params:
-        return check_params(self.run.recorded_params(), where=f"run {self.run.name}")
-
-    @cached_property
-    def stream(self) -> TokenBlocks:
-        return load_blocks(self.run.folder / "features", "stream")
-
-    @cached_property
-    def models(self) -> dict[str, PreTrainedModel]:
-        return {name: load_checkpoint(self.run.model(name)) for name in MODELS}
-
-    @cached_property
-    def rule(self) -> Rule:
-        return Rule(self.p.threshold, self.p.min_firings)
+    def __init__(self, run: Run) -> None:
+        self.run, self.p = run, check_params(run.recorded_params(), where=f"run {run.name}")
+        self.stream = load_blocks(run.folder / "features", "stream")
+        self.models = {name: load_checkpoint(run.model(name)) for name in MODELS}
+        self.rule = Rule(self.p.threshold, self.p.min_firings)
 
     def config(self, **changes: Any) -> AutoencoderConfig:
         width = self.models[BASE].config.intermediate_size
