@@ -80,7 +80,7 @@ def test_only_testable_features_that_pass_are_kept_and_counted():
     assert curve[[0.5, 0.8, 0.85]].tolist() == [0.75, 0.75, 0.5]
 
 
-def test_groups_are_sorted_by_size_unless_they_have_an_order():
+def test_groups_are_sorted_by_size():
     c = control_run(base=fires([50] * 11 + [3, 50]))
     ways = {"matching": np.array([0.9] * 3 + [0.1] * 10)}
     table = tables.by_group(c, ways, ["rare"] * 5 + ["often"] * 7 + ["lone"])
@@ -88,8 +88,6 @@ def test_groups_are_sorted_by_size_unless_they_have_an_order():
     assert table["features"].tolist() == [6, 5], "the untestable one does not count"
     row = table.set_index("label").loc["rare", ["share", "low", "high"]]
     assert row.tolist() == list(proportion(3, 5).named("share").values())
-    ordered = pd.Categorical(["a"] * 5 + ["b"] * 8, ["a", "b"], ordered=True)
-    assert tables.by_group(c, ways, ordered)["label"].tolist() == ["a", "b"]
 
 
 def test_metrics_leave_out_what_is_not_defined():
