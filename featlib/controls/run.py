@@ -93,7 +93,7 @@ def open_run(run: Run, p: SimpleNamespace) -> ControlRun:
         sae=load_autoencoder(run.autoencoder(BASE, 0)),
         base=load_features(run.features(BASE, 0)),
         pairs=by_pair("pairs"),
-        matches=by_pair("matches").query("side == 'parent'"),
+        matches=by_pair("matches").loc[lambda table: table["side"] == "parent"],
         moved=by_pair("transfers"),
         transfers=by_pair("transfer_shares"),
     )
