@@ -234,8 +234,8 @@ def describe_features(
     up, down = extreme_tokens(effects), extreme_tokens(-effects)
     fired_on = tokens_fired_on(f, stream.ids, TOKENS_SHOWN)
     kinds, m = stream.kinds.reshape(-1), f.matrix
-    place = (m.indices, np.repeat(kinds, np.diff(m.indptr)))
-    mix = sp.coo_array((np.ones(m.nnz, int), place), (f.d_sae, int(kinds.max()) + 1)).toarray()
+    cells = (m.indices, np.repeat(kinds, np.diff(m.indptr)))
+    mix = sp.coo_array((np.ones(m.nnz, int), cells), (f.d_sae, int(kinds.max()) + 1)).toarray()
     told: list[dict[str, Any]] = [
         {
             "firings": int(counts[n].sum()),

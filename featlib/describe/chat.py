@@ -184,7 +184,7 @@ class Chat:
             for name in set(request.headers) - TOLD:
                 del request.headers[name]
 
-        def after(response: httpx2.Response) -> None:
+        def after(response: Any) -> None:
             body, ends = bytearray(), time.monotonic() + TIMEOUT
             with contextlib.closing(response.stream) as stream:
                 for part in stream:  # a server that drips never times out by itself

@@ -213,7 +213,8 @@ def _incidence(codes: np.ndarray, cues: np.ndarray) -> sp.csr_array:
 
 def write_sentence(rules: Rules, text: Text) -> str:
     """`rules` in words; other rules make another sentence, so nothing is lost."""
-    more, less = [], []
+    more: list[str] = []
+    less: list[str] = []
     for cue, strength in rules.items():
         family, what = FAMILIES[cue // _FAMILY], cue % _FAMILY
         names = text.names[family]
