@@ -1,9 +1,9 @@
 # %% [markdown]
 # # Matching: the same feature in two models
 #
-# Few of BabyPython's features find a {term}`match` in its children. But few find one in a second
-# {term}`autoencoder` of BabyPython itself, and fewer still if that one learned from a child's text:
-# only beside these two ceilings does a share say anything.
+# Few of BabyPython's features find a {term}`match` in its children. But not half of them find one in
+# a second {term}`autoencoder` of BabyPython itself, and far fewer if that one learned from a child's
+# text: only beside these two ceilings does a share say anything.
 #
 # Feature 152 of BabyPython and feature 152 of Lua were learned apart. The connection is made by
 # behaviour. All models read the same text, and two {term}`features <feature>` that rise and fall
@@ -314,15 +314,15 @@ Of {{ base }}'s testable features {{ persist | listed }} persist. Another seed o
 {{ of_text | listed }}. Features that all seeds of {{ base }} find are in the child's dictionary in
 {{ stable | listed }} of cases.
 
-Matched features fire alike and often write elsewhere: between parent and child their decoder
-vectors have a median cosine of {{ cosine | listed }}, between two seeds {{ first.ceiling_cosine
-| num }}. So a match says that the child has a feature for the same tokens, and not that it does
-the same with them.
+Matched features fire alike and write less alike: between parent and child their decoder vectors
+have a median cosine of {{ cosine | listed }}, between two seeds {{ first.ceiling_cosine | num }}.
+So a match says that the child has a feature for the same tokens, and not that it does the same
+with them.
 
-What the children lost spans directions of its own: the leading subspace of features that
-neither the child nor any seed of {{ base }} finds again overlaps with that of the child's new
-features by {{ lost | listed }}, with that of another seed's by
-{{ first.ceiling_subspace | num }}, where random subspaces would by {{ chance | num }}.
+What finds no match may be there as a space. The leading subspace of features that neither the
+child nor any seed of {{ base }} finds again overlaps with that of the child's new features by
+{{ lost | listed }}, with that of another seed's by {{ first.ceiling_subspace | num }}; random
+subspaces would by {{ chance | num }}.
 
 With equal seeds, {{ first.same_index | pct }} of the matches from {{ base }} to {{ child }} have
 the same index in both lists, where chance would give {{ (1 / d_sae) | pct(2) }}: the paper's

@@ -64,13 +64,13 @@ ASKED = {
     "used": "Used?", "concept": "More than a word?",
 }  # fmt: skip
 MARKS = {"yes": "✓", "in part": "◐", "no": "✗", "cannot tell": "?", "nothing to lose": "–"}
-# What a line of the answer says beside its words; lists are in the order of the models.
+# What a line of the answer says beside its words: means over the models.
 BESIDE = {
     "readable": "It keeps {value:.0%} of its F1, and {base_rate:.0%} of its peers pass that bar.",
-    "found": "Its best match has r = {value:.2f}; in {parent}'s own dictionaries of the child's "
+    "found": "Its best match has r = {value:.2f}; in {name}'s own dictionaries of the child's "
     "text r = {ceiling:.2f}.",
-    "used": "Without it {parent} loses {own:.2f} nats at these tokens, beyond random directions.",
-    "concept": "In {parent} its F1 is {own:.2f} above that of a rule that sees the word alone.",
+    "used": "Without it {name} loses {parent:.2f} nats at these tokens, beyond random directions.",
+    "concept": "In {name} its F1, less that of a rule that sees the word alone, is {parent:.2f}.",
 }
 name = own_label.called or f"{p.label.replace('_', ' ')} feature"
 parent = PRINT_NAMES[p.model]
@@ -81,8 +81,8 @@ for question, part in answers.groupby("question", sort=False):
         f"{MARKS[word]} {word} in {listed([PRINT_NAMES[m] for m in models])}"
         for word, models in by_word.items()
     )
-    means = part[["value", "base_rate", "ceiling", "parent"]].mean().rename({"parent": "own"})
-    beside[question] = BESIDE[question].format(parent=parent, **means).replace("-", "−")
+    means = part[["value", "base_rate", "ceiling", "parent"]].mean().round(2) + 0.0  # no minus zero
+    beside[question] = BESIDE[question].format(name=parent, **means).replace("-", "−")
 prose(
     """\
 {% for question, asked in asks.items() %}
