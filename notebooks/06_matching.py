@@ -1,8 +1,8 @@
 # %% [markdown]
 # # Matching: the same feature in two models
 #
-# Few of BabyPython's features find a {term}`match` in its children. But not half of them find one in
-# a second {term}`autoencoder` of BabyPython itself, and far fewer if that one learned from a child's
+# Few of BabyPython's features find a {term}`match` in its children. But not half find one in a
+# second {term}`autoencoder` of BabyPython itself, and far fewer if that one learned from a child's
 # text: only beside these two ceilings does a share say anything.
 #
 # Feature 152 of BabyPython and feature 152 of Lua were learned apart. The connection is made by
