@@ -39,12 +39,7 @@ def hooked_module(model: PreTrainedModel) -> nn.Linear:
 
 
 def run_blocks(
-    model: Any,
-    ids: np.ndarray,
-    read: Callable[[Tensor], Read],
-    *,
-    low_precision: bool = False,
-    batch_size: int = BATCH,
+    model: Any, ids: np.ndarray, read: Callable[[Tensor], Read], *, low_precision: bool = False
 ) -> Iterator[Read]:
     """`read(batch)` of each batch [batch, pos] int64 of blocks `ids` [blocks, context], in order.
 
@@ -56,8 +51,8 @@ def run_blocks(
     was_training = model.training
     model.eval()
     try:
-        for start in range(0, len(ids), batch_size):
-            batch = to_device(ids[start : start + batch_size], device)
+        for start in range(0, len(ids), BATCH):
+            batch = to_device(ids[start : start + BATCH], device)
             with torch.no_grad(), precision:
                 part = read(batch)
             yield part
@@ -118,12 +113,11 @@ def harvest(
 ) -> Iterator[Tensor]:
     """Activations [batch * pos, d_mlp] at `HOOK_NAME`, batch by batch, in reading order."""
     site = hooked_module(model)
-    return run_blocks(
-        model,
-        ids,
-        lambda batch: read_inputs(model, batch, site)[0].flatten(0, 1),
-        low_precision=low_precision,
-    )
+
+    def read(batch: Tensor) -> Tensor:
+        return read_inputs(model, batch, site)[0].flatten(0, 1)
+
+    return run_blocks(model, ids, read, low_precision=low_precision)
 
 
 @contextlib.contextmanager

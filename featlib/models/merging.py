@@ -84,7 +84,11 @@ def tensor_angles(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> pd.DataFr
     for name, tensor in a.items():
         w_0, w_1 = (w.detach().to(tensor.device).double() for w in (tensor, b[name]))
         cosine = _cosine(w_0, w_1)
-        rows.append((name, cosine, _angle_degrees(w_0, w_1), abs(cosine) > DOT_THRESHOLD))
+        angle = 90.0
+        if _directed(w_0, w_1):  # by its half-angle tangent: exact near 0, where arccos is not
+            u_0, u_1 = w_0 / w_0.norm(), w_1 / w_1.norm()
+            angle = math.degrees(2 * math.atan2((u_0 - u_1).norm(), (u_0 + u_1).norm()))
+        rows.append((name, cosine, angle, abs(cosine) > DOT_THRESHOLD))
     return pd.DataFrame(rows, columns=["tensor", "cosine", "angle_degrees", "fallback"])
 
 
@@ -95,11 +99,3 @@ def _directed(a: Tensor, b: Tensor) -> bool:
 def _cosine(a: Tensor, b: Tensor) -> float:
     """Cosine of the angle between two tensors; 0 where one of them has no length."""
     return float((a * b).sum() / (a.norm() * b.norm())) if _directed(a, b) else 0.0
-
-
-def _angle_degrees(a: Tensor, b: Tensor) -> float:
-    """The angle by its half-angle tangent: exact near 0, where arccos is not."""
-    if not _directed(a, b):
-        return 90.0
-    unit_a, unit_b = a / a.norm(), b / b.norm()
-    return math.degrees(2 * math.atan2((unit_a - unit_b).norm(), (unit_a + unit_b).norm()))

@@ -10,14 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers import (
-    AutoModelForCausalLM,
-    AutoTokenizer,
-    MistralConfig,
-    MistralForCausalLM,
-    PreTrainedModel,
-    PreTrainedTokenizerFast,
-)
+from transformers import AutoModelForCausalLM, AutoTokenizer, MistralConfig, MistralForCausalLM
 from transformers.utils import logging as transformers_logging
 
 from featlib.models.loss import pick_device
@@ -25,6 +18,7 @@ from featlib.run import atomic_path, needed
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
+    from transformers import PreTrainedModel
 
 transformers_logging.disable_progress_bar()  # loads take a second: no bars in notebooks
 
@@ -75,9 +69,7 @@ def build_model(
     return model
 
 
-def save_checkpoint(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, folder: Path
-) -> None:
+def save_checkpoint(model: PreTrainedModel, tokenizer: Any, folder: Path) -> None:
     """Write an ordinary Hugging Face folder (safetensors, tokenizer included), all or nothing."""
     with atomic_path(folder) as tmp:
         model.save_pretrained(tmp)

@@ -5,8 +5,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -47,47 +48,33 @@ def score_metrics(scores: pd.DataFrame) -> dict[str, float]:
 
 def train_base(model: MistralForCausalLM, ids: np.ndarray, p: SimpleNamespace) -> pd.DataFrame:
     """Train the base in place on blocks `ids`; returns the curve of `train`."""
-    return train(
-        model,
-        ids,
-        n_tokens=p.base_tokens,
-        batch_size=p.batch_size,
-        lr=p.base_lr,
-        warmup_steps=p.base_warmup_steps,
-        weight_decay=p.base_weight_decay,
-        beta2=p.adam_beta2,
-        seed=derive_seed(p.seed, "order", BASE),
-        label=PRINT_NAMES[BASE],
-    )
+    return _train(model, ids, p, "base", BASE)
 
 
 def fine_tune(
-    run: Run,
-    name: str,
-    p: SimpleNamespace,
-    *,
-    lr: float | None = None,
-    snapshots: Sequence[float] = (),
-    on_snapshot: Callable[[float, MistralForCausalLM], None] = lambda fraction, model: None,
+    run: Run, name: str, p: SimpleNamespace, **given: Any
 ) -> tuple[MistralForCausalLM, pd.DataFrame]:
     """Train the run's base on with the text of model `name`, and its curve; seeds are `name`'s own.
 
-    A child and the placebo differ in their text and its order, and in nothing else. `lr` None is
-    the run's `fine_tune_lr`.
+    A child and the placebo differ in their text and its order, and in nothing else. What is `given`
+    to `train` (lr, snapshots) stands in for the run's own.
     """
     model = load_checkpoint(run.model(BASE))
-    curve = train(
+    ids = training_text(run, TRAINING_MIX[name], p.seed, "mix", name).ids
+    return model, _train(model, ids, p, "fine_tune", name, **given)
+
+
+def _train(
+    model: MistralForCausalLM, ids: np.ndarray, p: Any, stage: str, name: str, **given: Any
+) -> pd.DataFrame:
+    own = {key: getattr(p, f"{stage}_{key}") for key in ("lr", "warmup_steps", "weight_decay")}
+    return train(
         model,
-        training_text(run, TRAINING_MIX[name], p.seed, "mix", name).ids,
-        n_tokens=p.fine_tune_tokens,
+        ids,
+        n_tokens=getattr(p, f"{stage}_tokens"),
         batch_size=p.batch_size,
-        lr=lr or p.fine_tune_lr,
-        warmup_steps=p.fine_tune_warmup_steps,
-        weight_decay=p.fine_tune_weight_decay,
         beta2=p.adam_beta2,
         seed=derive_seed(p.seed, "order", name),
         label=PRINT_NAMES[name],
-        snapshots=snapshots,
-        on_snapshot=on_snapshot,
+        **own | given,
     )
-    return model, curve

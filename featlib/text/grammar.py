@@ -23,138 +23,114 @@ Tables named `irregular_verb` (column `ed`) and `irregular_plural` (column `s`) 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from functools import cache
+from typing import Any
 
 Draw = Callable[[], float]  # gives numbers in [0, 1), such as `random.Random(seed).random`
-# A compiled piece of text appends strings to `out`, given what has been kept so far.
-Node = Callable[["Kept", list[str], Draw], None]
-Row = dict[str, str | Node]  # column: text; the column "" is the name
+Row = dict[str, Any]  # column: text, or a function of (kept, draw) that writes it; "" is the name
 Kept = dict[str, Row]
+_ALTERNATIVES = re.compile(r"\[(?:\?(\w+):)?([^\[\]]*)\]")  # the innermost
+_SLOT = re.compile(r"\{(!?)(?:(\w+)=)?(\w+)(?:\.(\w+))?(?:\.(\w+))?\}")
 
 
 class Grammar:
-    """A compiled grammar: `nodes[name]` writes a draw of a section, `tables[name]` has its rows.
+    """A grammar: `sections[name]` has its rows, as often as they weigh; a line is a row's name.
 
-    `flags` are the words that `[?flag:...]` may ask for; a flag is set by keeping `?flag`.
+    Alternatives are sections that have a number for a name. `flags` are the words that
+    `[?flag:...]` may ask for; a flag is set by keeping `?flag`.
     """
 
     def __init__(self, text: str, flags: Collection[str] = ()) -> None:
         self.flags = frozenset(flags)
-        self.nodes: dict[str, Node] = {}
-        self.tables: dict[str, list[Row]] = {}
-        sections = _read_sections(text)
-        self.names = {name for name, _, _ in sections}
-        self.columns = {name: columns for name, columns, _ in sections if columns}
-        for name, columns, lines in sections:
-            if columns:
-                self.tables[name] = [self._row(line, columns) for line in lines]
-                self.nodes[name] = _choose([_join([row[""]]) for row in self.tables[name]])
+        self.sections: dict[str, list[Row]] = {}
+        self.columns: dict[str, list[str]] = {}  # of the tables
+        self.asked: dict[str, tuple[str, str]] = {}  # section: a flag, and the text if that is set
+        text, found = re.sub(r"\n[ \t]+", " ", re.sub(r"(?m)^#.*\n", "", text)), 1
+        while found:
+            text, found = _ALTERNATIVES.subn(self._alternatives, text)
+        for block in re.split(r"(?m)^== ", text)[1:]:
+            head, _, body = block.partition("\n")
+            name, mark, listed = map(str.strip, re.split("([=:]|$)", head, maxsplit=1))
+            lines = []
+            for line in map(str.strip, listed.split(",") if mark == "=" else body.split("\n")):
+                ((weight, words),) = re.findall(r"^(?:(\d+)\* )?(.*)$", line)
+                lines += [words] * int(weight or 1) if words else []
+            if mark == ":":
+                self.columns[name] = listed.split()
+                self.sections[name] = [self._row(line, self.columns[name]) for line in lines]
             else:
-                self.nodes[name] = _choose([self._compile(line) for line in lines])
-        self.past = self._forms("irregular_verb", "ed")
-        self.plurals = self._forms("irregular_plural", "s")
+                self._add(lines, name)
+        self.past = {row[""]: row["ed"] for row in self.sections["irregular_verb"]}
+        self.plurals = {row[""]: row["s"] for row in self.sections["irregular_plural"]}
         self.inflect = cache(self._inflect)
 
-    def write(self, section: str, kept: Kept, draw: Draw) -> str:
-        """Text of one draw from a section. Raises KeyError where there is no such section."""
-        return text_of(self.nodes[section], kept, draw)
+    def _add(self, lines: Iterable[str], name: str = "") -> str:
+        """Add a section; returns the slot that draws from it."""
+        name = name or str(len(self.sections))
+        self.sections[name] = [{"": line} for line in lines]
+        return f"{{{name}}}"
 
-    def draw_row(self, table: str, draw: Draw) -> Row:
-        """Draw one row of a table."""
-        rows = self.tables[table]
-        return rows[int(draw() * len(rows))]
-
-    def _forms(self, table: str, column: str) -> dict[str, str]:
-        return {str(row[""]): str(row[column]) for row in self.tables.get(table, [])}
-
-    # ------------------------------------------------------------------------------- compiling
+    def _alternatives(self, match: re.Match[str]) -> str:
+        flag, options = match[1], match[2].split("|")
+        if not flag:
+            return self._add(options)
+        assert flag in self.flags, flag
+        slot = self._add(options[1:] or [""])
+        self.asked[slot[1:-1]] = f"?{flag}", options[0]
+        return slot
 
     def _row(self, line: str, columns: list[str]) -> Row:
-        cells = [cell.strip() for cell in line.split(";")]
-        assert len(cells) == len(columns) + 1, f"cells of the row {line!r}"
-        row: Row = {"": cells[0]}
-        for column, cell in zip(columns, cells[1:], strict=True):
+        name, *cells = map(str.strip, line.split(";"))
+        row: Row = {"": name}
+        for column, cell in zip(columns, cells, strict=True):
             items = [item.strip() for item in cell.split(",")]
-            plain = len(items) == 1 and not re.search(r"[\[{]", cell)
-            row[column] = cell if plain else _choose([self._compile(item) for item in items])
+            row[column] = cell if len(items) == 1 and "{" not in cell else self._add(items)
         return row
 
-    def _compile(self, text: str) -> Node:
-        node, end = self._sequence(text, 0, "")
-        assert end == len(text), f"a stray {text[end]!r} in {text!r}"
-        return node
+    def write(self, text: str | Callable[[Kept, Draw], str], kept: Kept, draw: Draw) -> str:
+        """`text`, or a row's value, its slots filled by draws and by what has been kept so far."""
+        if not isinstance(text, str):
+            return text(kept, draw)
+        if "{" not in text:
+            return text
+        out = []
+        for plain, silent, key, name, column, form in _parts(text):
+            out.append(plain)
+            if key:
+                row = self._keep(key, name, column, form, kept, draw)
+                out.append("" if silent else row[""])
+            elif name:
+                out.append(self._value(name, column, form, kept, draw))
+        return "".join(out)
 
-    def _sequence(self, text: str, at: int, stops: str) -> tuple[Node, int]:
-        """Compile from `at` up to one of `stops`; also give where that one stands."""
-        parts: list[str | Node] = []
-        while at < len(text) and text[at] not in stops:
-            if text[at] == "[":
-                node, at = self._alternatives(text, at + 1)
-                parts.append(node)
-            elif text[at] == "{":
-                end = text.find("}", at)
-                parts.append(self._slot(text[at + 1 : end]))
-                at = end + 1
-            else:
-                plain = re.compile(r"[^\[\]{}|]+").match(text, at)
-                assert plain, f"a stray {text[at]!r} in {text!r}"
-                parts.append(plain.group())
-                at = plain.end()
-        return _join(parts), at
+    def draw_row(self, section: str, draw: Draw) -> Row:
+        """Draw one row of a section."""
+        rows = self.sections[section]
+        return rows[int(draw() * len(rows))]
 
-    def _alternatives(self, text: str, at: int) -> tuple[Node, int]:
-        asked = re.compile(r"\?(\w+):").match(text, at)
-        at = asked.end() if asked else at
-        nodes: list[Node] = []
-        while not nodes or text[at - 1] == "|":
-            node, at = self._sequence(text, at, "|]")
-            nodes.append(node)
-            assert at < len(text), f"a '[' without its ']' in {text!r}"
-            at += 1
-        if not asked:
-            return _choose(nodes), at
-        assert asked[1] in self.flags, asked[1]
-        yes, no, flag = nodes[0], _choose(nodes[1:] or [_join([])]), f"?{asked[1]}"
-        return lambda kept, out, draw: (yes if flag in kept else no)(kept, out, draw), at
-
-    def _slot(self, slot: str) -> Node:
-        match = re.fullmatch(r"(!?)(?:(\w+)=)?(\w+)(?:\.(\w+))?(?:\.(\w+))?", slot)
-        assert match, f"the slot {slot!r}"
-        silent, key, name, column, form = match.groups()
-        node = self._value(name, column or "", form)
-        return self._keep(key, name, column, node, bool(silent)) if key else node
-
-    def _value(self, name: str, column: str, form: str | None) -> Node:
-        """A column of a fresh draw from section `name`, or of what was kept under that name."""
-
-        def write(kept: Kept, out: list[str], draw: Draw) -> None:
-            if name in self.tables:
+    def _keep(self, key: str, name: str, column: str, form: str, kept: Kept, draw: Draw) -> Row:
+        taken = {row.get("") for row in kept.values()}
+        for _ in range(9):  # two things of one text should differ; the ninth is taken anyway
+            if name in self.columns and not column:  # the row itself, with all its columns
                 row = self.draw_row(name, draw)
             else:
-                row = {"": self.nodes[name]} if name in self.names else kept[name]
-            value, inflected = row.get(column), form
-            if value is None:  # not a column: a form of the name itself
-                value, inflected = row[""], column
-            text = text_of(value, kept, draw)
-            out.append(self.inflect(text, inflected) if inflected else text)
+                row = {"": self._value(name, column, form, kept, draw)}
+            if row[""] not in taken:
+                break
+        kept[key] = row
+        return row
 
-        return write
-
-    def _keep(self, key: str, rule: str, column: str | None, node: Node, silent: bool) -> Node:
-        whole = rule in self.columns and not column  # the row itself, with all its columns
-
-        def write(kept: Kept, out: list[str], draw: Draw) -> None:
-            taken = {value.get("") for value in kept.values()}
-            for _ in range(9):  # two things of one text should differ; the ninth is taken anyway
-                row: Row = self.draw_row(rule, draw) if whole else {"": text_of(node, kept, draw)}
-                if row[""] not in taken:
-                    break
-            kept[key] = row
-            if not silent:
-                out.append(str(row[""]))
-
-        return write
+    def _value(self, name: str, column: str, form: str, kept: Kept, draw: Draw) -> str:
+        """A column of a fresh draw from section `name`, or of what was kept under that name."""
+        flag, text = self.asked.get(name, ("", ""))
+        if flag in kept:
+            return self.write(text, kept, draw)
+        row = self.draw_row(name, draw) if name in self.sections else kept[name]
+        if column not in row:  # a form of the name itself
+            column, form = "", column
+        text = self.write(row[column], kept, draw)
+        return self.inflect(text, form) if form else text
 
     def _inflect(self, phrase: str, form: str) -> str:
         """`ed` (past) and `ing` change the first word of a phrase, `s` (plural) its last one."""
@@ -167,51 +143,12 @@ class Grammar:
         return f"{self.past.get(verb, regular) if form == 'ed' else regular} {rest}".strip()
 
 
-def _read_sections(text: str) -> list[tuple[str, list[str], list[str]]]:
-    """Cut a grammar file into (name, columns of a table, lines as often as they weigh)."""
-    text = re.sub(r"\n[ \t]+", " ", re.sub(r"(?m)^#.*\n", "", text))
-    sections: list[tuple[str, list[str], list[str]]] = []
-    for block in re.split(r"(?m)^== ", text)[1:]:
-        head, _, body = block.partition("\n")
-        if "=" in head:
-            name, _, items = head.partition("=")
-            sections.append((name.strip(), [], [item.strip() for item in items.split(",")]))
-            continue
-        name, _, columns = head.partition(":")
-        lines = []
-        for line in filter(None, map(str.strip, body.split("\n"))):
-            weight = re.match(r"(\d+)\* ", line)
-            lines += [line[weight.end() :]] * int(weight[1]) if weight else [line]
-        sections.append((name.strip(), columns.split(), lines))
-    return sections
-
-
-def text_of(node: str | Node, kept: Kept, draw: Draw) -> str:
-    """Text of a node or of a row's value."""
-    if isinstance(node, str):
-        return node
-    out: list[str] = []
-    node(kept, out, draw)
-    return "".join(out)
-
-
-def _join(parts: list[str | Node]) -> Node:
-    def write(kept: Kept, out: list[str], draw: Draw) -> None:
-        for part in parts:
-            if isinstance(part, str):
-                out.append(part)
-            else:
-                part(kept, out, draw)
-
-    return write
-
-
-def _choose(nodes: list[Node]) -> Node:
-    count = len(nodes)
-    return lambda kept, out, draw: nodes[int(draw() * count)](kept, out, draw)
-
-
-# ----------------------------------------------------------------------------------- the language
+@cache
+def _parts(text: str) -> list[list[str]]:
+    """Pieces of plain text, each with the five parts of the slot behind it; empty at the end."""
+    assert not re.search(r"[{}\[\]|]", _SLOT.sub("", text)), f"a stray bracket in {text!r}"
+    parts = [part or "" for part in (*_SLOT.split(text), *[""] * 5)]
+    return [parts[i : i + 6] for i in range(0, len(parts), 6)]
 
 
 def _stem(verb: str, ending: str) -> str:

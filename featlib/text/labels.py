@@ -1,9 +1,8 @@
 """Ground truth per token: labels decided from the source, and what kind of token each is.
 
 A label is a function from a source text to spans of its characters. `LABELS` holds those of the
-case studies, read from the languages themselves (`python_labels` and `lua_labels` say exactly what
-counts); a reader adds one by writing such a function. Spans become masks over tokens by overlap: a
-token has the label if it shares a character with a span.
+case studies (`python_labels` and `lua_labels` say exactly what counts); a reader adds one by writing
+such a function. A token has the label if it shares a character with a span.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -29,25 +28,13 @@ Spans = Mapping[str, Sequence[Span]]
 Finder = Callable[[str], Sequence[Span] | None]  # None: the text is not valid source
 
 
-@dataclass(frozen=True)
-class Language:
-    """A programming language, which can say what the characters of its sources are."""
-
-    keywords: frozenset[str]
-    tokens: Callable[[str], Sequence[Token] | None]  # None: the text is not valid source
-    spans: Callable[[str], Spans | None]  # of exception_keyword and assignment
-
-
-LANGUAGES = {  # by domain
-    "python": Language(
-        python_labels.KEYWORDS, python_labels.python_tokens, python_labels.python_spans
-    ),
-    "lua": Language(lua_labels.KEYWORDS, lua_labels.lua_tokens, lua_labels.lua_spans),
-}
+# By domain, a module that says what the characters of its sources are: `KEYWORDS`, and of a text
+# `read_tokens` and `find_spans` (of exception_keyword and assignment), None if it is not valid.
+LANGUAGES: dict[str, Any] = {"python": python_labels, "lua": lua_labels}
 TOKEN_CLASSES = (
-    *("special", "whitespace", "punctuation", "keyword", "identifier"),
-    *("number", "string", "comment", "word"),
-)
+    "special", "whitespace", "punctuation", "keyword", "identifier", "number", "string", "comment",
+    "word",
+)  # fmt: skip
 INK = TOKEN_CLASSES[2:]  # classes that are read from the source
 
 
@@ -70,7 +57,7 @@ def _find(kind: str, words: Collection[str] = ()) -> dict[str, Finder]:
             return None
         return [span for span in found[kind] if not words or text[slice(*span)] in words]
 
-    return {domain: partial(find, language.spans) for domain, language in LANGUAGES.items()}
+    return {domain: partial(find, language.find_spans) for domain, language in LANGUAGES.items()}
 
 
 _exception = partial(Label, group="exception")
@@ -140,28 +127,21 @@ def label_documents(
     """Tokenize `texts` into blocks as for training, with a mask for each of `labels`.
 
     A text that is not valid source of its `domain` is left out and counted; where no label reads
-    the domain, none is. To study another label pass `{"mine": Label("what it is", {"python":
-    my_function})}`.
+    the domain, none is. A label of one's own: `{"mine": Label("what it is", {"python": find})}`.
     """
-    kept: list[str] = []
-    masks: dict[str, list[np.ndarray]] = {name: [] for name in labels}
-    for text in texts:
-        offsets = token_offsets(tokenizer, text)[1]
-        marks = label_text(text, domain, offsets, labels)
-        if marks is not None:
-            kept.append(text)
-            for name, mask in marks.items():
-                masks[name].append(mask)
+    read = [label_text(text, domain, token_offsets(tokenizer, text)[1], labels) for text in texts]
+    marks = [of_text for of_text in read if of_text is not None]
+    kept = [text for text, of_text in zip(texts, read, strict=True) if of_text is not None]
     blocks = tokenize_documents(tokenizer, kept, context)
     if not len(blocks):
         raise FeatlibError(
             f"what is valid source in {len(texts)} held-out texts of domain {domain} does not fill "
             f"one block of {context} tokens: give more text"
         )
-    joined = {name: np.concatenate(parts)[: blocks.n_tokens] for name, parts in masks.items()}
+    masks = {name: np.concatenate([of_text[name] for of_text in marks]) for name in labels}
     return LabelledBlocks(
         blocks,
-        {name: mask.reshape(blocks.ids.shape) for name, mask in joined.items()},
+        {name: mask[: blocks.n_tokens].reshape(blocks.ids.shape) for name, mask in masks.items()},
         len(texts) - len(kept),
     )
 
@@ -178,10 +158,14 @@ def classify_text(text: str, domain: str) -> list[tuple[int, int, str]] | None:
     if domain not in LANGUAGES:
         return [(*match.span(), str(match.lastgroup)) for match in _PROSE.finditer(text)]
     language = LANGUAGES[domain]
-    tokens = language.tokens(text)
-    if tokens is None:
+    if (tokens := language.read_tokens(text)) is None:
         return None
-    return [(*span, _class_in_code(kind, word, language.keywords)) for kind, span, word in tokens]
+    found = []
+    for kind, span, word in tokens:
+        if kind == "name":
+            kind = "keyword" if word in language.KEYWORDS else "identifier"
+        found.append((*span, kind if kind in INK else "punctuation"))
+    return found
 
 
 _PROSE = re.compile(
@@ -189,18 +173,11 @@ _PROSE = re.compile(
 )
 
 
-def _class_in_code(kind: str, word: str, keywords: frozenset[str]) -> str:
-    if kind == "name":
-        return "keyword" if word in keywords else "identifier"
-    return kind if kind in TOKEN_CLASSES else "punctuation"
-
-
 def classify_tokens(
     text: str, domain: str, offsets: Sequence[Span]
 ) -> dict[str, np.ndarray] | None:
     """Which tokens hold something of each class in `INK`, bool [tokens]; None: no valid source."""
-    classified = classify_text(text, domain)
-    if classified is None:
+    if (classified := classify_text(text, domain)) is None:
         return None
     spans = {name: [(a, b) for a, b, kind in classified if kind == name] for name in INK}
     return {name: label_tokens(found, offsets) for name, found in spans.items()}
@@ -218,7 +195,7 @@ def token_class(text: str, domain: str | None = None) -> str:
     if not bare:
         return "whitespace"
     language = LANGUAGES.get(domain or "")
-    if language is not None and bare in language.keywords:
+    if language is not None and bare in language.KEYWORDS:
         return "keyword"
     if any(character.isalpha() for character in bare):
         return "word" if language is None else "identifier"

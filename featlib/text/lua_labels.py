@@ -21,12 +21,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from featlib.text.labels import Span, Spans, Token
 
-KEYWORDS = frozenset(
-    (
-        *("and", "break", "do", "else", "elseif", "end", "false", "for", "function", "goto", "if"),
-        *("in", "local", "nil", "not", "or", "repeat", "return", "then", "true", "until", "while"),
-    )
-)
+KEYWORDS = frozenset([
+    "and", "break", "do", "else", "elseif", "end", "false", "for", "function", "goto", "if", "in",
+    "local", "nil", "not", "or", "repeat", "return", "then", "true", "until", "while",
+])  # fmt: skip
 _CALLS = frozenset({"error", "assert", "pcall", "xpcall"})
 
 # Lua's tokens (reference manual 5.4, section 3.1), LuaJIT's number suffixes and non-ASCII names.
@@ -52,7 +50,7 @@ _ENDS = {
 }  # fmt: skip
 
 
-def lua_tokens(text: str) -> list[Token] | None:
+def read_tokens(text: str) -> list[Token] | None:
     """Tokens of a Lua source, comments among them; None where the text holds something else."""
     position = 1 if text.startswith("\ufeff") else 0
     tokens: list[Token] = []
@@ -69,12 +67,11 @@ def lua_tokens(text: str) -> list[Token] | None:
 
 
 @lru_cache(maxsize=1)  # the labels of one text are asked for one after the other
-def lua_spans(text: str) -> Spans | None:
+def find_spans(text: str) -> Spans | None:
     """Spans of each kind in a Lua source, in order; None where it is not valid."""
-    tokens = lua_tokens(text)
-    if tokens is None:
+    if (lexed := read_tokens(text)) is None:
         return None
-    tokens = [token for token in tokens if token[0] != "comment"]
+    tokens = [token for token in lexed if token[0] != "comment"]
     # What a string holds is no syntax; three words before the first, and one after the last.
     words = ["", "", "", *('"' if kind == "string" else word for kind, _, word in tokens), ""]
     calls: list[Span] = []
@@ -99,7 +96,4 @@ def lua_spans(text: str) -> Spans | None:
             calls.append(span)
     if open_:
         return None
-    return {
-        "exception_keyword": tuple(calls),
-        "assignment": tuple(assignments),
-    }
+    return {"exception_keyword": tuple(calls), "assignment": tuple(assignments)}

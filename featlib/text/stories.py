@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 
-from featlib.text.grammar import Draw, Grammar, Kept, Node, text_of, tidy
+from featlib.text.grammar import Draw, Grammar, Kept, Row, tidy
 
 FEATURES = {  # feature: share of the stories that are asked to have it
     "dialogue": 0.7,
@@ -61,12 +61,11 @@ def draw_recipe(rng: random.Random) -> Recipe:
     """Draw the noun, the verb, an adjective that suits the noun, and the features of one story."""
     grammar, draw = load_grammar(), rng.random
     thing = grammar.draw_row("thing", draw)
-    verb = grammar.write("activity", {}, draw)
-    adjective = text_of(thing["adj"], {}, draw)
+    verb, adjective = (grammar.write(text, {}, draw) for text in ("{activity}", thing["adj"]))
     features = {name for name, share in FEATURES.items() if draw() < share}
     if "bad_ending" in features:  # the twists of the plots are happy ones
         features.discard("twist")
-    return Recipe(str(thing[""]), verb, adjective, frozenset(features))
+    return Recipe(thing[""], verb, adjective, frozenset(features))
 
 
 def write_story(recipe: Recipe, rng: random.Random) -> str:
@@ -77,11 +76,10 @@ def write_story(recipe: Recipe, rng: random.Random) -> str:
     grammar, draw = load_grammar(), rng.random
     child = draw() < CHILDREN
     kept = _cast(grammar, child, draw)
-    kept["o"] = next(row for row in grammar.tables["thing"] if row[""] == recipe.noun)
-    kept["q"] = {"": recipe.adjective}
-    kept["v"] = {"": recipe.verb}
+    kept["o"] = next(row for row in grammar.sections["thing"] if row[""] == recipe.noun)
+    kept |= {"q": {"": recipe.adjective}, "v": {"": recipe.verb}}
     kept |= {f"?{feature}": {} for feature in recipe.features}
-    text = grammar.write("child_plot" if child else "animal_plot", kept, draw)
+    text = grammar.write("{child_plot}" if child else "{animal_plot}", kept, draw)
     (paragraph,) = rng.choices(list(PARAGRAPHS), list(PARAGRAPHS.values()))
     return tidy(text, paragraph)
 
@@ -101,45 +99,37 @@ def _cast(grammar: Grammar, child: bool, draw: Draw) -> Kept:
     """
     kept: Kept = {}
     who = "child" if child else "animal"
-    animals = list(grammar.tables["animal"])
-    names: set[str] = set()
+    animals = list(grammar.sections["animal"])
     for key, role in (("h", None), ("f", "friend"), ("k", "third")):
         sex = "male" if draw() < 0.5 else "female"
-        row = grammar.tables["human"][0] if child else animals.pop(int(draw() * len(animals)))
-        kind = {"male": "boy", "female": "girl"}[sex] if child else row[""]
-        name_list = {"male": "boy_name", "female": "girl_name"}[sex] if child else "pet_name"
-        name = grammar.write(name_list, {}, draw)
-        while name in names:
-            name = grammar.write(name_list, {}, draw)
-        names.add(name)
-        kept[key] = {**row, **PRONOUNS[sex], "kind": kind, "name": name, "": name}
-        if role:
-            kept[key] |= _introduction(grammar.nodes[f"{who}_{role}"], name)
+        row = grammar.sections["human"][0] if child else animals.pop(int(draw() * len(animals)))
+        kind = {"male": "boy", "female": "girl"}[sex]
+        names = f"{{{kind}_name}}" if child else "{pet_name}"
+        name = grammar.write(names, {}, draw)
+        while name in {one["name"] for one in kept.values()}:
+            name = grammar.write(names, {}, draw)
+        kept[key] = {**row, **PRONOUNS[sex], "kind": kind if child else row[""], "name": name}
+        kept[key] |= _introduction(grammar, f"{{{who}_{role}}}", name) if role else {"": name}
     sex = "male" if draw() < 0.5 else "female"
     elder = grammar.draw_row("father" if sex == "male" else "mother", draw)
     title = f"{kept['h']['his']} {elder['']}"
     kept["g"] = {**elder, **PRONOUNS[sex], "word": elder[""], "": title}
     sex = "male" if draw() < 0.5 else "female"
     kept["a"] = {**animals[int(draw() * len(animals))], **PRONOUNS[sex]}
-    kept["p"] = grammar.draw_row("place", draw)
-    kept["d"] = grammar.draw_row("food", draw)
-    kept["sky"] = grammar.draw_row("weather", draw)
+    for key, table in (("p", "place"), ("d", "food"), ("sky", "weather")):
+        kept[key] = grammar.draw_row(table, draw)
     return kept
 
 
-def _introduction(words: Node, name: str) -> dict[str, str | Node]:
+def _introduction(grammar: Grammar, words: str, name: str) -> Row:
     """Name a character with some words the first time, and plainly once it was named or met."""
     known: list[bool] = []
 
-    def named(kept: Kept, out: list[str], draw: Draw) -> None:
-        if known:
-            out.append(name)
-        else:
-            known.append(True)
-            words(kept, out, draw)
+    def named(kept: Kept, draw: Draw) -> str:
+        return name if known else met(kept, draw) and grammar.write(words, kept, draw)
 
-    def met(kept: Kept, out: list[str], draw: Draw) -> None:
+    def met(kept: Kept, draw: Draw) -> str:
         known.append(True)
-        out.append(name)
+        return name
 
     return {"": named, "met": met}

@@ -7,7 +7,6 @@ file that is no valid source no token has any.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,13 +17,7 @@ import pandas as pd
 from featlib.family import DOMAINS
 from featlib.run import Run, atomic_path, needed
 from featlib.text.labels import INK, LABELS, classify_tokens, label_text
-from featlib.text.tokens import (
-    TokenBlocks,
-    load_blocks,
-    mix_blocks,
-    save_blocks,
-    token_offsets,
-)
+from featlib.text.tokens import TokenBlocks, load_blocks, mix_blocks, save_blocks, token_offsets
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -44,15 +37,23 @@ def make_stream(run: Run, tokenizer: PreTrainedTokenizerFast, n_tokens: int, see
     parts = [load_blocks(run.tokens, f"{domain}.test") for domain in DOMAINS]
     mix = mix_blocks(parts, n_tokens // parts[0].context * parts[0].context * len(parts), seed=seed)
     held_out = pd.read_parquet(needed(run.tokens / "documents.parquet"))
-    texts = held_out[held_out["split"] == "test"].groupby("domain")["text"]
+    texts = held_out[held_out["split"] == "test"].groupby("domain")["text"].agg(list)
     masks = {name: np.zeros(mix.ids.shape, bool) for name in (*LABELS, *INK)}
-    for number, domain in enumerate(DOMAINS):
+    for number, (domain, part) in enumerate(zip(DOMAINS, parts, strict=True)):
+        place = np.full(len(part), -1)  # of each of its blocks in the mix
         here = np.flatnonzero(mix.part == number)
-        marks = _mark_rows(
-            tokenizer, parts[number], mix.row[here], list(texts.get_group(domain)), domain
-        )
-        for name, mask in marks.items():
-            masks[name][here] = mask
+        place[mix.row[here]] = here
+        origin, ids = part.documents.reshape(-1), part.ids.reshape(-1)
+        for document in np.unique(part.documents[mix.row[here]]):
+            text = texts[domain][document]
+            own, offsets = token_offsets(tokenizer, text)
+            start, end = np.searchsorted(origin, [document, document + 1])
+            assert np.array_equal(ids[start:end], own[: end - start]), f"other texts of {domain}"
+            row, position = np.divmod(np.arange(start, end), part.context)
+            chosen = place[row] >= 0
+            for read in (label_text, classify_tokens):
+                for name, mask in (read(text, domain, offsets) or {}).items():
+                    masks[name][place[row][chosen], position[chosen]] = mask[: end - start][chosen]
     return Stream(
         ids=mix.ids,
         documents=mix.documents,
@@ -60,30 +61,6 @@ def make_stream(run: Run, tokenizer: PreTrainedTokenizerFast, n_tokens: int, see
         labels={name: masks[name] for name in LABELS},
         classes={name: masks[name] for name in INK},
     )
-
-
-def _mark_rows(
-    tokenizer: PreTrainedTokenizerFast,
-    part: TokenBlocks,
-    rows: np.ndarray,
-    texts: Sequence[str],
-    domain: str,
-) -> dict[str, np.ndarray]:
-    """Masks [rows, context] over some rows of a domain's blocks, which hold `texts` end to end."""
-    masks = {name: np.zeros((len(rows), part.context), bool) for name in (*LABELS, *INK)}
-    place = np.full(len(part), -1)
-    place[rows] = np.arange(len(rows))
-    origin, ids = part.documents.reshape(-1), part.ids.reshape(-1)
-    for document in np.unique(part.documents[rows]):
-        own, offsets = token_offsets(tokenizer, texts[document])
-        start, end = np.searchsorted(origin, [document, document + 1])
-        assert np.array_equal(ids[start:end], own[: end - start]), f"other texts of {domain}"
-        row, position = np.divmod(np.arange(start, end), part.context)
-        chosen = place[row] >= 0
-        for read in (label_text, classify_tokens):
-            for name, mask in (read(texts[document], domain, offsets) or {}).items():
-                masks[name][place[row][chosen], position[chosen]] = mask[: end - start][chosen]
-    return masks
 
 
 def save_stream(stream: Stream, folder: str | Path) -> None:

@@ -63,7 +63,7 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenize
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
-    tokenizer.train_from_iterator((_encodable(text) for text in texts), trainer=trainer)
+    tokenizer.train_from_iterator(texts, trainer=trainer)
     tokenizer.post_processor = processors.TemplateProcessing(
         single=f"{BOS} $A",
         pair=f"{BOS} $A {BOS} $B",
@@ -85,9 +85,6 @@ class TokenBlocks:
 
     ids: np.ndarray  # [blocks, context] uint16, or uint32 for vocabularies above 65,536 entries
     documents: np.ndarray  # [blocks, context] int32, index of the token's document
-
-    def __post_init__(self) -> None:
-        assert self.ids.ndim == 2 and self.ids.shape == self.documents.shape
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -112,21 +109,15 @@ class MixedBlocks(TokenBlocks):
 def tokenize_documents(
     tokenizer: PreTrainedTokenizerFast, texts: Sequence[str], context: int
 ) -> TokenBlocks:
-    """`<s>` + document, one after the other, cut into blocks of `context` tokens; tail dropped.
-
-    The order of the documents is kept. Fewer tokens than one block give no block at all.
-    """
+    """`<s>` + document, one after the other, cut into blocks of `context` tokens; tail dropped."""
     assert context >= 2, "a block needs two tokens to predict one"
     dtype = np.uint16 if len(tokenizer) <= 2**16 else np.uint32
-    ids: list[np.ndarray] = []
-    documents: list[np.ndarray] = []
+    ids = [np.empty(0, dtype)]
     for start in range(0, len(texts), BATCH):
         encoded = _encode(tokenizer, texts[start : start + BATCH])["input_ids"]
-        for number, document in enumerate(encoded, start):
-            ids.append(np.array([tokenizer.bos_token_id, *document], dtype=dtype))
-            documents.append(np.full(len(document) + 1, number, dtype=np.int32))
-    joined = np.concatenate(ids) if ids else np.empty(0, dtype)
-    origin = np.concatenate(documents) if documents else np.empty(0, np.int32)
+        ids += [np.array([tokenizer.bos_token_id, *document], dtype) for document in encoded]
+    joined = np.concatenate(ids)
+    origin = np.repeat(np.arange(-1, len(texts), dtype=np.int32), [len(part) for part in ids])
     kept = len(joined) // context * context
     return TokenBlocks(joined[:kept].reshape(-1, context), origin[:kept].reshape(-1, context))
 
@@ -141,8 +132,7 @@ def save_blocks(blocks: TokenBlocks, folder: str | Path, name: str) -> None:
 def load_blocks(folder: str | Path, name: str) -> TokenBlocks:
     """Read what `save_blocks` wrote; the arrays stay on disk until they are indexed."""
     arrays = []
-    for part in ("ids", "documents"):
-        path = needed(Path(folder) / f"{name}.{part}.npy")
+    for path in (needed(Path(folder) / f"{name}.{part}.npy") for part in ("ids", "documents")):
         try:
             arrays.append(np.load(path, mmap_mode="r", allow_pickle=False))
         except (ValueError, EOFError, OSError) as error:
@@ -155,8 +145,7 @@ def load_blocks(folder: str | Path, name: str) -> TokenBlocks:
 def take_tokens(blocks: TokenBlocks, n_tokens: int, *, seed: int) -> TokenBlocks:
     """Random blocks that hold `n_tokens` (whole blocks, rounded down), of whichever documents.
 
-    They are drawn without replacement, in random order. Asking for more than there is, is an
-    error: repeating text is the training loop's business.
+    They are drawn without replacement, in random order; asking for more than there is, is an error.
     """
     n_blocks = n_tokens // blocks.context
     if not 0 < n_blocks <= len(blocks):
@@ -170,16 +159,14 @@ def take_tokens(blocks: TokenBlocks, n_tokens: int, *, seed: int) -> TokenBlocks
 def mix_blocks(
     parts: Sequence[TokenBlocks], n_tokens: int | None = None, *, seed: int
 ) -> MixedBlocks:
-    """Blocks of several domains in one shuffled array, as many of each (to the block).
+    """Blocks of several domains in one shuffled array, as many of each (to the block), none twice.
 
-    Every block is used at most once. `n_tokens` None takes as much as the smallest part allows.
-    Documents are renumbered, the parts' one after the other, so that those of two domains stay
-    distinct.
+    `n_tokens` None takes as much as the smallest part allows. Documents are renumbered, the parts'
+    one after the other, so that those of two domains stay distinct.
     """
     assert len({part.context for part in parts}) == 1, "parts of one context"
-    if n_tokens is None:
-        total = min(len(part) for part in parts) * len(parts)
-    else:
+    total = min(map(len, parts)) * len(parts)
+    if n_tokens is not None:
         total = n_tokens // parts[0].context
     each, more = divmod(total, len(parts))
     rng = np.random.default_rng(seed)
@@ -234,9 +221,8 @@ def token_offsets(
 ) -> tuple[list[int], list[tuple[int, int]]]:
     """Token ids of a document and, for each, the (start, end) of its characters in `text`.
 
-    A token that holds only some bytes of a character gets that whole character: two tokens that
-    share a character have overlapping offsets. All others follow one another without a gap.
-    The first is `<s>` at (0, 0), as in `tokenize_documents`.
+    A token that holds only some bytes of a character gets that whole character, so offsets may
+    overlap; they leave no gap. The first is `<s>` at (0, 0), as in `tokenize_documents`.
     """
     encoded = _encode(tokenizer, [text], return_offsets_mapping=True)
     offsets = [(start, end) for start, end in encoded["offset_mapping"][0]]
@@ -246,7 +232,7 @@ def token_offsets(
 def _encode(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str], **options: bool) -> dict:
     """Token ids of each text without `<s>`, whatever the tokenizer's own defaults are."""
     return tokenizer(
-        [_encodable(text) for text in texts],
+        list(texts),
         add_special_tokens=False,
         split_special_tokens=True,
         return_attention_mask=False,
@@ -256,20 +242,7 @@ def _encode(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str], **options:
     )
 
 
-def _encodable(text: str) -> str:
-    """`text`; lone surrogates, which no UTF-8 can hold, become "?" (one for one: offsets hold)."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return text.encode(errors="replace").decode()
-    return text
-
-
 def _pick(blocks: TokenBlocks, chosen: np.ndarray) -> TokenBlocks:
     """Rows `chosen`, read in ascending order (a memory-mapped file is read once, forwards)."""
-    order = np.argsort(chosen)
-    ids = np.empty((len(chosen), blocks.context), blocks.ids.dtype)
-    documents = np.empty((len(chosen), blocks.context), blocks.documents.dtype)
-    ids[order] = blocks.ids[chosen[order]]
-    documents[order] = blocks.documents[chosen[order]]
-    return TokenBlocks(ids, documents)
+    order, back = np.argsort(chosen), np.argsort(np.argsort(chosen))
+    return TokenBlocks(*(rows[chosen[order]][back] for rows in (blocks.ids, blocks.documents)))

@@ -19,13 +19,10 @@ def test_training_is_a_plain_loop(float32, ids, monkeypatch):
     monkeypatch.setattr(training, "CLIP", 0.5)
     model, plain = small_model(), small_model()
     curve = train(model, ids, n_tokens=20 * 4 * CONTEXT, **TRAINING)
-    groups = [
-        {
-            "params": [p for name, p in plain.named_parameters() if ("norm" in name) is gain],
-            "weight_decay": 0 if gain else 0.1,
-        }
-        for gain in (False, True)
-    ]
+    named = list(plain.named_parameters())
+    gains = {"params": [p for name, p in named if "norm" in name], "weight_decay": 0}
+    matrices = {"params": [p for name, p in named if "norm" not in name], "weight_decay": 0.1}
+    groups = [matrices, gains]
     optimizer = torch.optim.AdamW(groups, lr=1e-2, betas=(0.9, 0.99), fused=False)
     warm = torch.optim.lr_scheduler.LinearLR(optimizer, 0.5, total_iters=1)
     cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=18)
@@ -75,14 +72,12 @@ def test_the_same_seed_gives_the_same_weights(ids, tmp_path):
 def test_snapshots_come_at_their_fractions(ids):
     model = small_model()
     start, seen = weights_of(model), []
-    train(
-        model,
-        ids,
-        n_tokens=20 * 4 * CONTEXT,
-        snapshots=(1, 0, 0.5),
-        on_snapshot=lambda fraction, snapped: seen.append((fraction, weights_of(snapped))),
-        **TRAINING,
-    )
+
+    def keep(fraction, snapped):
+        seen.append((fraction, weights_of(snapped)))
+
+    how = {"snapshots": (1, 0, 0.5), "on_snapshot": keep}
+    train(model, ids, n_tokens=20 * 4 * CONTEXT, **how, **TRAINING)
     fractions, (first, middle, last) = zip(*seen, strict=True)
     assert fractions == (0, 0.5, 1)
     torch.testing.assert_close([first, last], [start, weights_of(model)], rtol=0, atol=0)

@@ -10,13 +10,7 @@ from hypothesis import strategies as st
 from small_texts import documents, program, prose
 
 from featlib import FeatlibError
-from featlib.text.documents import (
-    corpus_hash,
-    decode,
-    describe,
-    refuse,
-    split_documents,
-)
+from featlib.text.documents import corpus_hash, decode, describe, refuse, split_documents
 
 
 @given(st.binary(max_size=200))

@@ -12,7 +12,6 @@ import zstandard
 from small_texts import program, prose
 
 from featlib import FeatlibError
-from featlib.text.documents import corpus_hash
 from featlib.text.files import find_files
 from featlib.text.sources import check_corpus, read_corpus
 
@@ -32,11 +31,10 @@ def load_texts(folder: Path, domain: str = "babylm", megabytes: float = 1.0) -> 
     return sorted(one.text for one in load_files(folder, domain, megabytes))
 
 
-@pytest.mark.parametrize("name", ["babylm.jsonl", "babylm.jsonl.zst"])
 @pytest.mark.parametrize("key", ["text", "content"])
-def test_jsonl_gives_every_record(tmp_path, name, key) -> None:
+def test_jsonl_gives_every_record(tmp_path, key) -> None:
     texts = [prose(i) for i in range(50)]
-    write_jsonl(tmp_path / name, texts, key)
+    write_jsonl(tmp_path / "babylm.jsonl", texts, key)
     taken = load_files(tmp_path)
     assert sorted(one.text for one in taken) == sorted(texts)
     assert [one.text for one in taken] != texts  # shuffled
@@ -44,13 +42,21 @@ def test_jsonl_gives_every_record(tmp_path, name, key) -> None:
     assert taken[0].source == f"s{texts.index(taken[0].text)}"
 
 
-def test_several_frames_and_small_blocks(tmp_path, monkeypatch) -> None:
+def test_several_frames_in_small_blocks_and_damaged_ones(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr("featlib.text.files.BLOCK", 64)
     texts = [prose(i) for i in range(40)]
-    one = write_jsonl(tmp_path / "one.jsonl.zst", texts[:20]).read_bytes()
-    two = write_jsonl(tmp_path / "two.jsonl.zst", texts[20:]).read_bytes()
-    (tmp_path / "babylm.jsonl.zst").write_bytes(one + two)
+    path = tmp_path / "babylm.jsonl.zst"
+    two = write_jsonl(path, texts[20:]).read_bytes()
+    one = write_jsonl(path, texts[:20]).read_bytes()
+    path.write_bytes(one + two)
     assert load_texts(tmp_path) == sorted(texts)
+    for cut in (len(two) // 2, len(two) - 1):  # read_across_frames would take it for the end
+        path.write_bytes(one + two[:cut])
+        with pytest.raises(FeatlibError, match=r"babylm\.jsonl\.zst is cut off"):
+            load_files(tmp_path)
+    path.write_bytes(b"not zstd at all")
+    with pytest.raises(FeatlibError, match=r"babylm\.jsonl\.zst is damaged or no zstd"):
+        check_corpus("babylm", "files", tmp_path)
 
 
 def test_sample_reaches_the_whole_file_with_equal_chances(tmp_path) -> None:
@@ -78,35 +84,23 @@ def test_text_files_become_pieces_and_stories(tmp_path) -> None:
     assert sorted(map(str.strip, load_texts(tmp_path, "tinystories"))) == sorted(stories)
 
 
-def test_folder_gives_the_files_of_the_domain(tmp_path) -> None:
-    (tmp_path / "python/deep").mkdir(parents=True)
-    (tmp_path / "python/deep/a.py").write_bytes(program(1).replace("\n", "\r\n").encode())
-    (tmp_path / "python/b.py").write_text("\ufeff" + program(2), encoding="utf-8")
-    (tmp_path / "python/c.lua").write_text("local x = 1\n" * 30)
-    (tmp_path / "python/d.bin").write_bytes(b"\0\1")
-    assert load_texts(tmp_path, "python") == sorted([program(1), program(2)])
-
-
 def test_long_prose_is_cut_and_long_code_refused_in_a_small_corpus(tmp_path) -> None:
     write_jsonl(tmp_path / "babylm.jsonl", [prose(1, 5_000), prose(2)])
     texts = load_texts(tmp_path, megabytes=0.1)
     assert max(map(len, texts)) <= 4_000 and prose(1, 5_000).startswith(max(texts, key=len))
-    write_jsonl(tmp_path / "python.jsonl", [program(1, 500), program(2)])
+    (tmp_path / "python").mkdir()
+    (tmp_path / "python/a.py").write_text(program(1, 500))
+    text = "\ufeff" + program(2).replace("\n", "\r\n")
+    (tmp_path / "python/b.py").write_bytes(text.encode())
     assert load_texts(tmp_path, "python", 0.1) == [program(2)]
 
 
-def test_hostile_text_survives_unharmed(tmp_path) -> None:
+def test_hostile_text_survives_and_what_no_utf8_can_hold_is_counted(tmp_path) -> None:
     texts = [
         "<script>alert('x')</script><b>bold</b> &amp; {{ jinja }} <|endoftext|> </s> [INST]",
         "right \u202eto left\u202c, zero\u200bwidth, \u2066isolate\u2069, \ufeff inside",
         "e\u0301 and \U0001f9d1\u200d\U0001f680 and \x1b[31m red \x7f",
     ]
-    write_jsonl(tmp_path / "babylm.jsonl", texts)
-    assert load_texts(tmp_path) == sorted(texts)
-    assert len(corpus_hash(load_files(tmp_path))) == 64
-
-
-def test_what_no_utf8_can_hold_is_refused_and_counted(tmp_path) -> None:
     lines = [
         b'{"text": "lone \\ud800 surrogate"}',
         b'{"text": "nul \\u0000 byte"}',
@@ -116,11 +110,11 @@ def test_what_no_utf8_can_hold_is_refused_and_counted(tmp_path) -> None:
         b"{broken",
         b'{"text": "\xff"}',
         b"[" * 100_000,
-        json.dumps({"text": prose(1)}).encode(),
+        *(json.dumps({"text": text}).encode() for text in texts),
     ]
     (tmp_path / "babylm.jsonl").write_bytes(b"\n".join(lines))
     read, skipped = read_corpus("babylm", "files", tmp_path, megabytes=1, seed=0)
-    assert [one.text for one in read] == [prose(1)]
+    assert {one.text for one in read} == set(texts)
     assert skipped.set_index("reason")["count"].to_dict() == {
         "lone surrogates": 1,
         "NUL bytes": 1,
@@ -129,18 +123,6 @@ def test_what_no_utf8_can_hold_is_refused_and_counted(tmp_path) -> None:
         "not JSON": 2,
         "not UTF-8": 1,
     }
-
-
-def test_damaged_zst_is_named(tmp_path) -> None:
-    path = write_jsonl(tmp_path / "babylm.jsonl.zst", [prose(i) for i in range(200)])
-    whole = path.read_bytes()
-    for cut in (len(whole) // 2, len(whole) - 1):  # read_across_frames would take it for the end
-        path.write_bytes(whole + whole[:cut])
-        with pytest.raises(FeatlibError, match=r"babylm\.jsonl\.zst is cut off"):
-            load_files(tmp_path)
-    path.write_bytes(b"not zstd at all")
-    with pytest.raises(FeatlibError, match=r"babylm\.jsonl\.zst is damaged or no zstd"):
-        check_corpus("babylm", "files", tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -166,9 +148,6 @@ def test_files_of_a_domain(tmp_path, tree, domain, expected) -> None:
             check_corpus(domain, "files", tmp_path)
     else:
         assert " ".join(path.name for path in find_files(domain, tmp_path)) == expected
-
-
-@pytest.mark.parametrize("folder", ["", "no/such/folder"])
-def test_source_files_needs_a_folder(folder) -> None:
-    with pytest.raises(FeatlibError, match="is no folder"):
-        check_corpus("lua", "files", folder)
+    for folder in ("", "no/such/folder"):
+        with pytest.raises(FeatlibError, match="is no folder"):
+            check_corpus(domain, "files", folder)

@@ -7,39 +7,38 @@ import pytest
 
 from featlib.text.grammar import Grammar, tidy
 
-TOY = """
+GRAMMAR = Grammar(
+    """
 # a comment
 == start
 {!x=pet}a {x.adj} {x} [?loud:barked|slept]. {x.s} {act.ed} and {act.ing}
-
+== pair
+{a=pet} {b=pet}
 == pet: adj
 dog ; big, small
 mouse ; gray
-
 == act = run home,
   hop
-
 == rare
 9* common
 seldom
-
 == irregular_verb: ed
 run ; ran
-
 == irregular_plural: s
 mouse ; mice
-"""
+""",
+    flags=["loud"],
+)
 
 
-def write(text: str, rule: str, seed: int = 0, kept: dict | None = None) -> str:
-    grammar = Grammar(text, flags=["loud"])
-    return grammar.write(rule, kept if kept is not None else {}, random.Random(seed).random)
+def write(section: str, seed: int = 0, **kept: dict) -> str:
+    return GRAMMAR.write(f"{{{section}}}", kept, random.Random(seed).random)
 
 
 def test_a_draw_is_kept_with_its_columns() -> None:
-    texts = {write(TOY, "start", seed) for seed in range(60)}
+    texts = {write("start", seed) for seed in range(60)}
     assert all(" slept. " in text for text in texts)
-    assert " barked. " in write(TOY, "start", kept={"?loud": {}})  # the flag's alternative
+    assert " barked. " in write("start", **{"?loud": {}})  # the flag's alternative
     for text in texts:
         first, plural = text.split()[2], text.split(". ")[1].split()[0]
         assert (first, plural) in {("dog", "dogs"), ("mouse", "mice")}
@@ -47,28 +46,25 @@ def test_a_draw_is_kept_with_its_columns() -> None:
         assert re.search(r"\b(ran home|hopped) and (running home|hopping)$", text)
 
 
-def test_weights_are_shares() -> None:
-    draws = [write(TOY, "rare", seed) for seed in range(600)]
+def test_weights_are_shares_and_two_kept_things_differ() -> None:
+    draws = [write("rare", seed) for seed in range(600)]
     assert 0.85 < draws.count("common") / len(draws) < 0.95
+    assert {write("pair", seed) for seed in range(30)} == {"dog mouse", "mouse dog"}
 
 
-def test_two_kept_things_differ() -> None:
-    text = TOY + "\n== pair\n{a=pet} {b=pet}\n"
-    assert {write(text, "pair", seed) for seed in range(30)} == {"dog mouse", "mouse dog"}
-
-
-FORMS = """
-    run home>ed>ran home, run home>ing>running home, hop>ed>hopped, knit a sock>ing>knitting a sock,
-    hide>ing>hiding, lie down>ing>lying down, carry it>ed>carried it, play>ed>played,
-    see>ing>seeing, mix>ed>mixed, listen>ed>listened, look>ing>looking,
-    mouse>s>mice, berry bush>s>berry bushes, toy>s>toys, pony>s>ponies, fox>s>foxes
-"""
-
-
-@pytest.mark.parametrize("form", [form.strip() for form in FORMS.split(",")])
-def test_forms_of_words(form) -> None:
-    phrase, ending, expected = form.split(">")
-    assert Grammar(TOY, ["loud"]).inflect(phrase, ending) == expected
+def test_forms_of_words() -> None:
+    for form in (
+        """
+        run home>ed>ran home,run home>ing>running home,hop>ed>hopped,knit a sock>ing>knitting a sock
+        hide>ing>hiding,lie down>ing>lying down,carry it>ed>carried it,play>ed>played,mix>ed>mixed
+        see>ing>seeing,listen>ed>listened,look>ing>looking,mouse>s>mice,berry bush>s>berry bushes
+        toy>s>toys,pony>s>ponies,fox>s>foxes
+    """.strip()
+        .replace("\n", ",")
+        .split(",")
+    ):
+        phrase, ending, expected = form.strip().split(">")
+        assert GRAMMAR.inflect(phrase, ending) == expected
 
 
 @pytest.mark.parametrize(

@@ -43,12 +43,12 @@ def test_documents_become_aligned_masks(tokenizer):
     """Every document's own masks, in order, are what the stream holds; the invalid are skipped."""
     found = labels.label_documents(tokenizer, ["x = (", *TEXTS[:4], "x = ="], "python", 16)
     assert found.skipped == 2
-    assert set(found.masks) == set(LABELS)
     same = tokenize_documents(tokenizer, TEXTS[:4], 16)
-    np.testing.assert_array_equal(found.blocks.ids, same.ids)
-    np.testing.assert_array_equal(found.blocks.documents, same.documents)
-    for name, spans in ((n, list(map(LABELS[n].find["python"], TEXTS[:4]))) for n in LABELS):
-        offsets = [token_offsets(tokenizer, text)[1] for text in TEXTS[:4]]
+    np.testing.assert_equal(vars(found.blocks), vars(same))
+    offsets = [token_offsets(tokenizer, text)[1] for text in TEXTS[:4]]
+    assert set(found.masks) == set(LABELS)
+    for name, label in LABELS.items():
+        spans = map(label.find["python"], TEXTS[:4])
         expected = np.concatenate(list(map(label_tokens, spans, offsets)))
         stream = found.masks[name].reshape(-1)
         np.testing.assert_array_equal(stream, expected[: len(stream)])
@@ -67,20 +67,14 @@ def test_a_label_of_ones_own(tokenizer):
     assert found.masks["number"].any() and found.skipped == 1
     english = labels.label_documents(tokenizer, ["He had 12 sons. " * 9], "babylm", 8, mine)
     assert not english.masks["number"].any()
-
-
-def test_too_little_text_is_an_error_for_people(tokenizer):
     with pytest.raises(FeatlibError, match="domain python"):
         labels.label_documents(tokenizer, ["x = ("], "python", 80)
-
-
-# ------------------------------------------------------------------------------ token classes
 
 
 @pytest.mark.parametrize(
     ("text", "domain", "expected"),
     [
-        ("while é: # c", "python", "keyword identifier punctuation comment"),
+        ("del é; # c", "python", "keyword identifier punctuation comment"),
         ("return f'{x} y' + 1.5", "python", "keyword string punctuation number"),
         ("if x ~= 'a b' then -- c", "lua", "keyword identifier punctuation string keyword comment"),
         ("x = [[a]] .. 0x1F", "lua", "identifier punctuation string punctuation number"),
@@ -88,10 +82,8 @@ def test_too_little_text_is_an_error_for_people(tokenizer):
     ],
 )  # fmt: skip
 def test_classes_of_a_text(text, domain, expected):
-    text += {"python": "\n    pass" if text[:2] == "wh" else "", "lua": ""}.get(domain, "")
     found = labels.classify_text(text, domain)
-    shown = [name for _, _, name in found][: len(expected.split())]
-    assert shown == expected.split()
+    assert [name for _, _, name in found] == expected.split()
     inside = {i for start, end, _ in found for i in range(start, end)}
     assert all(text[i].isspace() for i in set(range(len(text))) - inside)
 
@@ -110,16 +102,10 @@ def test_a_token_holds_what_it_overlaps():
 @pytest.mark.parametrize(
     ("text", "domain", "expected"),
     [
-        ("<s>", None, "special"),
-        (" \n", None, "whitespace"),
-        (" raise", "python", "keyword"),
-        (" raise", "lua", "identifier"),
-        (" raise", None, "word"),
-        ("local", "lua", "keyword"),
-        ("12", "lua", "number"),
-        ("):", None, "punctuation"),
-        ("_é", "python", "identifier"),
+        ("<s>", None, "special"), (" \n", None, "whitespace"), (" raise", "python", "keyword"),
+        (" raise", "lua", "identifier"), (" raise", None, "word"), ("local", "lua", "keyword"),
+        ("12", "lua", "number"), ("):", None, "punctuation"), ("_é", "python", "identifier"),
     ],
-)
+)  # fmt: skip
 def test_class_of_a_vocabulary_entry(text, domain, expected):
     assert labels.token_class(text, domain) == expected

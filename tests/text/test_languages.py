@@ -10,24 +10,20 @@ from hypothesis import strategies as st
 from marked_sources import LUA, PYTHON, read_marks
 
 from featlib.text.labels import LABELS, LANGUAGES, label_text
-from featlib.text.lua_labels import lua_spans, lua_tokens
-from featlib.text.python_labels import python_spans
 
-INVALID_PYTHON = [
+INVALID = {"python": [
     "x = ", "print 'two'", "def f(:", "x = 'open", "  x = 1", "x = 1\x00", "x = '\ud800'",
     "raise E, 'm'", "f(", "if x:\npass", "(" * 5000 + ")" * 5000,
-]  # fmt: skip
-INVALID_LUA = [
+], "lua": [
     "x += 1", "f() = 1", "x = 'open", "x = [[open", "--[[ open", "x = [=[ open ]]", "(", "x)",
     "if x then", "end", "x = ((1)", "f(a = 1)", "if (!x) then end", "x = `a`", "function f( end",
     "repeat end", "= 1", "x = 'a\nb'", "do until x", "'s' = 1", "end = 1", "{ x }}", "a[b = 1]",
-]  # fmt: skip
+]}  # fmt: skip
 
 
 def check(domain: str, marked: str) -> None:
-    """The marks, the labels made out of them, and all of them as masks over characters."""
     text, expected = read_marks(marked)
-    found = LANGUAGES[domain].spans(text)
+    found = LANGUAGES[domain].find_spans(text)
     assert found is not None, f"refused: {text!r}"
     assert {name: list(spans) for name, spans in found.items()} == expected, repr(text)
     header = {"raise", "except", "error", "assert"}
@@ -44,12 +40,9 @@ def test_sources(domain, name):
     check(domain, SOURCES[domain][name])
 
 
-@pytest.mark.parametrize(
-    ("domain", "text"),
-    [*(("python", text) for text in INVALID_PYTHON), *(("lua", text) for text in INVALID_LUA)],
-)
+@pytest.mark.parametrize(("domain", "text"), [(d, text) for d in INVALID for text in INVALID[d]])
 def test_what_is_no_source_has_no_label(domain, text):
-    assert LANGUAGES[domain].spans(text) is None
+    assert LANGUAGES[domain].find_spans(text) is None
     assert label_text(text, domain, [(0, 1)]) is None
 
 
@@ -70,24 +63,19 @@ def test_sources_one_after_the_other(domain, data):
 
 
 @settings(max_examples=150, deadline=None)
-@given(st.text(max_size=60))
-def test_what_a_python_string_holds_is_never_labelled(held):
+@given(st.text(max_size=60), st.integers(0, 3))
+def test_what_a_string_or_comment_holds_is_never_labelled(held, level):
     quoted = repr(held) if repr(held).isprintable() else ascii(held)
     text = f"{quoted}; x = {quoted}; raise E({quoted})"
-    found = python_spans(text)
-    assert found is not None
+    found = LANGUAGES["python"].find_spans(text)
     first = text.index("; x = ") + 4
     assert found["assignment"] == ((first, first + 1),)
     assert len(found["exception_keyword"]) == 1
-
-
-@settings(max_examples=150, deadline=None)
-@given(st.text(max_size=60), st.integers(0, 3))
-def test_what_a_lua_string_or_comment_holds_is_never_labelled(held, level):
     close = "]" + "=" * level + "]"
     held = held.replace(close[:-1], "")
     text = f"s = [{'=' * level}[{held}{close} --[{'=' * level}[{held}{close} x = 1"
-    assert lua_spans(text)["assignment"] == ((2, 3), (len(text) - 3, len(text) - 2))
+    expected = ((2, 3), (len(text) - 3, len(text) - 2))
+    assert LANGUAGES["lua"].find_spans(text)["assignment"] == expected
 
 
 @settings(max_examples=300, deadline=None)
@@ -98,16 +86,15 @@ def test_what_a_lua_string_or_comment_holds_is_never_labelled(held, level):
 def test_any_text_is_labelled_or_refused(pieces):
     text = "".join(pieces)
     for language in LANGUAGES.values():
-        for spans in (language.spans(text) or {}).values():
+        for spans in (language.find_spans(text) or {}).values():
             assert list(spans) == sorted(set(spans))
             assert all(0 <= start < end <= len(text) for start, end in spans)
             assert all(a[1] <= b[0] for a, b in itertools.pairwise(spans))
 
 
 def test_lua_tokens_and_the_space_between_them_are_the_text():
-    text = read_marks(LUA["strings and comments"])[0]
-    position = 0
-    for _, (start, end), word in lua_tokens(text):
+    text, position = read_marks(LUA["strings and comments"])[0], 0
+    for _, (start, end), word in LANGUAGES["lua"].read_tokens(text):
         assert text[position:start].strip() == "" and text[start:end] == word
         position = end
     assert text[position:].strip() == ""

@@ -9,16 +9,10 @@ import pytest
 from featlib import FeatlibError
 from featlib.family import CODE, DOMAINS
 from featlib.run import Run
+from featlib.text import tokens
 from featlib.text.labels import INK, LABELS, classify_tokens, label_text
 from featlib.text.stream import load_stream, make_stream, save_stream
-from featlib.text.tokens import (
-    load_blocks,
-    mix_blocks,
-    save_blocks,
-    token_offsets,
-    tokenize_documents,
-    train_tokenizer,
-)
+from featlib.text.tokens import load_blocks, mix_blocks, token_offsets, train_tokenizer
 
 SOURCES = {
     "python": "try:\n    x = 1  # one\nexcept ValueError:\n    raise\n",
@@ -43,25 +37,12 @@ def made(texts, tmp_path_factory):
     tokenizer = train_tokenizer([*SOURCES.values(), STORY], 300)
     rows = []
     for domain, documents in texts.items():
-        blocks = tokenize_documents(tokenizer, documents, CONTEXT)
-        save_blocks(blocks, run.tokens, f"{domain}.test")
+        blocks = tokens.tokenize_documents(tokenizer, documents, CONTEXT)
+        tokens.save_blocks(blocks, run.tokens, f"{domain}.test")
         rows += [("validation", domain, "x = 1"), *(("test", domain, text) for text in documents)]
     table = pd.DataFrame(rows, columns=["split", "domain", "text"])
     table.to_parquet(run.tokens / "documents.parquet")
     return run, make_stream(run, tokenizer, 14 * CONTEXT, seed=5), tokenizer
-
-
-def test_each_kind_has_as_many_blocks_and_its_own_labels(made, texts):
-    _, stream, tokenizer = made
-    assert (stream.kinds == stream.kinds[:, :1]).all()
-    assert np.bincount(stream.kinds[:, 0]).tolist() == [14] * len(DOMAINS)
-    assert not (np.diff(stream.kinds[:, 0].astype(int)) >= 0).all()  # shuffled
-    for number, domain in enumerate(DOMAINS):
-        whole = tokenize_documents(tokenizer, texts[domain], CONTEXT)
-        here = np.flatnonzero(stream.kinds[:, 0] == number)
-        place = {block.tobytes(): row for row, block in enumerate(whole.ids)}
-        rows = [place[block.tobytes()] for block in stream.ids[here]]
-        np.testing.assert_array_equal(stream.ids[here], whole.ids[rows])
 
 
 def test_marks_are_those_of_each_document(made, texts):
@@ -72,6 +53,8 @@ def test_marks_are_those_of_each_document(made, texts):
     parts = [load_blocks(run.tokens, f"{domain}.test") for domain in DOMAINS]
     mix = mix_blocks(parts, 14 * CONTEXT * len(DOMAINS), seed=5)  # says where each block is from
     np.testing.assert_array_equal(stream.ids, mix.ids)
+    np.testing.assert_array_equal(stream.kinds, np.repeat(mix.part[:, None], CONTEXT, axis=1))
+    assert np.bincount(mix.part).tolist() == [14] * len(DOMAINS)
     for number, domain in enumerate(DOMAINS):
         known: dict[str, list] = {name: [] for name in (*LABELS, *INK)}
         for text in texts[domain]:
@@ -90,16 +73,12 @@ def test_marks_are_those_of_each_document(made, texts):
 def test_the_stream_rests_on_all_documents(made, texts):
     """Of each kind, whichever document there is: in its first blocks only the first few were."""
     run, _, tokenizer = made
-    seen = [set() for _ in DOMAINS]
-    for seed in range(20):
-        stream = make_stream(run, tokenizer, 4 * CONTEXT, seed=seed)
-        first = 0
-        for number, domain in enumerate(DOMAINS):
-            part = load_blocks(run.tokens, f"{domain}.test")
-            here = stream.documents[stream.kinds[:, 0] == number] - first
-            seen[number] |= set(here.ravel().tolist())
-            first += part.documents.max() + 1
-    assert [len(documents) for documents in seen] == [len(texts[domain]) for domain in DOMAINS]
+    seen = {
+        document
+        for seed in range(20)
+        for document in make_stream(run, tokenizer, 4 * CONTEXT, seed=seed).documents.flat
+    }
+    assert len(seen) == sum(map(len, texts.values()))
 
 
 def test_a_stream_comes_back_from_disk(made, tmp_path):
