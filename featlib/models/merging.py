@@ -63,12 +63,10 @@ def merge_models(
     weights off the arc.
     """
     check_choice("merge_method", method, METHODS)
-    others = b.state_dict(), base.state_dict()
+    states = [model.state_dict() for model in (a, b, base)]
     weights = {}
-    for name, tensor in a.state_dict().items():
-        w_0, w_1, start = (
-            w.to(tensor.device).double() for w in (tensor, *(o[name] for o in others))
-        )
+    for name, tensor in states[0].items():
+        w_0, w_1, start = (state[name].to(tensor.device).double() for state in states)
         weights[name] = METHODS[method](w_0, w_1, t, start).to(tensor.dtype)
     merged = copy.deepcopy(a)
     merged.load_state_dict(weights)

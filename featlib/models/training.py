@@ -66,8 +66,7 @@ def train(
     gains = [weight for weight in model.parameters() if weight.ndim <= 1]
     matrices = [weight for weight in model.parameters() if weight.ndim > 1]
     groups = [{"params": matrices}, {"params": gains, "weight_decay": 0.0}]
-    betas = BETA1, beta2
-    optimizer = torch.optim.AdamW(groups, lr, betas, weight_decay=weight_decay, fused=True)
+    optimizer = torch.optim.AdamW(groups, lr, (BETA1, beta2), weight_decay=weight_decay, fused=True)
     rng = np.random.default_rng(seed)
     epochs = range(math.ceil(n_steps * batch_size / len(ids)))
     order = np.concatenate([rng.permutation(len(ids)) for _ in epochs])[: n_steps * batch_size]

@@ -87,11 +87,9 @@ def refuse(text: str, domain: str, *, shortest: int = SHORTEST) -> str | None:
 def _is_data(lines: Sequence[str]) -> bool:
     """Tell whether most lines hold literals and punctuation only."""
     filled = [line for line in lines if line.strip()]
-    if len(filled) < 20:
-        return False
     sample = filled[:: max(1, len(filled) // 200)]
     data = sum(not _LITERALS.sub("", line).translate(_PUNCTUATION) for line in sample)
-    return 2 * data > len(sample)
+    return len(filled) >= 20 and 2 * data > len(sample)
 
 
 def fingerprint(text: str) -> bytes:

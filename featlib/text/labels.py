@@ -1,8 +1,8 @@
 """Ground truth per token: labels decided from the source, and what kind of token each is.
 
-A label is a function from a source text to spans of its characters. `LABELS` holds those of the
-case studies (`python_labels` and `lua_labels` say exactly what counts); a reader adds one by writing
-such a function. A token has the label if it shares a character with a span.
+A label is a function from a source text to spans of its characters; a token has the label if it
+shares a character with a span. `LABELS` holds those of the case studies (`python_labels` and
+`lua_labels` say exactly what counts); a reader adds one by writing such a function.
 """
 
 from __future__ import annotations

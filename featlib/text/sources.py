@@ -154,9 +154,8 @@ def _read_chats(archive: Archive, path: Path, rng: random.Random) -> Items:
     # 40 MB of JSON: find where each conversation starts, and parse only those that are taken.
     starts = [m.start(1) for m in re.finditer(r'"[0-9a-f-]{36}": (\{"messages": )', text)]
     rng.shuffle(starts)
-    parse = json.JSONDecoder()
     for start in starts:
-        chat, _ = parse.raw_decode(text, start)
+        chat, _ = json.JSONDecoder().raw_decode(text, start)
         lines = [message.get("text", "").strip() for turn in chat["messages"] for message in turn]
         talk = "\n".join(line for line in lines if line)
         yield "contact details" if CONTACT.search(talk) else _offer(talk, archive, f"chat {start}")

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import pytest
 import torch
-from small_models import CONTEXT, TRAINING, VOCAB, small_model, weights_of
+from small_models import CONTEXT, TRAINING, small_model, weights_of
 
 from featlib import FeatlibError
 from featlib.models import training
@@ -18,7 +16,11 @@ def test_training_is_a_plain_loop(float32, ids, monkeypatch):
     """Oracle: Hugging Face's own loss, torch's unfused AdamW and its schedulers, step by step."""
     monkeypatch.setattr(training, "CLIP", 0.5)
     model, plain = small_model(), small_model()
-    curve = train(model, ids, n_tokens=20 * 4 * CONTEXT, **TRAINING)
+    attention = model.config._attn_implementation
+    curve = train(model, ids, n_tokens=20 * 4 * CONTEXT + 5, **TRAINING)
+    assert not model.training and model.config._attn_implementation == attention
+    assert curve["step"].tolist() == list(range(1, 21))
+    assert (curve["tokens"] == curve["step"] * 4 * CONTEXT).all()
     named = list(plain.named_parameters())
     gains = {"params": [p for name, p in named if "norm" in name], "weight_decay": 0}
     matrices = {"params": [p for name, p in named if "norm" not in name], "weight_decay": 0.1}
@@ -45,17 +47,6 @@ def test_training_is_a_plain_loop(float32, ids, monkeypatch):
     torch.testing.assert_close(weights_of(model), weights_of(plain), atol=2e-4, rtol=1e-3)
 
 
-def test_the_loss_falls_over_the_whole_batches_there_are(ids):
-    model = small_model()
-    curve = train(model, ids, n_tokens=60 * 4 * CONTEXT + 5, **TRAINING)
-    assert curve["step"].tolist() == list(range(1, 61))
-    assert (curve["tokens"] == curve["step"] * 4 * CONTEXT).all()
-    assert curve["loss"].iloc[0] == pytest.approx(math.log(VOCAB), rel=0.05)
-    assert curve["loss"].iloc[-1] < 0.75 * curve["loss"].iloc[0]
-    assert not model.training
-    assert model.config._attn_implementation == small_model().config._attn_implementation
-
-
 def test_the_same_seed_gives_the_same_weights(ids, tmp_path):
     np.save(tmp_path / "ids.npy", ids)
     mapped = np.load(tmp_path / "ids.npy", mmap_mode="r")
@@ -64,9 +55,8 @@ def test_the_same_seed_gives_the_same_weights(ids, tmp_path):
         model = small_model()
         train(model, blocks, n_tokens=30 * 4 * CONTEXT, **{**TRAINING, "seed": seed})
         runs.append(weights_of(model))
-    first, again, other = runs
-    torch.testing.assert_close(first, again, rtol=0, atol=0)
-    assert not torch.equal(first["lm_head.weight"], other["lm_head.weight"])
+    torch.testing.assert_close(runs[0], runs[1], rtol=0, atol=0)
+    assert not torch.equal(runs[0]["lm_head.weight"], runs[2]["lm_head.weight"])
 
 
 def test_snapshots_come_at_their_fractions(ids):

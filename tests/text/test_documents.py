@@ -62,12 +62,9 @@ def test_split_has_its_shares_and_stays_put() -> None:
     assert 0.1 < both < 0.3  # independent of the first: a fifth
 
 
-def test_hash_sees_every_border() -> None:
+def test_what_is_told_of_documents() -> None:
     borders = [("ab", "c"), ("a", "bc"), ("abc",), ("c", "ab"), (), ("",)]
     assert len({corpus_hash(documents(*texts)) for texts in borders}) == len(borders)
-
-
-def test_describe_counts() -> None:
     here = [*documents("añb"), *documents("c", source="there")]
     table = describe({"python": {"train": here, "test": []}, "lua": {"train": here[:1]}})
     assert table.to_numpy().tolist() == [

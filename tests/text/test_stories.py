@@ -63,15 +63,12 @@ def test_other_seeds_share_few_sentences(two_megabytes) -> None:
     assert len(set(known) & set(long)) < 0.05 * len(set(long))
 
 
-def test_each_story_uses_its_noun_verb_and_adjective(recipes_and_stories) -> None:
+def test_stories_have_their_words_and_recipes_their_shares_of_features(recipes_and_stories) -> None:
     inflect = load_grammar().inflect
     for recipe, story in recipes_and_stories:
         verbs = [recipe.verb, inflect(recipe.verb, "ed"), inflect(recipe.verb, "ing")]
         for asked in ([recipe.noun], [recipe.adjective], verbs):
             assert any(words in story.lower() for words in asked), (recipe, story)
-
-
-def test_recipes_ask_for_features_at_their_shares(recipes_and_stories) -> None:
     asked = [recipe.features for recipe, _ in recipes_and_stories]
     for feature, share in FEATURES.items():
         expected = share * (1 - FEATURES["bad_ending"]) if feature == "twist" else share
