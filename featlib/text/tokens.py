@@ -16,7 +16,7 @@ import numpy as np
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
 from featlib import FeatlibError
-from featlib.run import atomic_path, needed
+from featlib.run import atomic_path, damaged, needed
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -136,9 +136,7 @@ def load_blocks(folder: str | Path, name: str) -> TokenBlocks:
         try:
             arrays.append(np.load(path, mmap_mode="r", allow_pickle=False))
         except (ValueError, EOFError, OSError) as error:
-            raise FeatlibError(
-                f"{path} cannot be read ({error}): delete it and run the chapter that makes it"
-            ) from error
+            raise damaged(path, error) from None
     return TokenBlocks(*arrays)
 
 
