@@ -7,25 +7,16 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 
-from featlib.cases.answers import token_rule_draws
+from featlib.cases import detectors
 from featlib.cases.case import Case, read_text
-from featlib.cases.detectors import (
-    LabelledStream,
-    as_estimate,
-    best_threshold,
-    correlation,
-    detector_draws,
-    feature_scores,
-)
-from featlib.cases.edits import remove_feature
-from featlib.cases.fit import evaluate_feature
-from featlib.cases.subjects import read_sites, read_with
-from featlib.cases.text import split_halves
+from featlib.cases.edits import Subject, read_sites, remove_feature
+from featlib.cases.fit import token_rule
+from featlib.cases.text import LabelledStream
 from featlib.family import BASE, MERGE_OF
 from featlib.models.merging import merge_models
 from featlib.models.mistral import load_checkpoint
 from featlib.params import derive_seed
-from featlib.run import Run, needed
+from featlib.run import Run
 from featlib.text.labels import Label
 from featlib.verdicts import BARS
 
@@ -34,36 +25,33 @@ def follow_merge(case: Case, run: Run, p: SimpleNamespace) -> pd.DataFrame:
     """The feature, by transfer, as t goes from one child of the merge to the other.
 
     Columns t, question, value, low, high, as `answers` has them, but for "found": no autoencoder is
-    trained at every t, so that is the correlation of the feature with itself in its own model.
-    On `case_sweep_tokens` of the case's text. `p`: seed, case_step, case_sweep_tokens,
-    merge_method.
+    trained at every t, so that is the correlation of the feature with itself in its own model. `p`:
+    seed, case_step, case_sweep_tokens (of the case's text), merge_method.
     """
     text, stream = case.text, case.stream
     rng = np.random.default_rng(derive_seed(p.seed, "case sweep"))
     blocks, context = text.ids.shape
     kept = np.sort(rng.permutation(blocks)[: max(2, p.case_sweep_tokens // context)])
     tokens = (kept[:, None] * context + np.arange(context)).reshape(-1)
-    inside = text.inside(stream.mask & stream.test)[tokens]
     part = LabelledStream(*(array[tokens] for array in vars(stream).values()))
-    models = {name: load_checkpoint(needed(run.model(name))) for name in (*MERGE_OF, BASE)}
-    own, rule = case.traces[case.home.model].scores[tokens], token_rule_draws(part, case.draws)
-    own_f1 = detector_draws(own, max(best_threshold(own, part), 0.0), part, case.draws)["f1"]
-    rows = []
+    models = {name: load_checkpoint(run.model(name)) for name in (*MERGE_OF, BASE)}
+    own, draws = case.traces[case.model].scores[tokens], case.draws
+    own_f1, rule = (detectors.f1_draws(score, part, draws) for score in (own, token_rule(part)))
+    at, rows = part.labelled(part.test), []
     for t in np.arange(0, 1 + p.case_step / 2, p.case_step).clip(max=1).round(6):
         merged = merge_models(*models.values(), t=float(t), method=p.merge_method)
-        alone = case.home.carry_into(merged).only([case.home.feature])
-        here = read_with(merged, alone, read_sites(merged, text.ids[kept]))
-        score, at = feature_scores(here.features, 0), np.flatnonzero(inside)
-        f1 = detector_draws(score, max(best_threshold(score, part), 0.0), part, case.draws)["f1"]
+        alone = case.carry(merged)[0].only([case.own.feature])
+        here = Subject(merged, alone, read_sites(merged, text.ids[kept]))
+        score = detectors.feature_scores(here.features, 0)
+        f1 = detectors.f1_draws(score, part, draws)
         found = {
-            "readable": as_estimate(f1 / own_f1.clip(1e-9)),
-            "found": correlation(own, score, part.documents, case.draws),
-            "used": remove_feature(here, 0, at, part.documents[at], case.draws).beyond,
-            "concept": as_estimate(f1 - rule),
+            "readable": detectors.as_estimate(f1 / own_f1.clip(1e-9)),
+            "found": detectors.correlation(own, score, part.documents, draws),
+            "used": remove_feature(here, 0, at, part.documents[at], draws).beyond,
+            "concept": detectors.as_estimate(f1 - rule),
         }
         for question, value in found.items():
-            ends = {"low": value.low, "high": value.high}
-            rows.append({"t": float(t), "question": question, "value": value.value, **ends})
+            rows.append({"t": float(t), "question": question, **vars(value)})
     return pd.DataFrame(rows)
 
 
@@ -73,19 +61,19 @@ def detect_elsewhere(
     """How well the feature, by transfer, detects the label in another language, model by model.
 
     Lua has no `raise`, but it has `error`: a feature that stood for more than words of Python could
-    take that over. Returns the labelled tokens on which to judge, and columns model, rule (F1 of
-    the rule that sees the token alone) and the measures; no rows where the tokens are too few.
+    take that over. Returns the labelled tokens on which to judge, and a row for each model, none
+    where they are too few.
     """
     text = read_text(run, p, {case.label: label}, (language,))
-    stream = split_halves(text, [case.label], seed=case.draws.seed).get(case.label)
-    if stream is None:
-        return 0, pd.DataFrame()
-    labelled = int((stream.mask & stream.test).sum())
-    rows = []
-    for name in case.traces if labelled >= BARS.few_labelled else ():
-        model = load_checkpoint(needed(run.model(name)))
-        here = read_with(model, case.home.carry_into(model), read_sites(model, text.ids))
-        measured = evaluate_feature(here.features, case.home.feature, stream, case.draws)
-        rule = float(token_rule_draws(stream, case.draws)[0])
-        rows.append({"model": name, "rule": rule, **measured})
+    stream, rows = text.halves(case.label, case.draws.seed), []
+    labelled = int((stream.mask & stream.test).sum()) if stream else 0
+    if stream is None or labelled < BARS.few_labelled:
+        return labelled, pd.DataFrame()
+    for name in case.traces:
+        model = load_checkpoint(run.model(name))
+        here = Subject(model, case.carry(model)[0], read_sites(model, text.ids))
+        scores = detectors.feature_scores(here.features, case.own.feature)
+        rows.append(
+            {"model": name, **detectors.evaluate_detector(scores, None, stream, case.draws)}
+        )
     return labelled, pd.DataFrame(rows)

@@ -18,75 +18,69 @@ def case_strips(case: Case, token_texts: Sequence[str]) -> dict[str, object]:
     """One held-out text, read by the feature and by its best matches: for `token_strips`.
 
     The text is the block of the test half with most labelled tokens, of one document if there is a
-    choice: a strip that runs across documents reads like nonsense. `rows`: activations by the
-    name of model, feature, and its correlation with the first. `notes`: the label, where a token
-    has it.
+    choice: a strip that runs across documents reads like nonsense.
     """
-    mask, (_, context) = case.text.masks[case.label], case.text.ids.shape
-    whole = (case.text.documents == case.text.documents[:, :1]).all(axis=1)
+    text, mask = case.text, case.text.masks[case.label]
+    context, whole = mask.shape[1], (text.documents == text.documents[:, :1]).all(axis=1)
     counts = (mask & case.stream.test.reshape(mask.shape)).sum(axis=1)
     block = int(np.argmax(counts * 2 + whole))
-    first = int(np.argmax(mask[block])) - BEFORE
-    start = max(0, min(first, context - STRIP))
+    start = max(0, min(int(np.argmax(mask[block])) - BEFORE, context - STRIP))
     here = slice(block * context + start, block * context + min(start + STRIP, context))
     rows = {}
     for name, scores in case.scores.items():
-        what = f"feature {case.home.feature}"
-        if name != case.home.model:
-            match = case.best_match(name)
-            what = f"feature {match.feature}: r = {match.r.value:.2f}"
-        rows[f"{PRINT_NAMES[name]}, {what}"] = scores[here]
+        match, what = case.best_match(name), f"{case.own.feature}"
+        if name != case.model:
+            what = f"{match.feature}: r = {match.r.value:.2f}"
+        rows[f"{PRINT_NAMES[name]}, feature {what}"] = scores[here]
     note = case.label.replace("_", " ")
     return {
-        "tokens": [token_texts[i] for i in case.text.ids.reshape(-1)[here]],
+        "tokens": [token_texts[i] for i in case.stream.ids[here]],
         "rows": rows,
-        "notes": [note if marked else "" for marked in mask.reshape(-1)[here]],
+        "notes": [note if marked else "" for marked in case.stream.mask[here]],
     }
 
 
 def text_table(case: Case) -> pd.DataFrame:
     """What the case was studied on: documents, tokens there and read, labelled tokens by half."""
-    rows, context = [], case.text.ids.shape[1]
-    mask, selection = case.text.masks[case.label], case.stream.selection
-    for domain, read in case.text.read.items():
-        here = case.text.domains == domain
-        chosen = selection.reshape(mask.shape)[here]
-        rows.append(
-            {
-                "text": DOMAIN_NAMES[domain],
-                "documents": read - case.text.skipped[domain],
-                "tokens": round(case.text.weights[here].sum()) * context,
-                "read": int(here.sum()) * context,
-                "labelled, to choose on": int((mask[here] & chosen).sum()),
-                "labelled, to judge on": int((mask[here] & ~chosen).sum()),
-            }
-        )
+    text, mask = case.text, case.text.masks[case.label]
+    chosen, context = case.stream.selection.reshape(mask.shape), mask.shape[1]
+    kinds = {domain: text.domains == domain for domain in text.read}
+    rows = [
+        {
+            "text": DOMAIN_NAMES[domain],
+            "documents": text.read[domain],
+            "tokens": round(text.weights[here].sum()) * context,
+            "read": int(here.sum()) * context,
+            "labelled, to choose on": int((mask & chosen)[here].sum()),
+            "labelled, to judge on": int((mask & ~chosen)[here].sum()),
+        }
+        for domain, here in kinds.items()
+    ]
     return pd.DataFrame(rows)
 
 
 def matches_table(case: Case) -> pd.DataFrame:
     """Every autoencoder that was searched by correlation: what goes best with the feature there."""
-    return pd.DataFrame(
-        [
-            {
-                "model": PRINT_NAMES[case.home.model if m.text else m.model],
-                "learned from the text of": PRINT_NAMES[m.text or m.model],
-                "seed": m.seed,
-                "feature": m.feature,
-                "r": format(m.r, ".2f"),
-                "decoder cosine": m.cosine,
-            }
-            for m in case.matches
-        ]
-    )
+    rows = [
+        {
+            "model": PRINT_NAMES[case.model if m.text else m.model],
+            "learned from the text of": PRINT_NAMES[m.text or m.model],
+            "seed": m.seed,
+            "feature": m.feature,
+            "r": format(m.r, ".2f"),
+            "decoder cosine": m.cosine,
+        }
+        for m in case.matches
+    ]
+    return pd.DataFrame(rows)
 
 
 def named_features(case: Case) -> pd.DataFrame:
     """The features that a page names: model, seed, feature, why (see `describe.atlas_files`)."""
-    home, what = case.home, case.label.replace("_", " ")
-    rows = [(home.model, home.seed, home.feature, what)]
-    together = case.coactive.loc[case.coactive["model"] == home.model, "feature"]
-    rows += [(home.model, home.seed, int(j), f"fires with {what}") for j in together]
+    own, what = case.own, case.label.replace("_", " ")
+    rows = [(case.model, own.seed, own.feature, what)]
+    together = case.coactive.loc[case.coactive["model"] == case.model, "feature"]
+    rows += [(case.model, own.seed, int(j), f"fires with {what}") for j in together]
     routes = case.counterparts[case.counterparts["route"] != "transfer"]
     rows += [(r.model, r.seed, r.feature, f"{what}, by {r.route}") for r in routes.itertuples()]
     return pd.DataFrame(rows, columns=["model", "seed", "feature", "why"])

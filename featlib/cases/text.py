@@ -8,7 +8,7 @@ kind as there are (`weights`), so that precision is what it would be over all of
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +16,6 @@ import pandas as pd
 from transformers import PreTrainedTokenizerFast
 
 from featlib import FeatlibError
-from featlib.cases.detectors import LabelledStream, labelled_stream
 from featlib.family import CODE, TRAINING_MIX
 from featlib.text.labels import Label, label_documents
 
@@ -38,6 +37,26 @@ def languages_of(label: Label, model: str) -> tuple[str, ...]:
 
 
 @dataclass(frozen=True)
+class LabelledStream:
+    """Tokens in reading order, which of them have the label, and which half each belongs to."""
+
+    selection: np.ndarray  # bool [tokens]; the others are the test half
+    mask: np.ndarray  # bool [tokens], the label
+    ids: np.ndarray  # int64 [tokens]
+    documents: np.ndarray  # int64 [tokens]
+    weights: np.ndarray  # float [tokens]: how many tokens of the held-out text each stands for
+    inside: np.ndarray  # bool [tokens]: here the next token of the same document is predicted
+
+    @property
+    def test(self) -> np.ndarray:
+        return ~self.selection
+
+    def labelled(self, half: np.ndarray) -> np.ndarray:
+        """Labelled tokens of a half, where an edit can be seen in what is predicted: [n]."""
+        return np.flatnonzero(self.mask & half & self.inside)
+
+
+@dataclass(frozen=True)
 class CaseText:
     """Blocks of several domains one after another."""
 
@@ -46,15 +65,31 @@ class CaseText:
     domains: np.ndarray  # str [blocks]
     weights: np.ndarray  # float [blocks]: how many blocks of the held-out text each stands for
     masks: dict[str, np.ndarray]  # by label: bool [blocks, context]
-    read: dict[str, int]  # documents, by domain
-    skipped: dict[str, int]  # documents left out because they do not parse, by domain
+    read: dict[str, int]  # documents by domain, without those that do not parse
 
-    def inside(self, chosen: np.ndarray) -> np.ndarray:
-        """Tokens [tokens] of `chosen` at which the next token of the same document is predicted."""
-        blocks, docs = chosen.reshape(self.ids.shape), self.documents
-        found = np.zeros(self.ids.shape, dtype=bool)
-        found[:, :-1] = blocks[:, :-1] & (docs[:, 1:] == docs[:, :-1])
-        return found.reshape(-1)
+    def halves(self, label: str, seed: int) -> LabelledStream | None:
+        """All tokens, with whole documents assigned to two halves.
+
+        Documents are drawn in random order into the selection half until it holds half of the
+        labelled tokens. None where the label is too rare: in fewer than four documents, or on no
+        or all tokens of a half.
+        """
+        inside = np.zeros(self.ids.shape, dtype=bool)
+        inside[:, :-1] = self.documents[:, 1:] == self.documents[:, :-1]
+        weights = np.repeat(self.weights, self.ids.shape[1])
+        arrays = (self.masks[label], self.ids, self.documents, weights, inside)
+        flat = [array.reshape(-1) for array in arrays]
+        mask, _, documents, *_ = flat
+        labelled = np.bincount(documents, mask)
+        order = np.random.default_rng(seed).permutation(len(labelled))
+        # A document goes where its middle labelled token would go: neither has a head start.
+        chosen, drawn = np.zeros(len(order), dtype=bool), labelled[order]
+        chosen[order] = np.cumsum(drawn) - drawn / 2 < drawn.sum() / 2
+        selection = chosen[documents]
+        both = all(0 < mask[half].sum() < half.sum() for half in (selection, ~selection))
+        if np.count_nonzero(labelled) < 4 or not both:
+            return None
+        return LabelledStream(selection, *flat)
 
 
 def gather_text(
@@ -69,45 +104,25 @@ def gather_text(
     """About `n_tokens` of each domain named there, or as many as there are.
 
     `documents` has the columns domain and text. Blocks that hold the first of `labels` come first,
-    up to `LABELLED` of the tokens. A label marks tokens in the domains that it can read; elsewhere
-    no token has it.
+    up to `LABELLED` of the tokens. In a domain that a label cannot read no token has it.
     """
     rng = np.random.default_rng(seed)
-    parts, masks, read, skipped, first = [], [], {}, {}, 0
+    parts, read, first = [], {}, 0
     for domain, wanted in n_tokens.items():
         texts = documents.loc[documents["domain"] == domain, "text"].tolist()
         found = label_documents(tokenizer, texts, domain, context, labels)
         blocks, holds = max(wanted // context, 2), next(iter(found.masks.values())).any(axis=1)
-        kept: list[np.ndarray] = []
-        stands_for: list[np.ndarray] = []
+        weights = np.zeros(len(found.blocks))
         for kind, room in ((holds, max(1, int(LABELLED * blocks))), (~holds, blocks)):
-            some = rng.permutation(np.flatnonzero(kind))[: max(1, room - sum(map(len, kept)))]
-            kept.append(some)
-            stands_for.append(np.full(len(some), kind.sum() / max(len(some), 1)))
-        rows = np.concatenate(kept)
-        order = np.argsort(rows)
-        rows, weights = rows[order], np.concatenate(stands_for)[order]
+            left = max(1, room - int(np.count_nonzero(weights)))
+            some = rng.permutation(np.flatnonzero(kind))[:left]
+            weights[some] = kind.sum() / max(len(some), 1)
+        rows = np.flatnonzero(weights)
+        ids = found.blocks.ids[rows].astype(np.int64)
         numbers = found.blocks.documents[rows].astype(np.int64) + first
-        names = np.full(len(rows), domain)
-        parts.append((found.blocks.ids[rows].astype(np.int64), numbers, names, weights))
-        masks.append({name: mask[rows] for name, mask in found.masks.items()})
-        read[domain], skipped[domain] = len(texts), found.skipped
+        masks = [found.masks[name][rows] for name in labels]
+        parts.append((ids, numbers, np.full(len(rows), domain), weights[rows], *masks))
+        read[domain] = len(texts) - found.skipped
         first = int(numbers.max()) + 1
-    ids, numbers, names, weights = (np.concatenate(each) for each in zip(*parts, strict=True))
-    marks = {name: np.concatenate([part[name] for part in masks]) for name in labels}
-    return CaseText(ids, numbers, names, weights, marks, read, skipped)
-
-
-def split_halves(text: CaseText, labels: Sequence[str], *, seed: int) -> dict[str, LabelledStream]:
-    """A selection and a test half for each label; labels too rare to have both are left out."""
-    streams = {}
-    for label in labels:
-        if len(np.unique(text.documents[text.masks[label]])) < 4:
-            continue
-        try:
-            streams[label] = labelled_stream(
-                text.masks[label], text.ids, text.documents, seed=seed, weights=text.weights
-            )
-        except FeatlibError:  # all labelled tokens in one document
-            continue
-    return streams
+    ids, numbers, domains, weights, *masks = (np.concatenate(p) for p in zip(*parts, strict=True))
+    return CaseText(ids, numbers, domains, weights, dict(zip(labels, masks, strict=True)), read)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 import torch
 from small_models import small_model
 
-from featlib.cases.detectors import LabelledStream, labelled_stream
+from featlib.cases.text import CaseText, LabelledStream
 from featlib.dictionaries.features import FeatureActivations, feature_activations
-from featlib.dictionaries.sae import SparseAutoencoder
-from featlib.models.forward import edited, run_blocks
+
+
+def labelled_stream(mask, ids, documents, seed=0) -> LabelledStream | None:
+    """Of arrays [blocks, context], or [tokens], which are one block."""
+    mask, ids, documents = map(np.atleast_2d, (mask, ids, documents))
+    ones = np.ones(len(ids))
+    return CaseText(ids, documents, ones, ones, {"": mask}, {}).halves("", seed)
 
 
 def random_stream(rng, n=600, n_documents=12, n_ids=20, rate=0.15) -> LabelledStream:
@@ -50,31 +53,3 @@ def lively_model(factor: float, **sizes):
             if weight.ndim > 1:
                 weight.mul_(factor)
     return model.eval()
-
-
-def ablate(hidden: torch.Tensor, sae: SparseAutoencoder, feature: int) -> torch.Tensor:
-    """The hook function: raw activations [..., d_in] without what `feature` adds, same shape."""
-    only = sae.only([feature])
-    return hidden - only.encode(hidden * sae.scale) @ only.W_dec / sae.scale
-
-
-def edited_losses(
-    model,
-    ids: np.ndarray,
-    change: Callable[[torch.Tensor], torch.Tensor] | None = None,
-) -> np.ndarray:
-    """Loss of each predicted token with `change` made at every position: [blocks, context - 1].
-
-    In nats, float32; a model of any depth, through its bridge or plain.
-    """
-
-    def read(batch: torch.Tensor) -> torch.Tensor:
-        with edited(model, change):
-            found = model(batch)
-        logits = getattr(found, "logits", found)[:, :-1].float()
-        loss = torch.nn.functional.cross_entropy(
-            logits.flatten(0, 1), batch[:, 1:].flatten(), reduction="none"
-        )
-        return loss.view(len(batch), -1).cpu()
-
-    return torch.cat(list(run_blocks(model, ids, read))).numpy()

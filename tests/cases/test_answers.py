@@ -8,7 +8,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from streams import lively_model
+from sklearn import metrics
+from streams import labelled_stream, lively_model
 
 from featlib.cases.answers import (
     Match,
@@ -16,13 +17,12 @@ from featlib.cases.answers import (
     best_match,
     coactive_costs,
     coactive_features,
-    token_rule_draws,
     trace_feature,
 )
-from featlib.cases.detectors import Draws, labelled_stream
-from featlib.cases.peers import Peers, detect_ids, detect_label, find_peers
-from featlib.cases.subjects import read_sites, read_with
-from featlib.cases.text import CaseText
+from featlib.cases.detectors import Draws, f1_draws
+from featlib.cases.edits import Subject, read_sites
+from featlib.cases.fit import token_rule
+from featlib.cases.peers import detect, find_peers
 from featlib.dictionaries.features import feature_activations
 from featlib.dictionaries.sae import SparseAutoencoder
 from featlib.models.forward import hooked_module
@@ -35,9 +35,6 @@ IDS[:, 1:][np.isin(IDS[:, :-1], WORDS)] = FOLLOWER
 DOCUMENTS = np.repeat(np.arange(BLOCKS // 5), 5)[:, None] * np.ones((1, 16), dtype=np.int64)
 MASK = WORDS[0] == IDS
 STREAM = labelled_stream(MASK, IDS, DOCUMENTS, seed=0)
-TEXT = CaseText(
-    IDS, DOCUMENTS, np.full(BLOCKS, "python"), np.ones(BLOCKS), {"word": MASK}, {}, {}
-)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -106,24 +103,24 @@ def with_fate(model, sae, fate):
 @pytest.fixture(scope="module")
 def asked(model, sae):
     """Every fate, asked the four questions."""
-    own = read_with(model, sae, read_sites(model, IDS))
+    own = Subject(model, sae, read_sites(model, IDS))
     peers = find_peers(own.features, STREAM, 0)
-    mine = own.features.matrix[:, [0, *peers.features]]
-    traces = {"base": trace_feature(own, 0, peers, STREAM, TEXT, DRAWS)}
+    mine = own.features.matrix[:, [0, *peers.index]]
+    traces = {"base": trace_feature(own, 0, peers, STREAM, DRAWS)}
     matches = []
     for fate in ("base", "kept", "moved", "dropped", "unused", "elsewhere", "placebo"):
         child, theirs = with_fate(model, sae, fate)
         sites = read_sites(child, IDS)
         if fate != "base":
-            carried = read_with(child, sae, sites)
-            traces[fate] = trace_feature(carried, 0, peers, STREAM, TEXT, DRAWS)
-        other = read_with(child, theirs, sites).features.matrix
+            carried = Subject(child, sae, sites)
+            traces[fate] = trace_feature(carried, 0, peers, STREAM, DRAWS)
+        other = Subject(child, theirs, sites).features.matrix
         found = best_match(
             mine, other, sae.W_dec.detach()[0], theirs.W_dec.detach(), DOCUMENTS, DRAWS
         )
         matches.append(Match(fate, "", 1, *found))
     answers = answer_questions(
-        traces, matches, token_rule_draws(STREAM, DRAWS), dict.fromkeys(traces, 1.0),
+        traces, matches, f1_draws(token_rule(STREAM), STREAM, DRAWS), dict.fromkeys(traces, 1.0),
         reference="base", placebo=traces["placebo"], labelled=500, firings=500, same=0.8,
     )  # fmt: skip
     return answers.set_index(["model", "question"]), traces, matches, peers
@@ -162,12 +159,8 @@ def test_answers_stand_beside_their_references(asked):
     dropped = answers.loc["dropped"]
     assert dropped.loc["found", "base_rate"] == 0, "a random dictionary has none of them"
     assert dropped.loc["readable", "base_rate"] < 0.5
-    for row in answers.drop(columns=["word", "certainty"]).to_numpy(float):
-        assert np.isfinite(row).all()
-    between = (answers["low"] <= answers["value"] + 1e-9) & (
-        answers["value"] <= answers["high"] + 1e-9
-    )
-    assert between.all()
+    assert np.isfinite(answers.drop(columns=["word", "certainty"]).to_numpy(float)).all()
+    assert answers["value"].between(answers["low"] - 1e-9, answers["high"] + 1e-9).all()
 
 
 def test_more_than_the_token_is_a_concept(asked):
@@ -175,10 +168,10 @@ def test_more_than_the_token_is_a_concept(asked):
     _, traces, matches, _ = asked
     half = (RNG.random(MASK.shape) < 0.5) & MASK
     stream = replace(STREAM, mask=half.reshape(-1))
-    rule = token_rule_draws(stream, DRAWS)
+    rule = f1_draws(token_rule(stream), stream, DRAWS)
     assert rule[0] < 0.8
-    sharp = replace(traces["base"], draws={"f1": np.ones_like(rule)})
-    dull = replace(traces["base"], draws={"f1": rule - 0.1})
+    sharp = replace(traces["base"], f1=np.ones_like(rule))
+    dull = replace(traces["base"], f1=rule - 0.1)
     found = answer_questions(
         {"base": sharp, "kept": sharp, "moved": dull}, matches, rule,
         dict.fromkeys(("base", "kept", "moved"), 1.0), reference="base", placebo=None,
@@ -194,14 +187,11 @@ def test_the_costliest_is_ranked_on_one_half_and_measured_on_the_other(model, sa
     both = sae.only([1, 0, 0])
     with torch.no_grad():
         both.W_dec[1] = 0
-    subject = read_with(model, both, read_sites(model, IDS))
-    ranked = coactive_features(subject, 1, STREAM, TEXT)
+    subject = Subject(model, both, read_sites(model, IDS))
+    ranked = coactive_features(subject, 1, STREAM)
     assert ranked["feature"].tolist() == [2, 1] and ranked["fires_on"].min() > 0.8
-    costs = coactive_costs(subject, ranked["feature"], STREAM, TEXT, DRAWS)
+    costs = coactive_costs(subject, ranked, STREAM, DRAWS)
     assert costs["nats_low"][0] > 0 == costs["nats"][1]
-
-
-# ------------------------------------------------------------------------------ peers
 
 
 def test_peers_are_detectors_of_a_word_or_two_that_fire_as_often():
@@ -214,15 +204,15 @@ def test_peers_are_detectors_of_a_word_or_two_that_fire_as_often():
     stream = labelled_stream(ids == 1, ids, np.repeat(np.arange(80), 100), seed=0)
     f = feature_activations(dense)
     peers = find_peers(f, stream, 0)
-    assert peers.features.tolist() == [1, 2]
-    assert [sorted(i for i in row if i >= 0) for row in peers.ids] == [[2], [3, 4]]
-    expected = [f1_by_hand(dense[:, j], np.isin(ids, row), stream) for j, row in zip(
-        peers.features, peers.ids, strict=True)]  # fmt: skip
-    assert detect_ids(f, peers, stream) == pytest.approx(expected)
-    assert (detect_label(f, peers, stream) < 0.15).all(), "the label is not theirs"
+    assert peers.index.tolist() == [1, 2]
+    assert [sorted(i for i in row if i >= 0) for row in peers.to_numpy()] == [[2], [3, 4]]
+    rows = peers.itertuples()
+    expected = [f1_by_hand(dense[:, j], np.isin(ids, words), stream) for j, *words in rows]
+    assert detect(f, peers, stream)[1] == pytest.approx(expected)
+    assert (detect(f, peers, stream, label=True)[1] < 0.15).all(), "the label is not theirs"
     assert len(find_peers(feature_activations(dense[:, [0, 7]]), stream, 0)) == 0
-    nobody = Peers(np.zeros(0, int), np.zeros((0, 2), int))
-    assert detect_ids(f, nobody, stream).shape == detect_label(f, nobody, stream).shape == (0,)
+    nobody = peers.head(0)
+    assert detect(f, nobody, stream).shape == detect(f, nobody, stream, label=True).shape == (2, 0)
 
 
 def f1_by_hand(score, wanted, stream) -> float:
@@ -230,8 +220,7 @@ def f1_by_hand(score, wanted, stream) -> float:
     here = stream.selection
 
     def f1(cut, half):
-        said = (score > cut) & half
-        return 2 * (said & wanted).sum() / (said.sum() + (wanted & half).sum())
+        return metrics.f1_score(wanted[half], score[half] > cut)
 
     cuts = np.unique(np.append(score[here], 0.0))
     cuts = (cuts[1:] + cuts[:-1]) / 2

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import copy
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from streams import ablate, edited_losses, lively_model
+from streams import lively_model
 
 from featlib import FeatlibError
 from featlib.cases.detectors import Draws
-from featlib.cases.edits import loss_changes, remove_feature
-from featlib.cases.subjects import Subject, read_sites, read_with
+from featlib.cases.edits import Subject, loss_changes, read_sites, remove_feature
 from featlib.dictionaries.features import feature_activations
 from featlib.dictionaries.sae import SparseAutoencoder
-from featlib.models.forward import hooked_module
+from featlib.models.forward import edited, hooked_module, run_blocks
 from featlib.models.mistral import open_bridge, save_checkpoint
 from featlib.text.tokens import train_tokenizer
 
@@ -43,20 +43,41 @@ def sae():
 
 @pytest.fixture(scope="module")
 def subject(model, sae):
-    return read_with(model, sae, read_sites(model, IDS))
+    return Subject(model, sae, read_sites(model, IDS))
+
+
+def ablate(hidden: torch.Tensor, sae: SparseAutoencoder, feature: int) -> torch.Tensor:
+    """Raw activations [..., d_in] without what `feature` adds."""
+    only = sae.only([feature])
+    return hidden - only.encode(hidden * sae.scale) @ only.W_dec / sae.scale
+
+
+def edited_losses(model, change=None) -> np.ndarray:
+    """Loss of each predicted token of a model or its bridge, with `change` made at every position.
+
+    [blocks, context - 1] nats.
+    """
+
+    def read(batch: torch.Tensor) -> torch.Tensor:
+        with edited(model, change):
+            found = model(batch)
+        logits = getattr(found, "logits", found)[:, :-1].float()
+        loss = torch.nn.functional.cross_entropy(
+            logits.flatten(0, 1), batch[:, 1:].flatten(), reduction="none"
+        )
+        return loss.view(len(batch), -1).cpu()
+
+    return torch.cat(list(run_blocks(model, IDS, read))).numpy()
 
 
 def changes(model, change) -> np.ndarray:
     """Through the whole model."""
-    return edited_losses(model, IDS, change) - edited_losses(model, IDS)
+    return edited_losses(model, change) - edited_losses(model)
 
 
 @pytest.fixture
 def ablated(model, sae) -> np.ndarray:
     return changes(model, lambda hidden: ablate(hidden, sae, FEATURE))
-
-
-# ------------------------------------------------------------------------------ three ways
 
 
 def test_bridge_plain_hook_and_shortcut_agree(model, sae, subject, ablated, tmp_path):
@@ -65,14 +86,17 @@ def test_bridge_plain_hook_and_shortcut_agree(model, sae, subject, ablated, tmp_
     through_bridge = changes(bridge, lambda hidden: ablate(hidden, sae, FEATURE))
     assert np.abs(ablated).max() > 1e-2
     np.testing.assert_allclose(through_bridge, ablated, atol=4e-5)
-    np.testing.assert_allclose(loss_changes(subject, FEATURE), ablated, atol=5e-5)
+    shortcut = loss_changes(subject, FEATURE).reshape(IDS.shape)
+    np.testing.assert_allclose(shortcut[:, :-1], ablated, atol=5e-5)
 
 
 def test_an_edit_changes_the_prediction_made_there_and_no_other(subject, ablated):
     fires = np.zeros(IDS.shape, dtype=bool)
     fires.reshape(-1)[subject.features.of(FEATURE)[0]] = True
     assert fires.any() and not fires.all()
-    np.testing.assert_array_equal(loss_changes(subject, FEATURE) != 0, fires[:, :-1])
+    changed = loss_changes(subject, FEATURE).reshape(IDS.shape) != 0
+    np.testing.assert_array_equal(changed[:, :-1], fires[:, :-1])
+    assert not changed[:, -1].any()
     assert np.abs(ablated[~fires[:, :-1]]).max() == 0
 
 
@@ -81,9 +105,6 @@ def test_deeper_models_have_no_shortcut(model):
     deep.model.layers.append(deep.model.layers[0])
     with pytest.raises(FeatlibError, match="2 layers"):
         read_sites(deep, IDS)
-
-
-# ------------------------------------------------------------------------------ effects
 
 
 def test_a_removal_is_a_mean_over_its_tokens(subject, ablated):
@@ -120,7 +141,8 @@ def test_a_direction_that_predicts_matters_more_than_random_ones(model):
     here = text.reshape(-1) == marked
     size = SCALE * 0.3 * float(sites.neurons[torch.from_numpy(here)].norm(dim=1).mean())
     dense = np.repeat(here[:, None] * size, 21, axis=1)
-    read = Subject(model, planted, sites, feature_activations(dense))
+    f = feature_activations(dense)
+    read = SimpleNamespace(model=model, sae=planted, sites=sites, features=f)
     at = np.flatnonzero(here)
     documents = np.repeat(np.arange(len(text)), text.shape[1])[at]
     found = [remove_feature(read, j, at, documents, Draws(j, 200, 20)) for j in range(21)]

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from featlib import FeatlibError
-from featlib.cases.text import gather_text, languages_of, split_halves
+from featlib.cases.text import gather_text, languages_of
 from featlib.text.labels import LABELS, Label
 from featlib.text.tokens import token_strings, train_tokenizer
 
@@ -29,13 +29,9 @@ def tokenizer(documents):
     return train_tokenizer(documents["text"], 400)
 
 
-def read(documents, tokenizer, seed=0, sizes=SIZES):
-    return gather_text(documents, tokenizer, LABELS, sizes, context=20, seed=seed)
-
-
 @pytest.fixture
 def text(documents, tokenizer):
-    return read(documents, tokenizer)
+    return gather_text(documents, tokenizer, LABELS, SIZES, context=20, seed=0)
 
 
 def test_labels_lie_on_the_tokens_they_name(text, tokenizer):
@@ -60,10 +56,12 @@ def test_blocks_with_the_label_come_first_and_each_stands_for_its_kind(documents
     """Weighted, what was read is as many labelled tokens and blocks as there are in all."""
     labels = {"assignment": LABELS["assignment"]}
     sizes = {"python": 600, "babylm": 200}
-    some = gather_text(documents, tokenizer, labels, sizes, context=20, seed=0)
-    whole = dict.fromkeys(sizes, 10**6)
-    everything = gather_text(documents, tokenizer, labels, whole, context=20, seed=0)
-    assert (everything.weights == 1).all() and everything.skipped == {"python": 1, "babylm": 0}
+
+    def read(sizes, seed=0):
+        return gather_text(documents, tokenizer, labels, sizes, context=20, seed=seed)
+
+    some, everything = read(sizes), read(dict.fromkeys(sizes, 10**6))
+    assert (everything.weights == 1).all() and everything.read == {"python": 30, "babylm": 30}
     for domain in sizes:
         here, there = some.domains == domain, everything.domains == domain
         assert here.sum() == sizes[domain] // 20
@@ -71,25 +69,21 @@ def test_blocks_with_the_label_come_first_and_each_stands_for_its_kind(documents
     holds = [text.masks["assignment"].any(axis=1) for text in (some, everything)]
     assert holds[0].sum() == 24, "four fifths of the room"
     assert some.weights @ holds[0] == pytest.approx(holds[1].sum())
-    again, other = (
-        gather_text(documents, tokenizer, labels, sizes, context=20, seed=seed) for seed in (0, 1)
-    )
-    assert (again.ids == some.ids).all() and (other.ids != some.ids).any()
+    assert (read(sizes).ids == some.ids).all() and (read(sizes, 1).ids != some.ids).any()
 
 
 def test_a_prediction_is_inside_where_its_target_is_of_the_same_document(text):
-    inside = text.inside(np.ones(text.ids.size, dtype=bool)).reshape(text.ids.shape)
+    inside = text.halves("exception_header", seed=0).inside.reshape(text.ids.shape)
     assert not inside[:, -1].any()
     same = text.documents[:, 1:] == text.documents[:, :-1]
     assert (inside[:, :-1] == same).all()
 
 
-def test_halves_share_no_document_and_rare_labels_are_left_out(text):
+def test_rare_labels_have_no_halves(text):
     text.masks["never"] = np.zeros(text.ids.shape, dtype=bool)
-    streams = split_halves(text, ["exception_header", "never"], seed=0)
-    assert list(streams) == ["exception_header"]
-    stream = streams["exception_header"]
-    assert not set(stream.documents[stream.selection]) & set(stream.documents[stream.test])
+    assert text.halves("never", seed=0) is None
+    text.masks["once"] = text.documents == text.documents[-1, -1]
+    assert text.halves("once", seed=0) is None
 
 
 def test_a_case_is_studied_in_the_code_that_its_model_knows():
