@@ -11,14 +11,11 @@ run: str = "mini"  # the run's name: its files lie in runs/<run>
 d_sae: int = 2048  # features of an autoencoder
 
 # %%
-import pandas as pd
 
 from featlib.chapter import prose, start_chapter
 from featlib.family import BASE, CHILDREN, MERGED, PRINT_NAMES, STEPS, step_name
 from featlib.show.figure import table
 from featlib.show.flow import BANDS, flow
-from featlib.show.marks import dots
-from featlib.show.scales import Axis
 
 chapter = start_chapter("07_flow", globals())
 p, run_folder = chapter.params, chapter.run
@@ -51,55 +48,6 @@ table(wide[[*BANDS]].round().astype(int).rename(index=PRINT_NAMES).reset_index()
 # The paper shows this flow without a ceiling, and as a picture only, so there are no shares of
 # theirs to print beside ours. Their text says that few features {term}`persist`, and that those
 # which do are mostly about punctuation and formatting.
-
-# %% [markdown]
-# ## The paper's own instrument
-#
-# Reading down, one choice at a time turns our way of comparing into the paper's: autoencoders with
-# ReLU and an L1 penalty, as sparse as ours, one seed, and correlation over the tokens on which both
-# features fire. From two such tokens on, two seeds agree on as much as two models do, because a
-# handful of tokens always finds some feature that correlates; and with one seed there is no
-# ceiling that could show it.
-
-# %% tags=["hide-input"]
-paper = chapter.published("paper_instrument")
-paper["matching"] += [f", {n} or more" for n in paper["least"]]
-shares = {c: paper[c].map("{:.0%}".format).replace("nan%", "–") for c in ("ceiling", *CHILDREN)}
-numbers = {"l0": paper["l0"].map("{:.1f}".format), "fvu": paper["fvu"].map("{:.2f}".format)}
-table(paper.drop(columns="least").assign(**shares, **numbers).rename(columns=PRINT_NAMES))
-
-# %% [markdown]
-# ## Other ways to pair features
-#
-# A child's autoencoder that starts from its parent's weights finds more of the parent's features;
-# so does BabyPython's own, trained on in BabyPython (first row), so that is no sign of what the
-# model kept. A {term}`crosscoder` {cite:p}`lindsey2024crosscoders` is one dictionary for all four
-# models and needs no matching: it counts a feature as shared where the child's part of the two
-# lengths that it writes lies between 0.4 and 0.6 {cite:p}`minder2025crosscoders`.
-
-# %% tags=["hide-input"]
-warm, joint = chapter.published("warm_start"), chapter.published("crosscoder")
-steps = ["parent", "child"]
-alike = joint[joint["part"].between(0.39, 0.56)].groupby(steps)["features"].sum()
-alike = (alike / joint.groupby(steps)["features"].sum()).rename("persist").reset_index()
-others = pd.concat([warm, alike.assign(start="crosscoder")], ignore_index=True)
-others["step"] = [step_name(a, b) for a, b in others[steps].itertuples(index=False)]
-others["way"] = others["start"].replace({"own": "matching", "warm": "warm start"})
-chapter.figure(
-    dots(
-        others,
-        x=Axis("persist", "share of features", "%", zero=True),
-        y="step",
-        **dict.fromkeys(("color", "shape", "beside"), "way"),
-        columns=3,
-    ),
-    name="other-ways",
-    caption="Share of a parent's features found in the child by matching, by an autoencoder that "
-    "starts from the parent's, and share of a crosscoder's features that both write alike.",
-    alt="; ".join(f"{r.step}, {r.way}: {r.persist:.0%}" for r in others.itertuples()),
-    data=others,
-    made_by=warm.attrs["made_by"],
-)
 
 # %% [markdown]
 # ## What was found, and what could be wrong
