@@ -172,10 +172,9 @@ def seeds_by_models(
             for feature, row in zip(features.tolist(), r, strict=True):
                 here = (model, seed, feature)
                 rows.append((*here, "alike", *key, int(row.argmax()), thousandths(row.max())))
-                for label, *_ in fits[model, seed][feature][:1]:
-                    f1, other = best.get((key, label), (0, 0))
-                    if f1:
-                        rows.append((*here, "label", *key, -other, f1))
+                first = [fit[0] for fit in fits[model, seed][feature][:1]]
+                for f1, other in [best[key, label] for label in first if (key, label) in best]:
+                    rows.append((*here, "label", *key, -other, f1))
     columns = ["model", "seed", "feature", "route", "other_model", "other_seed", "other", "value"]
     return pd.DataFrame(rows, columns=columns).sort_values(columns[:6], ignore_index=True)
 
@@ -201,16 +200,15 @@ def choose_examples(
     for row, feature in enumerate(features):
         tokens, values = f.of(feature)
         seen: Counter[int] = Counter()
-        strongest: list[int] = []
+        end = len(rows) + top
         for token in tokens[np.lexsort((tokens, -values))]:
             seen[flat[token]] += 1
             if seen[flat[token]] <= PER_DOCUMENT:
-                strongest.append(token)
-            if len(strongest) == top:
+                rows.append((row, True, token))
+            if len(rows) == end:
                 break
         some = from_each_quarter(values, 4 * per_quarter, rng)
         some = some[np.lexsort((tokens[some], -values[some]))]
-        rows += [(row, True, token) for token in strongest]
         rows += [(row, False, token) for token in tokens[some]]
     chosen = pd.DataFrame(rows, columns=["row", "strongest", "token"])
     start, stop = token_windows(documents, chosen["token"].to_numpy(dtype=int), BEFORE, AFTER)

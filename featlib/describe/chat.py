@@ -5,7 +5,7 @@ the feature's strength, each token with its activation quantised to 0..9, and wr
 The reader sees that sentence and the scoring windows, not their activations, and gives 0..9 for
 each token. Windows and scores are those of the offline explanations.
 
-The endpoint is any that OpenAI's client can ask, named by three environment variables. Its key goes
+OpenAI's client asks the endpoint that `VARIABLES` name, and again where that can help. The key goes
 into one header of a request and nowhere else: not into transcripts, errors or notebooks. Every
 answer is kept on disk under a hash of its question, so a run that is repeated or resumed pays for
 new questions only. `Budget` is checked before each request, a failing one included. No redirect is

@@ -103,9 +103,6 @@ def read_text(
     )
 
 
-# --- search -----------------------------------------------------------------------------------
-
-
 def explain(activations: sp.sparray, text: Text, rows: np.ndarray, max_cues: int) -> list[Rules]:
     """The cues that best explain each feature on the tokens `rows`: one `Rules` a feature.
 
@@ -161,14 +158,8 @@ def _rounded(cues: np.ndarray, effects: np.ndarray) -> Rules:
     return {int(cues[i]): int(strengths[i]) for i in order if strengths[i]}
 
 
-# --- prediction -------------------------------------------------------------------------------
-
-
 def simulate(rules: Sequence[Rules], text: Text, rows: np.ndarray) -> np.ndarray:
-    """Activations that `rules` predict on tokens `rows`, 0..9: [rows, rules] float32.
-
-    The strengths of all cues that hold at a token are added up, and the sum is cut at 0 and 9.
-    """
+    """Activations that `rules` predict on tokens `rows`, cut at 0 and 9: [rows, rules] float32."""
     cues = np.unique(np.array([cue for r in rules for cue in r], dtype=np.int64))
     if not len(cues):
         return np.zeros((len(rows), len(rules)), dtype=np.float32)
@@ -206,9 +197,6 @@ def _incidence(codes: np.ndarray, cues: np.ndarray) -> sp.csr_array:
     indptr = np.concatenate([[0], here.sum(axis=1).cumsum()])
     ones = np.ones(int(indptr[-1]), dtype=np.float32)
     return sp.csr_array((ones, place[here], indptr), shape=(len(codes), len(cues)))
-
-
-# --- words ------------------------------------------------------------------------------------
 
 
 def write_sentence(rules: Rules, text: Text) -> str:

@@ -94,9 +94,6 @@ def token_means(text: Text, rows: np.ndarray, true: np.ndarray) -> np.ndarray:
     return (at @ true) / (np.asarray(at.sum(axis=1)).reshape(-1, 1) + SHRINK)
 
 
-# --- summaries --------------------------------------------------------------------------------
-
-
 def median_estimate(values: pd.Series, rng: np.random.Generator) -> Estimate:
     """Median and its interval from resampling the features."""
     draws = np.median(rng.choice(values.to_numpy(), (N_BOOT, len(values))), axis=1)

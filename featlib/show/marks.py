@@ -48,18 +48,14 @@ def looks(
     in_turn: bool = False, **channels: str | None,
 ) -> dict[str, Any]:  # fmt: skip
     """Channels color, shape and strokeDash of the columns given, with their legends."""
-    made = {}
+    made, kinds = {}, {"color": alt.Color, "shape": alt.Shape, "strokeDash": alt.StrokeDash}
+    key = {"symbolOpacity": 1, "symbolType": symbol, "columns": columns}
+    key = {option: value for option, value in key.items() if value}
     for channel, column in channels.items():
         if column:
-            key = alt.Legend(symbolOpacity=1)
-            if symbol:
-                key["symbolType"] = symbol
-            if columns:
-                key["columns"] = columns
-            kind = {"color": alt.Color, "shape": alt.Shape, "strokeDash": alt.StrokeDash}[channel]
-            shown = key if legend or channel == "shape" else None
+            shown = alt.Legend(**key) if legend or channel == "shape" else None
             own = scale(table[column], channel, in_turn)
-            made[channel] = kind(f"{column}:N", title=None, legend=shown, scale=own)
+            made[channel] = kinds[channel](f"{column}:N", title=None, legend=shown, scale=own)
     return made
 
 

@@ -19,6 +19,7 @@ from featlib.text.stream import Stream
 
 EXTRA = ("merged", 1)
 N_FEATURES, CONTEXT, BLOCKS, VOCAB = 70, 16, 40, 50
+ROOT = Path(__file__).resolve().parents[2]
 WORDS = ["try", ":", "\n", " raise", HOSTILE, "</script><script>alert(2)</script>", "\u202e"]
 
 
@@ -27,6 +28,25 @@ def read(path: Path) -> Any:
     found = re.fullmatch(r'featlibAtlas\("([^"]+)",(.*)\);\n', path.read_text(), re.DOTALL)
     assert found is not None and found.group(1) == path.stem
     return json.loads(found.group(2))
+
+
+def write_page(page: Path, body: str, made: Made | None = None, head: str = "") -> Path:
+    """A page in the book's own style and scripts, without the theme around it."""
+    static = page.parents[1] / "_static"
+    static.mkdir(parents=True)
+    for path in (ROOT / "book" / "_static").glob("*.*s"):
+        (static / path.name).write_bytes(path.read_bytes())
+    if made:
+        (static / "atlas").symlink_to(made.folder)
+    page.parent.mkdir()
+    page.write_text(
+        '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Page</title>'
+        '<meta name="viewport" content="width=device-width">'
+        f'{head}<link rel="stylesheet" href="../_static/featlib.css">'
+        '<script src="../_static/featlib.js" defer></script></head>'
+        f"<body><main class='bd-article'><h1>Page</h1>{body}</main></body></html>"
+    )
+    return page
 
 
 def random_features(rng: np.random.Generator) -> FeatureActivations:
@@ -63,12 +83,8 @@ class Made:
         self.shown[EXTRA] = np.union1d([66], also)
         self.effects = {key: rng.normal(size=(len(own), VOCAB)) for key, own in self.shown.items()}
         self.pages = {key: self.page(key) for key in self.shown}
-        fate = {
-            "fate": ["persists", "disappears", "untestable"] * 24,
-            "r": [0.9, 0.3, 0.0] * 24,
-            "best": [4, 5, -1] * 24,
-        }
-        fate = pd.DataFrame(fate)[:N_FEATURES]
+        fate = {"fate": ["persists", "disappears", "untestable"], "r": [0.9, 0.3, 0.0]}
+        fate = pd.concat([pd.DataFrame(fate | {"best": [4, 5, -1]})] * 24)[:N_FEATURES]
         steps = {("base", 0): ["base>lua"], ("lua", 0): ["base>lua", "lua>merged"]}
         why = {"model": "base", "feature": 3, "explanation": HOSTILE, "correlation": 0.5}
         why["detection"] = np.nan
@@ -86,13 +102,9 @@ class Made:
             },
             ids=ids,
             pages={
-                key: Pages(
-                    own,
-                    self.pages[key],
-                    dict.fromkeys(steps.get(key, []), fate),
-                    np.linspace(0, 1, len(own)),
-                )
-                for key, own in self.shown.items()
+                key: Pages(own, told, dict.fromkeys(steps.get(key, []), fate), twins)
+                for (key, own), told in zip(self.shown.items(), self.pages.values(), strict=True)
+                for twins in [np.linspace(0, 1, len(own))]
             },
             named=self.named,
             relatives=self.relatives,
@@ -106,16 +118,10 @@ class Made:
             read = self.acts["lua", 0]
             r = np.linspace(-1, 1, len(own))
             beside.append(atlas.Counterparts("transfer", "lua", own, r, atlas.Levels(read)))
+        also = {"fits": self.fits[key], "top": 5, "per_quarter": 2}
+        rng = np.random.default_rng(0)
         return atlas.describe_features(
-            f,
-            own,
-            self.stream,
-            self.effects[key],
-            beside=beside,
-            fits=self.fits[key],
-            top=5,
-            per_quarter=2,
-            rng=np.random.default_rng(0),
+            f, own, self.stream, self.effects[key], beside=beside, rng=rng, **also
         )
 
     def dense(self, model: str, seed: int = 0) -> np.ndarray:

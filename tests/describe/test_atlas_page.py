@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,77 +13,46 @@ import numpy as np
 import pytest
 from axe import check_axe
 from browser import visit
-from made_atlas import HOSTILE, N_FEATURES, Made, read
+from made_atlas import HOSTILE, N_FEATURES, ROOT, Made, read, write_page
 
 from featlib.describe.atlas_files import dictionary_name
 from featlib.family import MODELS
 
-ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.browser
 ROWS = "[...document.querySelectorAll('.at-row')].map(a => a.hash.slice(1).split('?')[0])"
+THEME = (
+    "<script>document.documentElement.dataset.theme = localStorage.theme</script><style>"
+    "html{--pst-color-background:#fff;--pst-color-text-base:#222832;--pst-color-primary:#0a7d91;"
+    "--pst-font-family-monospace:monospace}html[data-theme=dark]{--pst-color-background:#14181e;"
+    "--pst-color-text-base:#ced6dd;--pst-color-primary:#3fb1c5}body{margin:1rem;"
+    "background:var(--pst-color-background);color:var(--pst-color-text-base)}"
+    "a{color:var(--pst-color-primary)}</style>"
+)
+BODY = re.search(r"```\{raw\} html\n(.*?)```", (ROOT / "book/atlas.md").read_text(), re.DOTALL)[1]
 
 
 @pytest.fixture(scope="module")
 def html(made: Made, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The atlas page with the book's own style and scripts, without the theme around it."""
-    folder = tmp_path_factory.mktemp("html")
-    static = folder / "_static"
-    static.mkdir()
-    for name in ("featlib.css", "featlib.js", "atlas.css", "atlas-data.js", "atlas.js"):
-        (static / name).write_bytes((ROOT / "book" / "_static" / name).read_bytes())
-    (static / "atlas").symlink_to(made.folder)
-    source = (ROOT / "book" / "atlas.md").read_text()
-    body = re.search(r"```\{raw\} html\n(.*?)```", source, re.DOTALL)
-    assert body is not None
-    theme = (
-        "<script>document.documentElement.dataset.theme = localStorage.theme</script><style>"
-        "html{--pst-color-background:#fff;--pst-color-text-base:#222832;--pst-color-primary:#0a7d91;"
-        "--pst-font-family-monospace:monospace}html[data-theme=dark]{--pst-color-background:#14181e;"
-        "--pst-color-text-base:#ced6dd;--pst-color-primary:#3fb1c5}body{margin:1rem;"
-        "background:var(--pst-color-background);color:var(--pst-color-text-base)}"
-        "a{color:var(--pst-color-primary)}</style>"
-    )
-    (folder / "book").mkdir()
-    (folder / "book" / "atlas.html").write_text(
-        '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Feature atlas</title>'
-        '<meta name="viewport" content="width=device-width">'
-        f'{theme}<link rel="stylesheet" href="../_static/featlib.css">'
-        '<script src="../_static/featlib.js" defer></script></head>'
-        f"<body><main class='bd-article'><h1>Feature atlas</h1>{body.group(1)}</main></body></html>"
-    )
-    return folder / "book" / "atlas.html"
+    return write_page(tmp_path_factory.mktemp("html") / "book/atlas.html", BODY, made, THEME)
+
+
+@contextmanager
+def opened(browser: Any, html: Path, feature: str, **look: Any) -> Iterator[Any]:
+    """The page of a feature, and at its end that nothing went wrong and nothing was fetched."""
+    with visit(browser, f"{html.as_uri()}#{feature}", **look) as seen:
+        shows(seen.page, feature.split("?")[0])
+        yield seen.page
+        assert seen.errors == [] and seen.requests == []
 
 
 def shows(page: Any, feature: str) -> None:
-    page.wait_for_function(
-        "f => document.getElementById('fl-atlas').dataset.shown === f", arg=feature
-    )
+    shown = "f => document.getElementById('fl-atlas').dataset.shown === f"
+    page.wait_for_function(shown, arg=feature)
 
 
-@pytest.mark.parametrize(
-    ("mode", "size"), [("light", (1280, 900)), ("dark", (1280, 900)), ("light", (360, 780))]
-)
-def test_page_is_sound_and_accessible(html: Path, browser: Any, mode: str, size: tuple) -> None:
-    with visit(browser, f"{html.as_uri()}#base/69", size=size, mode=mode) as seen:
-        shows(seen.page, "base/69")
-        assert seen.page.title() == "BabyPython s0/69 · Feature atlas"
-        wide = seen.page.evaluate("document.documentElement.scrollWidth - innerWidth")
-        assert wide <= 1 and seen.errors == [] and seen.requests == []
-        assert check_axe(seen.page) == []
-        seen.page.locator("details > summary").first.click()
-        assert seen.page.locator("details .fl-strip").count() == 8
-
-
-def test_hostile_text_stays_text(html: Path, browser: Any, made: Made) -> None:
-    with visit(browser, f"{html.as_uri()}#base/3") as seen:
-        shows(seen.page, "base/3")
-        assert seen.page.locator(".at-why q").inner_text() == HOSTILE
-        seen.page.locator("#at-query").fill("alert(2)")
-        seen.page.wait_for_function("/^[1-9]/.test(document.querySelector('.at-found').innerText)")
-        assert seen.page.locator("#fl-atlas :is(script, img, iframe, b)").count() == 0
-        assert "\\u202e" in seen.page.evaluate("document.body.textContent")
-        assert "\u202e" not in seen.page.evaluate("document.body.textContent")
-        assert seen.errors == [] and seen.requests == []
+def go(page: Any, feature: str) -> None:
+    page.evaluate(f"location.hash = '#{feature}'")
+    shows(page, feature.split("?")[0])
 
 
 def found(page: Any, text: str) -> None:
@@ -90,10 +61,29 @@ def found(page: Any, text: str) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("mode", "size"), [("light", (1280, 900)), ("dark", (1280, 900)), ("light", (360, 780))]
+)
+def test_page_is_sound_accessible_and_hostile_text_stays_text(
+    html: Path, browser: Any, mode: str, size: tuple
+) -> None:
+    with opened(browser, html, "base/69", size=size, mode=mode) as page:
+        assert page.title() == "BabyPython s0/69 · Feature atlas"
+        assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 1
+        assert check_axe(page) == []
+        page.locator("details > summary").first.click()
+        assert page.locator("details .fl-strip").count() == 8
+        go(page, "base/3")
+        assert page.locator(".at-why q").inner_text() == HOSTILE
+        page.locator("#at-query").fill("alert(2)")
+        page.wait_for_function("/^[1-9]/.test(document.querySelector('.at-found').innerText)")
+        assert page.locator("#fl-atlas :is(script, img, iframe, b)").count() == 0
+        text = page.evaluate("document.body.textContent")
+        assert "\\u202e" in text and "\u202e" not in text
+
+
 def test_it_is_worked_by_keyboard_and_by_address(html: Path, browser: Any) -> None:
-    with visit(browser, f"{html.as_uri()}#lua/66") as seen:
-        page = seen.page
-        shows(page, "lua/66")
+    with opened(browser, html, "lua/66") as page:
         assert page.locator("[aria-current] .at-number").inner_text() == "s0/66"
         assert page.evaluate("scrollY") == 0, "marking the row moves the list, not the page"
         page.keyboard.press("j")
@@ -113,91 +103,74 @@ def test_it_is_worked_by_keyboard_and_by_address(html: Path, browser: Any) -> No
         assert page.evaluate("document.activeElement.id") == "at-query"
         page.keyboard.press("Escape")
         assert page.evaluate("document.activeElement.hash") == "#base/69?q=exception"
-        page.evaluate("location.hash = '#merged/12'")
-        shows(page, "merged/12")
+        go(page, "merged/12")
         assert page.locator("#at-query").input_value() == ""
         page.evaluate("location.hash = '#merged/9999'")
-        page.wait_for_function(
-            "document.body.innerText.includes('no page of a feature merged 9999')"
-        )
-        assert seen.errors == []
+        none = "document.body.innerText.includes('no page of a feature merged 9999')"
+        page.wait_for_function(none)
 
 
 def test_all_models_are_searched_at_once(html: Path, browser: Any, made: Made) -> None:
-    with visit(browser, f"{html.as_uri()}#base/0?q=12") as seen:
-        page = seen.page
-        shows(page, "base/0")
+    def having(*words: str) -> set[str]:
+        ids = {made.vocabulary.index(f" {word}") for word in words}
+        out = set()
+        for (m, seed), own in made.shown.items():
+            known = read(made.folder / f"list-{dictionary_name(m, seed)}.js")
+            for n, on, up in zip(own, known["on"], known["up"], strict=True):
+                if ids <= {*on, *up}:
+                    out.add(f"{m}/{f's{seed}/' if seed else ''}{n}")
+        return out
+
+    with opened(browser, html, "base/0?q=12") as page:
         assert page.evaluate(ROWS)[:4] == [f"{m}/12" for m in MODELS]
-        page.evaluate("location.hash = '#merged/60?q=word'")
-        shows(page, "merged/60")
+        go(page, "merged/60?q=word")
         page.locator("#at-query").fill("wor")
         page.wait_for_function("document.querySelector('.at-scroll').scrollTop === 0")
         page.wait_for_function(f"!{ROWS}.includes('merged/60') && {ROWS}.length === 80")
         page.locator("#at-query").fill("LuaStories 12")
         page.wait_for_function(f"{ROWS}[0] === 'merged/12'")
-
-        def having(*words: str) -> set[str]:
-            ids = {made.vocabulary.index(f" {word}") for word in words}
-            out = set()
-            for (m, seed), own in made.shown.items():
-                known = read(made.folder / f"list-{dictionary_name(m, seed)}.js")
-                for n, on, up in zip(own, known["on"], known["up"], strict=True):
-                    if ids <= {*on, *up}:
-                        out.add(f"{m}/{f's{seed}/' if seed else ''}{n}")
-            return out
-
-        page.locator("#at-query").fill("raise word9")
-        both = having("raise", "word9")
-        found(page, f"{len(both)} features of all models")
-        assert set(page.evaluate(ROWS)) == both and both
-        page.locator("#at-query").fill("word9")
-        wanted = having("word9")
-        found(page, f"{len(wanted)} features of all models")
-        page.locator(".at-scroll").evaluate("e => e.scrollTo(0, 1e6)")
-        page.wait_for_function(f"{ROWS}.length === {len(wanted)}")
-        assert set(page.evaluate(ROWS)) == wanted
+        for words in (["raise", "word9"], ["word9"]):
+            page.locator("#at-query").fill(" ".join(words))
+            wanted = having(*words)
+            found(page, f"{len(wanted)} features of all models")
+            page.locator(".at-scroll").evaluate("e => e.scrollTo(0, 1e6)")
+            page.wait_for_function(f"{ROWS}.length === {len(wanted)}")
+            assert set(page.evaluate(ROWS)) == wanted and wanted
         assert len({m.split("/")[0] for m in wanted}) == 4
-        assert seen.errors == []
 
 
 def test_filters_and_orders(html: Path, browser: Any, made: Made) -> None:
     firings = (made.dense("base") > 0).sum(0)
+    fits = [n for n, f in enumerate(made.fits["base", 0]) if any(fit[0] == 3 for fit in f)]
+    persist = range(0, N_FEATURES, 3)
+    assert 69 in fits
 
-    def numbers(order: Any) -> list[str]:
-        return [f"base/{n}" for n in np.asarray(order).tolist()]
+    def lists(order: Any) -> bool:
+        return page.evaluate(ROWS) == [f"base/{n}" for n in np.asarray(order).tolist()]
 
-    with visit(browser, f"{html.as_uri()}#base/0?in=base") as seen:
-        page = seen.page
-        shows(page, "base/0")
-        page.locator("#at-sort").select_option("firings")
-        assert page.evaluate(ROWS) == numbers(np.lexsort((np.arange(70), -firings)))
-        page.locator("#at-sort").select_option("")
-        page.locator("#at-density").select_option("silent")
-        assert page.evaluate(ROWS) == numbers(np.flatnonzero(firings == 0))
-        page.locator("#at-density").select_option("")
-        page.locator("#at-fate").select_option("base>lua/d")
-        assert page.evaluate(ROWS) == numbers(range(1, N_FEATURES, 3))
-        page.locator("#at-fate").select_option("")
-        page.locator("#at-label").select_option("exception")
-        fits = [n for n, f in enumerate(made.fits["base", 0]) if any(fit[0] == 3 for fit in f)]
-        assert 69 in fits and page.evaluate(ROWS) == numbers(fits)
-        page.evaluate("location.hash = '#base/69'")
-        shows(page, "base/69")
+    with opened(browser, html, "base/0?in=base") as page:
+        for box, value, order in (
+            ("#at-sort", "firings", np.lexsort((np.arange(70), -firings))),
+            ("#at-density", "silent", np.flatnonzero(firings == 0)),
+            ("#at-fate", "base>lua/d", range(1, N_FEATURES, 3)),
+            ("#at-label", "exception", fits),
+        ):
+            page.locator(box).select_option(value)
+            assert lists(order)
+            page.locator(box).select_option("")
+        go(page, "base/69")
         page.get_by_role("link", name="exception", exact=True).click()
         page.wait_for_function("document.querySelector('#at-label').value === 'exception'")
         assert page.evaluate(ROWS)[0] == "base/69", "its best fit first, in all models"
         page.locator(".at-chips a").click()
         page.wait_for_function("document.querySelector('#at-fate').value === 'base>lua/p'")
-        assert page.evaluate(ROWS) == numbers(range(0, N_FEATURES, 3))
-        assert seen.errors == []
+        assert lists(persist)
 
 
 def test_a_link_to_elsewhere_keeps_the_list_and_back_leads_back(
     html: Path, browser: Any, made: Made
 ) -> None:
-    with visit(browser, f"{html.as_uri()}#base/1?in=base&fate=base-lua/d") as seen:
-        page = seen.page
-        shows(page, "base/1")
+    with opened(browser, html, "base/1?in=base&fate=base-lua/d") as page:
         wanted = [f"base/{n}" for n in range(1, N_FEATURES, 3)]
         assert page.evaluate(ROWS) == wanted
         page.evaluate("scrollTo(0, 1e6)")
@@ -214,7 +187,7 @@ def test_a_link_to_elsewhere_keeps_the_list_and_back_leads_back(
         assert page.evaluate(ROWS) == wanted and page.url.endswith("in=base&fate=base-lua/d")
         page.locator(".at-reset").click()
         found(page, f"{sum(map(len, made.shown.values()))} features of all models")
-        assert page.url.endswith("#base/1") and seen.errors == []
+        assert page.url.endswith("#base/1")
 
 
 def test_what_the_book_names_has_a_page_with_its_relatives(
@@ -224,14 +197,10 @@ def test_what_the_book_names_has_a_page_with_its_relatives(
         page = seen.page
         shows(page, "merged/s1/66")  # where no feature is asked for, the first that is named
         assert page.inner_text("#at-name") == "LuaStories s1/66"
-        told = {
-            (where, n): r
-            for route, where, n, r in read(made.folder / "index.js")["relatives"]["merged-s1/66"]
-            if route == "alike"
-        }
+        relatives = read(made.folder / "index.js")["relatives"]["merged-s1/66"]
         links = page.locator(".at-seeds").first.locator("a")
-        assert {tuple(link.get_attribute("data-to").split("/")) for link in links.all()} == {
-            (where, str(n)) for where, n in told
+        assert {link.get_attribute("data-to") for link in links.all()} == {
+            f"{where}/{n}" for route, where, n, _ in relatives if route == "alike"
         }
         assert "this feature" in page.inner_text(".at-seeds")
         links.first.click()
@@ -249,81 +218,68 @@ def test_what_the_book_names_has_a_page_with_its_relatives(
         assert seen.errors == [] and seen.requests == []
 
 
-def test_no_match_means_something_only_where_the_own_second_autoencoder_has_one(
-    html: Path, browser: Any
-) -> None:
-    with visit(browser, f"{html.as_uri()}#base/1") as seen:
+def test_no_match_counts_where_the_own_second_autoencoder_has_one(html, browser) -> None:
+    with opened(browser, html, "base/1") as page:
         for feature, marked in (("base/1", 0), ("base/67", 1), ("base/0", 0)):
-            seen.page.evaluate(f"location.hash = '#{feature}'")
-            shows(seen.page, feature)
-            assert seen.page.locator(".at-chips .at-disappears").count() == marked
-            assert seen.page.locator(".at-section .at-disappears").count() == marked
-            doubted = seen.page.locator(".at-chips > .at-doubt:first-child + .at-no-match")
+            go(page, feature)
+            for place in (".at-chips", ".at-section"):
+                assert page.locator(f"{place} .at-disappears").count() == marked
+            doubted = page.locator(".at-chips > .at-doubt:first-child + .at-no-match")
             assert doubted.count() == (feature == "base/1")
 
 
-def test_on_a_narrow_screen_a_hit_is_in_sight_and_leads_back_to_the_list(
-    html: Path, browser: Any
-) -> None:
+def test_on_a_narrow_screen_a_hit_is_in_sight_and_leads_back(html: Path, browser: Any) -> None:
     top = "document.querySelector('[aria-current]').getBoundingClientRect().top"
-    with visit(browser, f"{html.as_uri()}#base/0", size=(390, 844)) as seen:
-        shows(seen.page, "base/0")
-        seen.page.locator("#at-query").fill("raise")
-        seen.page.wait_for_function(f"location.hash !== '#base/0' && {top} < innerHeight")
-        seen.page.locator(".at-row").nth(1).click()
-        seen.page.wait_for_function(f"{top} < 0")
-        seen.page.locator(".at-back").click()
-        seen.page.wait_for_function(f"{top} >= 0 && {top} < innerHeight")
-        assert seen.page.evaluate("document.activeElement.matches('[aria-current]')")
+    with opened(browser, html, "base/0", size=(390, 844)) as page:
+        page.locator("#at-query").fill("raise")
+        page.wait_for_function(f"location.hash !== '#base/0' && {top} < innerHeight")
+        page.locator(".at-row").nth(1).click()
+        page.wait_for_function(f"{top} < 0")
+        page.locator(".at-back").click()
+        page.wait_for_function(f"{top} >= 0 && {top} < innerHeight")
+        assert page.evaluate("document.activeElement.matches('[aria-current]')")
 
 
 def test_a_feature_far_down_the_list_has_its_neighbours(html: Path, browser: Any) -> None:
-    with visit(browser, f"{html.as_uri()}#merged/30") as seen:
-        shows(seen.page, "merged/30")
-        drawn = seen.page.evaluate(ROWS)
+    with opened(browser, html, "merged/30") as page:
+        drawn = page.evaluate(ROWS)
         assert len(drawn) < 4 * N_FEATURES, "the rows before it are not all drawn"
         assert {"merged/28", "merged/29", "merged/31"} <= set(drawn)
         up = "document.querySelector('.at-scroll').scrollTo(0, 0)"
-        seen.page.wait_for_function(f"() => ({up}, {ROWS}[0] === 'base/0')")
-        drawn = [name.split("/") for name in seen.page.evaluate(ROWS)]
+        page.wait_for_function(f"() => ({up}, {ROWS}[0] === 'base/0')")
+        drawn = [name.split("/") for name in page.evaluate(ROWS)]
         places = [(MODELS.index(m), int(n)) for m, *_, n in drawn if not _]
         assert places == sorted(places)
 
 
-def test_a_shard_that_does_not_come_is_named_and_can_be_asked_for_again(
+@contextmanager
+def away(path: Path) -> Iterator[None]:
+    elsewhere = path.parents[1] / "away"
+    path.rename(elsewhere)
+    try:
+        yield
+    finally:
+        elsewhere.rename(path)
+
+
+def test_a_file_that_does_not_come_is_named_and_the_rest_can_be_read(
     html: Path, browser: Any, made: Made
 ) -> None:
     with visit(browser, f"{html.as_uri()}#base/0") as seen:
-        page = seen.page
-        shows(page, "base/0")
-        shard, away = made.folder / "lua-1.js", made.folder.parent / "away"
-        shard.rename(away)
-        try:
-            page.evaluate("location.hash = '#lua/66'")
-            page.wait_for_selector("[role=alert]")
-            assert "Lua s0/66 cannot be shown: lua-1.js" in page.inner_text(".at-detail")
-        finally:
-            away.rename(shard)
-        page.locator(".at-again").click()
-        shows(page, "lua/66")
-
-
-def test_a_list_that_does_not_come_leaves_the_feature_to_be_read(
-    html: Path, browser: Any, made: Made
-) -> None:
-    part, away = made.folder / "list-merged.js", made.folder.parent / "away-list"
-    part.rename(away)
-    try:
-        with visit(browser, f"{html.as_uri()}#base/0") as seen:
-            seen.page.wait_for_function(
-                "document.body.innerText.includes('cannot be shown: list-merged.js')"
-            )
-            seen.page.wait_for_selector("#at-name")
-            assert seen.page.inner_text("#at-name") == "BabyPython s0/0"
-            seen.page.locator("button[value=base]").click()
-            found(seen.page, f"{N_FEATURES} features of BabyPython")
-    finally:
-        away.rename(part)
+        shows(seen.page, "base/0")
+        with away(made.folder / "lua-1.js"):
+            seen.page.evaluate("location.hash = '#lua/66'")
+            seen.page.wait_for_selector("[role=alert]")
+            assert "Lua s0/66 cannot be shown: lua-1.js" in seen.page.inner_text(".at-detail")
+        seen.page.locator(".at-again").click()
+        shows(seen.page, "lua/66")
+    said = "document.body.innerText.includes('cannot be shown: list-merged.js')"
+    with away(made.folder / "list-merged.js"), visit(browser, f"{html.as_uri()}#base/0") as seen:
+        seen.page.wait_for_function(said)
+        seen.page.wait_for_selector("#at-name")
+        assert seen.page.inner_text("#at-name") == "BabyPython s0/0"
+        seen.page.locator("button[value=base]").click()
+        found(seen.page, f"{N_FEATURES} features of BabyPython")
 
 
 def test_a_model_that_no_script_has_heard_of_has_its_pages_and_its_colour(
@@ -334,19 +290,13 @@ def test_a_model_that_no_script_has_heard_of_has_its_pages_and_its_colour(
         text = path.read_text().replace("tinystories", "es_2024").replace("#009e73", "#f0e442")
         path.unlink()
         path.with_name(path.name.replace("tinystories", "es_2024")).write_text(text)
-    with visit(browser, f"{(tmp_path / 'book/book/atlas.html').as_uri()}#es_2024/66") as seen:
-        shows(seen.page, "es_2024/66")
+    with opened(browser, tmp_path / "book/book/atlas.html", "es_2024/66") as page:
         ink = "getComputedStyle(document.querySelector('#at-name')).color"
-        assert re.match(r"oklch\(0\.5 0\.\d+ 1\d\d", seen.page.evaluate(ink))  # a darker yellow
-        assert seen.errors == [] and check_axe(seen.page) == []
+        assert re.match(r"oklch\(0\.5 0\.\d+ 1\d\d", page.evaluate(ink))  # a darker yellow
+        assert check_axe(page) == []
 
 
-def test_where_there_is_no_data_the_page_says_so(html: Path, browser: Any, tmp_path: Path) -> None:
-    (tmp_path / "book").mkdir()
-    (tmp_path / "_static").mkdir()
-    (tmp_path / "book" / "atlas.html").write_text(html.read_text())
-    for path in (html.parents[1] / "_static").glob("*.*s"):
-        (tmp_path / "_static" / path.name).write_bytes(path.read_bytes())
-    with visit(browser, tmp_path / "book" / "atlas.html") as seen:
+def test_where_there_is_no_data_the_page_says_so(browser: Any, tmp_path: Path) -> None:
+    with visit(browser, write_page(tmp_path / "book/atlas.html", BODY)) as seen:
         seen.page.wait_for_selector("[role=alert]")
         assert "index.js is not there" in seen.page.inner_text("#fl-atlas")

@@ -63,12 +63,9 @@ def test_planted_features_are_explained_by_what_was_planted_and_predicted_on_oth
         assert np.corrcoef(predicted(rules, unseen), truth)[0, 1] > 0.97, sentence
 
 
-def test_graded_strengths_come_out_in_proportion(text: ex.Text) -> None:
+def test_graded_strengths_come_out_in_proportion_and_exceptions_are_told(text: ex.Text) -> None:
     values = np.select([text.ids == RAISE, text.ids == 2], [6.0, 2.0], 0)
     assert explained(values, text)[1] == "Fires on “·raise” (9) and “·cat” (3)."
-
-
-def test_exceptions_are_told(text: ex.Text) -> None:
     values = np.where((text.ids == RAISE) & (text.previous != DOT), 5.0, 0)
     rules, sentence = explained(values, text)
     assert "Fires on “·raise” (9); less on “·raise” after “.” (8)" in sentence
@@ -81,8 +78,10 @@ def test_simulation_is_the_clipped_sum_of_what_holds(text: ex.Text) -> None:
     rules = {int(ex._code(*cue)): strength for cue, strength in told.items()}
     word = np.array([TOKEN_CLASSES[text.classes[i]] == "word" for i in text.ids])
     expected = 9 * (text.ids == RAISE) + 2 * word - 3 * (text.previous == DOT)
-    got = predicted(rules, text)
-    np.testing.assert_array_equal(got, np.clip(expected, 0, 9))
+    np.testing.assert_array_equal(predicted(rules, text), np.clip(expected, 0, 9))
+    rules, sentence = explained(np.zeros(len(text.ids)), text)
+    assert sentence == "Fires on nothing that could be told."
+    assert not predicted(rules, text).any()
 
 
 def test_neighbours_end_with_their_document_and_block() -> None:
@@ -90,12 +89,6 @@ def test_neighbours_end_with_their_document_and_block() -> None:
     text = ex.read_text(ids, np.array([[0, 0, 1, 1], [1, 1, 1, 2]]), WORDS, 0 * ids, {})
     assert text.previous.tolist() == [-1, 1, -1, 4, -1, 6, 7, -1]
     assert text.following.tolist() == [2, -1, 5, -1, 7, 8, -1, -1]
-
-
-def test_a_feature_that_never_fires_says_so_and_predicts_nothing(text: ex.Text) -> None:
-    rules, sentence = explained(np.zeros(len(text.ids)), text)
-    assert sentence == "Fires on nothing that could be told."
-    assert not predicted(rules, text).any()
 
 
 NASTY = ["“", "”", "\\", " after ", "(9)", "; less on", ".", " and ", "\\n", "\n", "·", " ", "\t"]

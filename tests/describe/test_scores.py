@@ -30,11 +30,8 @@ def world() -> tuple[ex.Text, ew.Windows, sp.csr_array]:
     columns = [np.select([flat == i, flat == i + 1], [4.0, 2.0], 0) for i in firsts]
     columns = [c * rng.uniform(0.7, 1.3, len(flat)) for c in columns]
     columns.append(np.where(rng.random(len(flat)) < 0.03, rng.exponential(size=len(flat)), 0))
-    return (
-        text,
-        ew.split_windows(documents, 8, kinds=0 * documents, seed=0),
-        csr(np.stack(columns, 1)),
-    )
+    windows = ew.split_windows(documents, 8, kinds=0 * documents, seed=0)
+    return text, windows, csr(np.stack(columns, 1))
 
 
 def score(world, features, matrix: sp.csr_array | None = None):
@@ -80,15 +77,14 @@ def test_halves_share_no_document_and_hold_each_kind() -> None:
     blocks = documents.reshape(-1, 64)
     windows = ew.split_windows(blocks, 16, kinds=blocks % 4, seed=1)
     halves = windows.explain, windows.score
-    first, second = (documents[half] for half in halves)
-    assert not np.intersect1d(first, second).size
-    tokens = [np.bincount(half.ravel() % 4) for half in (first, second)]
+    assert not np.intersect1d(*(documents[half] for half in halves)).size
+    tokens = [np.bincount(documents[half].ravel() % 4) for half in halves]
     assert (np.min(tokens, axis=0) > 0.5 * np.max(tokens, axis=0)).all()
     for half in halves:  # in a row, inside one block
         assert (np.diff(half, axis=1) == 1).all()
         assert (half[:, 0] // 64 == half[:, -1] // 64).all()
     with pytest.raises(FeatlibError, match="documents"):  # a single one cannot be parted
-        ew.split_windows(np.zeros((4, 16), int), 8, kinds=np.zeros((4, 16), int), seed=0)
+        ew.split_windows(0 * blocks, 8, kinds=0 * blocks, seed=0)
 
 
 def test_windows_come_evenly_from_the_quarters_and_from_silence() -> None:
@@ -97,6 +93,9 @@ def test_windows_come_evenly_from_the_quarters_and_from_silence() -> None:
     drawn, _ = np.histogram(peaks[chosen], [0, 0.5, 100.5, 200.5, 300.5, 400.5])
     assert drawn.tolist() == [20, 5, 5, 5, 5]
     assert len(set(chosen)) == 40
+    shown = peaks[ew.choose_examples(peaks, 24, np.random.default_rng(0))]  # to a writer
+    assert sorted(shown[:12]) == list(range(389, 401)) and len(set(shown)) == 24
+    assert np.histogram(shown[12:], [0.5, 97.5, 194.5, 291.5, 388.5])[0].tolist() == [3, 3, 3, 3]
 
 
 def test_features_that_are_too_rare_or_too_common_are_left_out() -> None:

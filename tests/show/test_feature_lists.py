@@ -8,15 +8,16 @@ from typing import Any
 
 import pytest
 import vl_convert
+from axe import check_axe
+from browser import draw_charts, visit
 from gallery import flows
-from made_atlas import N_FEATURES, Made, read
+from made_atlas import N_FEATURES, Made, read, write_page
 from test_figures import HOSTILE
 
 from featlib.show.figure import figure, theme
 from featlib.show.flow import flow
 
-ROOT = Path(__file__).resolve().parents[2]
-STATIC = ("featlib.css", "featlib.js", "atlas-data.js", "feature-list.js")
+pytestmark = pytest.mark.browser
 
 
 @pytest.fixture(scope="module")
@@ -24,37 +25,25 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     return Made(tmp_path_factory.mktemp("atlas") / "atlas")
 
 
+def write_flow(folder: Path, made: Made | None = None) -> Path:
+    """A page with the flow and what draws it, with or without an atlas beside it."""
+    shown = figure(flow(flows()), name="flow", caption="The flow of features.", alt="a b c")
+    page = write_page(folder / "notebooks" / "page.html", shown.html, made)
+    themes = json.dumps({mode: theme(mode) for mode in ("light", "dark")})
+    script = f"(() => {{{vl_convert.javascript_bundle()}\nwindow.featlibThemes = {themes};}})();"
+    (folder / "_static" / "featlib-vega.js").write_text(script)
+    return page
+
+
 @pytest.fixture(scope="module")
 def html(made: Made, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("html")
-    static = folder / "_static"
-    static.mkdir()
-    for name in STATIC:
-        (static / name).write_bytes((ROOT / "book" / "_static" / name).read_bytes())
-    themes = json.dumps({mode: theme(mode) for mode in ("light", "dark")})
-    (static / "featlib-vega.js").write_text(
-        f"(() => {{{vl_convert.javascript_bundle()}\nwindow.featlibThemes = {themes};}})();"
-    )
-    (static / "atlas").symlink_to(made.folder)
-    shown = figure(flow(flows()), name="flow", caption="The flow of features.", alt="a b c")
-    (folder / "notebooks").mkdir()
-    (folder / "notebooks" / "page.html").write_text(
-        '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Flow</title>'
-        '<link rel="stylesheet" href="../_static/featlib.css">'
-        '<script src="../_static/featlib.js" defer></script></head>'
-        f"<body><main class='bd-article'><h1>Flow</h1>{shown.html}</main></body></html>"
-    )
-    return folder / "notebooks" / "page.html"
+    return write_flow(tmp_path_factory.mktemp("html"), made)
 
 
 ROWS = "[...document.querySelectorAll('.fl-list tbody a')].map(a => a.getAttribute('aria-label'))"
 
 
-@pytest.mark.browser
 def test_features_of_a_fate_are_listed_by_keyboard(html: Path, browser: Any, made: Made) -> None:
-    from axe import check_axe
-    from browser import draw_charts, visit
-
     with visit(browser, html) as seen:
         page = seen.page
         draw_charts(page)
@@ -88,10 +77,7 @@ def test_features_of_a_fate_are_listed_by_keyboard(html: Path, browser: Any, mad
         assert page.evaluate(ROWS) == []
 
 
-@pytest.mark.browser
 def test_a_click_on_a_band_chooses_it(html: Path, browser: Any) -> None:
-    from browser import draw_charts, visit
-
     with visit(browser, html) as seen:
         page = seen.page
         draw_charts(page)
@@ -106,15 +92,8 @@ def test_a_click_on_a_band_chooses_it(html: Path, browser: Any) -> None:
         assert seen.errors == []
 
 
-@pytest.mark.browser
-def test_without_an_atlas_the_chart_says_so(html: Path, browser: Any, tmp_path: Path) -> None:
-    from browser import draw_charts, visit
-
-    for folder in ("_static", "notebooks"):
-        (tmp_path / folder).mkdir()
-        for path in (html.parents[1] / folder).glob("*.*"):
-            (tmp_path / folder / path.name).write_bytes(path.read_bytes())
-    with visit(browser, tmp_path / "notebooks" / "page.html") as seen:
+def test_without_an_atlas_the_chart_says_so(browser: Any, tmp_path: Path) -> None:
+    with visit(browser, write_flow(tmp_path)) as seen:
         draw_charts(seen.page)
         seen.page.get_by_label("Step").select_option("base>lua")
         seen.page.get_by_label("Features").select_option("p")

@@ -48,12 +48,15 @@ def test_whitespace_is_visible_and_lines_break() -> None:
     assert len(page.all("br")) == 1 and len(page.all("wbr")) == 3
 
 
-def test_one_stop_of_the_tab_key_and_a_summary_to_hear() -> None:
+def test_one_stop_of_the_tab_key_and_what_is_heard_there() -> None:
     page = Reader(token_strip(["x", " raise"], [0, 2.5], label="Lua 7"))
-    stops = [attrs for _, attrs in page.tags if "tabindex" in attrs]
-    assert len(stops) == 1 and stops[0]["tabindex"] == "0"
-    assert stops[0]["aria-label"] == "Lua 7: 1 of 2 tokens fire, most on ' raise'"
+    [stop] = [attrs for _, attrs in page.tags if "tabindex" in attrs]
+    assert stop["tabindex"] == "0"
+    assert stop["aria-label"] == "Lua 7: 1 of 2 tokens fire, most on ' raise'"
     assert "no token fires" in token_strip(["x"], [0])
+    strip = token_strip(["try", ":"], [0.5, 0.0], notes=["keyword <1>", ""])
+    assert "&#x27;try&#x27; · 0.5 · keyword &lt;1&gt;" in strip
+    assert strip.count("text-decoration:underline") == 1
 
 
 def test_strips_of_several_models_share_one_scale_unless_told() -> None:
@@ -64,12 +67,6 @@ def test_strips_of_several_models_share_one_scale_unless_told() -> None:
     assert shared.data.to_dict("list") == {"token": ["a", "b"], **rows}, "to download"
     own = token_strips(["a", "b"], rows, peak={"BabyPython 1": 4, "Lua 2": 2})
     assert own.count("--a:1.0") == 2 and own.count("fl-legend") == 0
-
-
-def test_notes_are_read_out_and_underlined():
-    strip = token_strip(["try", ":"], [0.5, 0.0], notes=["keyword <1>", ""])
-    assert "&#x27;try&#x27; · 0.5 · keyword &lt;1&gt;" in strip
-    assert strip.count("text-decoration:underline") == 1
 
 
 def test_an_explanation_is_text() -> None:
