@@ -100,9 +100,9 @@ table(shown.rename(index=DOMAIN_NAMES, columns=PRINT_NAMES).rename_axis("text").
 # ## The price of learning
 #
 # How much a child learns and how much of its parent it keeps hang on one number, the learning rate.
-# The paper's, 2e-5, is the lowest here. This run takes a higher one, so that its children learn from
-# as little text; its shares of features that persist are shares at that rate. The points are of the
-# run named below the figure; `make controls` measures them on any.
+# The paper's, 2e-5, is the lowest here. This run takes a higher one, so that its children learn
+# from as little text; its shares of features that persist are shares at that rate. The points are
+# of the run named below the figure; `make controls` measures them on any.
 
 # %% tags=["hide-input"]
 rates = chapter.published("rates")
