@@ -154,7 +154,7 @@ def test_a_driver_that_dies_takes_its_chapter_along_and_the_next_one_goes_on(smo
 
 
 def test_another_training_makes_what_the_headline_numbers_need(smoke, runs):
-    words = ("headlines", "--config", "seed=1", "run_name=smoke-seed-1")
+    words = ("--config", "seed=1", "run_name=smoke-seed-1", "--", "headlines")
     wanted = {f"chapter_{chapter}" for chapter in CHAPTERS if chapter not in ASIDE}
     assert jobs(*words, runs=runs) == wanted | {"headlines"}
 
