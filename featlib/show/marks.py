@@ -8,7 +8,7 @@ colour, shape and dash wherever it appears (`COLORS`). A chart carries no theme 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import altair as alt
@@ -43,7 +43,7 @@ def read(
 
 def looks(
     table: pd.DataFrame, symbol: str | None, columns: int | None = None, legend: bool = True,
-    **channels: str | None,
+    in_turn: bool = False, **channels: str | None,
 ) -> dict[str, Any]:  # fmt: skip
     """Channels color, shape and strokeDash of the columns given, with their legends."""
     made = {}
@@ -56,7 +56,7 @@ def looks(
                 key["columns"] = columns
             kind = {"color": alt.Color, "shape": alt.Shape, "strokeDash": alt.StrokeDash}[channel]
             shown = key if legend or channel == "shape" else None
-            own = scale(table[column], channel)
+            own = scale(table[column], channel, in_turn)
             made[channel] = kind(f"{column}:N", title=None, legend=shown, scale=own)
     return made
 
@@ -143,15 +143,14 @@ def dots(
 def lines(
     data: pd.DataFrame, x: Axis, y: Axis, *, color: str | None = None, dash: str | None = None,
     band: tuple[str, str] | None = None, points: bool = False, step: bool = False,
-    rule: tuple[float, str] | None = None, level: float | None = None,
-    levels: pd.DataFrame | None = None, columns: int | None = None,
-    height: int = 260, keep: Sequence[str] = (), look: Mapping[str, Any] | None = None,
+    rule: tuple[float, str] | None = None, levels: pd.DataFrame | None = None,
+    legend: bool = True, columns: int | None = None, height: int = 260, keep: Sequence[str] = (),
 ) -> Layered:  # fmt: skip
     """A line for each colour and dash, with its dots (`points`) and its interval (`band`).
 
-    `rule` is an upright rule with a word beside it, `level` a level one; `levels` is a table of
-    values of `y`, drawn as dashed levels in their own colours. `step`: y holds from its x to the
-    next one. `keep` names columns that the marks need besides, `look` gives the dots more channels.
+    `rule` is an upright rule with a word beside it; `levels` is a table of values of `y`, drawn as
+    dashed levels in their own colours. `step`: y holds from its x to the next one. `keep` names
+    columns that the table behind the chart has besides.
     """
     ends = band or ()
     table = read(data, [x.column, y.column, *ends], [color, dash], keep)
@@ -159,14 +158,12 @@ def lines(
         table = table[::-1]
     tips = [f"{n}:N" for n in dict.fromkeys((color, dash)) if n]
     tips += [x.tip(), *(y.tip(c) for c in (y.column, *ends))]
-    colored = looks(table, "stroke", columns, color=color)
-    dashed = looks(table, "stroke", columns, dash != color, strokeDash=dash)
+    colored = looks(table, "stroke", columns, legend, color=color)
+    # Dashes that say what the colour does not are given in turn, so that no two are alike.
+    dashed = looks(table, "stroke", columns, legend, dash != color, strokeDash=dash)
     grey = {} if color else {"color": FATES["untestable"]}
     base = alt.Chart(table).encode(x=x.on(alt.X), y=y.on(alt.Y), **colored)
     layers: list[Any] = marked(x, *rule, table[x.column]) if rule else []
-    if level is not None:
-        zero = alt.Chart(pd.DataFrame({y.column: [level]})).encode(y=y.on(alt.Y))
-        layers.append(zero.mark_rule(style="ink", strokeDash=[4, 3], opacity=0.7))
     if levels is not None:
         own = alt.Chart(read(levels, [y.column], [color])).encode(y=y.on(alt.Y), **colored)
         own = own.encode(tooltip=[*tips[:1], y.tip()])
@@ -177,7 +174,7 @@ def lines(
     shape = {"interpolate": "step-after"} if step else {}
     layers.append(base.mark_line(**shape, **grey).encode(**dashed))
     dot = base.mark_point(size=40, opacity=float(points), **grey)
-    layers.append(dot.encode(tooltip=tips, **(look or {})))
+    layers.append(dot.encode(tooltip=tips))
     return framed(layers, table, height)
 
 

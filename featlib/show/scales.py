@@ -87,13 +87,13 @@ def in_order(names: Iterable[str]) -> list[str]:
     return sorted(dict.fromkeys(names), key=place)
 
 
-def scale(names: Iterable[str], channel: str = "color") -> alt.Scale:
-    """The names in order, each with its own colour, shape or dash.
+def scale(names: Iterable[str], channel: str = "color", in_turn: bool = False) -> alt.Scale:
+    """The names in order, each with its own colour, shape or dash (`in_turn`: with the next one).
 
     A name with a comma that has none of its own looks like the part behind it, or else before it.
     """
     order, others = in_order(names), iter(OTHERS[channel] * 9)
-    known = KNOWN[channel]
+    known = {} if in_turn else KNOWN[channel]
     parts = [(name, *reversed(name.split(", "))) for name in order]
     looks = [next((known[p] for p in tried if p in known), None) or next(others) for tried in parts]
     return alt.Scale(domain=order, range=looks)

@@ -57,7 +57,7 @@ def gallery() -> dict[str, Any]:
     middle = pd.DataFrame({"parent": MODELS[:3], "median": 0.6, "low": 0.5, "high": 0.7})
     span = ("low", "high")
     ways = {"color": "way", "shape": "way", "beside": "way", "span": span, "columns": 2}
-    band = {"band": span, "height": 170, "level": 0.5}
+    band = {"band": span, "height": 170}
     return {
         "design": design_diagram(),
         "flow": flow(flows()),
@@ -73,7 +73,8 @@ def gallery() -> dict[str, Any]:
         "lines-dash": lines(routes, t, SHARE, color="route", dash="route", rule=(0.9, "late")),
         "lines-dash-apart": lines(by_way.assign(t=by_way["share"]), t, SHARE, color="way",
                                    dash="name", columns=1),
-        "lines-band-stacked": stack(*[lines(routes, t, SHARE, color="route", **band)], left=46),
+        "lines-band-stacked": stack(*[lines(routes, t, SHARE, color="route", legend=shown, **band)
+                                      for shown in (True, False)], left=46),
         "lines-log": lines(own, Axis("firings", log=True), Axis("r"), color="model"),
         "areas": areas(swept, t, SHARE, color="domain", rule=(0.5, "half"), columns=3),
         "areas-one": areas(swept[swept["domain"] == DOMAINS[0]], t, SHARE),
