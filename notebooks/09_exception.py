@@ -81,8 +81,8 @@ for question, part in answers.groupby("question", sort=False):
         f"{MARKS[word]} {word} in {listed([PRINT_NAMES[m] for m in models])}"
         for word, models in by_word.items()
     )
-    means = part[["value", "base_rate", "ceiling"]].mean()
-    beside[question] = BESIDE[question].format(parent=parent, own=part["parent"].mean(), **means)
+    means = part[["value", "base_rate", "ceiling", "parent"]].mean().rename({"parent": "own"})
+    beside[question] = BESIDE[question].format(parent=parent, **means).replace("-", "−")
 prose(
     """\
 {% for question, asked in asks.items() %}
@@ -142,7 +142,7 @@ columns = {
     "question": "", "model": "in", "word": "answer", "value": "value", "ceiling": "ceiling",
     "parent": f"in {parent}", "base_rate": "peers that pass", "percentile": "peers below it",
 }  # fmt: skip
-table(shown[list(columns)].rename(columns=columns), digits=2)
+fold(table(shown[list(columns)].rename(columns=columns), digits=2), "The answers in numbers")
 
 # %% [markdown]
 # The rules. *Readable*: at least 80% of the {term}`F1` is kept; below half it is lost. *Found*: the
