@@ -127,7 +127,7 @@ def load_substitutions(source: Path) -> dict[str, Any]:
 
 def configure(app: Sphinx, config: Config) -> None:
     config.myst_substitutions = load_substitutions(Path(app.srcdir))
-    config.html_static_path = [*config.html_static_path, str(ROOT / "book/_static")]
+    config.html_static_path = [*config.html_static_path, str(Path(app.srcdir, "book/_static"))]
 
 
 def define_terms(app: Sphinx, doctree: nodes.document, docname: str) -> None:
