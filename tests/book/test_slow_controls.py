@@ -43,7 +43,7 @@ def test_what_is_too_slow_for_every_run_is_measured_on_a_finished_one(smoke, run
         assert setting["activations"].is_monotonic_increasing and len(setting) == 2
         assert setting["fvu"].is_monotonic_decreasing
     assert instrument["l0"].to_numpy() == pytest.approx(k, rel=0.1)
-    theirs = instrument.groupby("instrument").last()
+    theirs = instrument.groupby("instrument").tail(1)
     assert theirs["ceiling"].isna().all(), "one seed has no ceiling"
     # Where a handful of tokens decides, everything matches.
     loose, strict = (instrument[instrument["least"] == n] for n in sorted(set(instrument["least"])))
