@@ -54,7 +54,8 @@ def test_features_of_a_fate_are_listed_by_keyboard(html: Path, browser: Any, mad
         page.wait_for_selector(".fl-list tbody tr")
         letters = read(made.folder / "list-base.js")["fates"]["base>lua"]
         wanted = [n for n in range(N_FEATURES) if letters[n] == "d"]
-        assert f"{len(wanted)} of BabyPython’s features find no match" in page.inner_text(".fl-list")
+        said = f"{len(wanted)} of BabyPython’s features find no match"
+        assert said in page.inner_text(".fl-list")
         page.get_by_role("button", name="more").click()
         firings = (made.dense("base") > 0).sum(0)
         order = sorted(wanted, key=lambda n: (-firings[n], n))
