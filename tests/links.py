@@ -31,13 +31,14 @@ def broken_links(html: Path) -> list[str]:
         return frozenset(named | {tag["name"] for tag in page(path).select("a[name]")})
 
     @cache
-    def features(path: Path) -> dict[str, int]:
-        """How many features each model has whose pages this page makes."""
+    def features(path: Path) -> dict[str, set[int]]:
+        """The features of each dictionary whose pages this page makes."""
         found = {}
         for tag in page(path).select("[data-deep-links]"):
             index = (path.parent / tag["data-deep-links"]).read_text(encoding="ascii")
             known = json.loads(index[index.index("{") : index.rindex("}") + 1])
-            found |= {model["name"]: model["features"] for model in known["models"]}
+            for one in known["dictionaries"]:
+                found[one["name"]] = set(one.get("numbers", range(one["features"])))
         return found
 
     def fault(path: Path, address: str) -> str:
@@ -47,8 +48,9 @@ def broken_links(html: Path) -> list[str]:
             return "is no file of the book"
         anchor = unquote(parts.fragment)
         if anchor and target.suffix == ".html" and anchor not in anchors(target):
-            model, _, number = anchor.partition("?")[0].partition("/")
-            if not (number.isdigit() and int(number) < features(target).get(model, 0)):
+            name, _, number = anchor.partition("?")[0].rpartition("/")
+            known = features(target).get(name.replace("/s0", "").replace("/s", "-s"), set())
+            if not (number.isdigit() and int(number) in known):
                 return "has no such anchor"
         return ""
 
