@@ -11,7 +11,7 @@ def test_links_that_lead_nowhere_are_named(tmp_path: Path) -> None:
     (tmp_path / "sub").mkdir()
     (tmp_path / "a b.html").write_text("<p id='there'></p><p data-deep-links='index.js'>")
     (tmp_path / "index.js").write_text(
-        'featlibAtlas("index",{"models":[{"name":"m","features":13}]});\n'
+        'featlibAtlas("index",{"dictionaries":[{"name":"m","features":13}]});\n'
     )
     (tmp_path / "sub" / "page.html").write_text(
         "<a href='../a%20b.html#there'></a><a href='../a%20b.html#m/12?q=x'></a><a href='#top'></a>"
