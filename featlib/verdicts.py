@@ -1,7 +1,8 @@
 """From numbers to words: the rules, and every number at which a word changes.
 
 What became of a feature in another model? Four questions (`QUESTIONS`), each with a table of rules:
-tested numbers in, a word out. They were written down before the numbers were seen.
+numbers in, a word out. They were set after trial runs of seed 0 had been seen; other seeds had no
+say in them.
 """
 
 from __future__ import annotations

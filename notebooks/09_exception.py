@@ -3,7 +3,8 @@
 #
 # BabyPython has a {term}`feature` for Python's exceptions. What becomes of it when the model is
 # tuned on Lua, tuned on stories, and when the two are merged? "Survive" can mean four things, so
-# there are four questions, and each has a rule that was written down before its numbers were seen.
+# there are four questions, each with a rule. The rules were set after trial runs of this seed had
+# been seen: [other trainings](13_trust) are their test.
 
 # %% tags=["parameters", "remove-cell"]
 run: str = "mini"  # the run's name: its files lie in runs/<run>
@@ -127,7 +128,7 @@ chapter.figure(
     "of *readable* BabyPython trained on with its own text, of *found* the parent's dictionaries "
     "that learned from the child's text, of *used* all that the MLP writes there, of the last a "
     "probe.",
-    alt="; ".join(f"{question}: {words}" for question, words in said.items()),
+    alt="; ".join(f"{ASKED[question]} {said[question]}. {beside[question]}" for question in said),
     data=answers,
 )
 
@@ -344,7 +345,6 @@ chapter.figure(
 metrics = answer_metrics(case)
 for key, what in labels.items():
     short = key.removeprefix(what.group).strip("_") or "any"
-    metrics |= case_metrics(
-        case, key, f"case.{what.group}.{short}" if what.group else f"case.{key}"
-    )
+    full = f"case.{what.group}.{short}" if what.group else f"case.{key}"
+    metrics |= case_metrics(case, key, full)
 chapter.finish(metrics)

@@ -2,10 +2,11 @@
 # # How far it can be trusted
 #
 # A run is one training of four models. Its intervals say what other *text* might have given; they
-# cannot say what another *training* would have. So the whole experiment was done again from other
-# seeds: new splits of the text, a new tokenizer, new models, merge and autoencoders.
+# cannot say what another *training* would have. `make replicate` does the whole experiment again
+# from other seeds: new splits of the text, a new tokenizer, new models, merge and autoencoders.
 #
-# *What we ask here:* which findings come back in every training, and how much do the numbers move?
+# *What we ask here:* which findings come back in every training that is published, and how much do
+# the numbers move?
 
 # %% tags=["parameters", "remove-cell"]
 # Whatever the run, the trainings shown are the published ones.
@@ -35,9 +36,9 @@ names = {seed: f"seed {seed}" + " (chose the rules)" * (seed == 0) for seed in s
 spread = {key: over_trainings(row.dropna()) for key, row in values.iterrows()}
 
 # %% [markdown]
-# The rules in `verdicts` were chosen while only seed 0 had been seen. The other seeds had no say in
-# them: they are the confirmation. The trainings stand in `book/_data`, and `make replicate` makes
-# them again. They leave out the explanations and the atlas, which no number here needs.
+# The rules in `verdicts` were chosen while only seed 0 had been seen, so seed 0 alone confirms
+# nothing; other seeds had no say in them. Trainings stand in `book/_data`. They leave out the
+# explanations and the atlas, which no number here needs.
 #
 # ## What every training agrees on
 
@@ -85,11 +86,8 @@ table(agreed)
 words = answers.set_index(["question", "model", "seed"])["word"].unstack(sort=False)
 words = words.rename(columns=names)
 same = words.eq(words.iloc[:, 0], axis=0).all(axis=1)
-table(
-    words.assign(all=same.map({True: "agree", False: "differ"}))
-    .rename(index=PRINT_NAMES)
-    .reset_index()
-)
+beside = {"all": same.map({True: "agree", False: "differ"})} if len(seeds) > 1 else {}
+table(words.assign(**beside).rename(index=PRINT_NAMES).reset_index())
 
 # %% [markdown]
 # ## Every headline number
@@ -159,10 +157,13 @@ fold(table(every), f"Every number ({len(every)})")
 everywhere = agreed.drop(columns="finding").eq("yes").all(axis=1)
 prose(
     """\
-{{ n }} training{{ "s" if n != 1 }} of the run `{{ of }}` stand{{ "s" if n == 1 }} behind this page.
-Of {{ orders }}
-orders above {{ kept }} hold in every one, and of {{ verdicts }} verdicts {{ agree }} are the same
-in all.""",
+{% if n == 1 %}
+One training of the run `{{ of }}` stands behind this page: {{ kept }} of {{ orders }} orders above
+hold in it, and whether they, or its verdicts, come back in another is not known.
+{% else %}
+{{ n }} trainings of the run `{{ of }}` stand behind this page. Of {{ orders }} orders above
+{{ kept }} hold in every one, and of {{ verdicts }} verdicts {{ agree }} are the same in all.
+{% endif %}""",
     n=len(seeds),
     of=answers["run"].iloc[0],
     orders=len(agreed),
