@@ -39,7 +39,6 @@ BANDS = {  # fate -> colour, and opacity at both ends of its band
 CHOICES = {
     "p": {"text": "persist", "fates": "p", "filter": True},
     "l": {"text": "find no match", "fates": "d", "filter": True, "sort": "firings"},
-    "c": {"text": "find no match", "fates": "d", "filter": True, "sort": "firings"},
     "e": {"text": "emerge", "fates": "e", "side": "child", "filter": True, "sort": "firings"},
     "u": {"text": "are untestable", "fates": "u", "filter": True, "sort": "firings"},
 }
@@ -151,7 +150,7 @@ class _Drawing:
                     "to": PRINT_NAMES[step[1]],
                     "features": round(stop - start, 1),
                     "step": ">".join(step),
-                    "choice": fate[0],
+                    "choice": "l" if fate == "cannot tell" else fate[0],  # both find no match
                     "x": np.interp(u, (0, 1), x),
                     "y": top + start * scale + drop,
                     "y2": top + _bend(stop, last, u) * scale + drop,
