@@ -45,7 +45,7 @@ compare: env
 	@$(BIN)/python book/_ext/build.py --compare $$RUNS
 
 controls: known env
-	@$(BIN)/jupytext --quiet --to ipynb --set-kernel python3 --output - notebooks/controls.py | $(BIN)/papermill --kernel python3 --log-output --no-progress-bar - "runs/$$RUN/controls.ipynb" -f params/controls.yaml -p run "$$RUN"
+	@$(BIN)/jupytext --quiet --to ipynb --set-kernel python3 --output - notebooks/controls.py | $(BIN)/papermill --kernel python3 --language python --log-output --no-progress-bar - "runs/$$RUN/controls.ipynb" -f params/controls.yaml -p run "$$RUN"
 
 screenshots: env
 	@$(BIN)/python tests/screenshots.py "runs/$$RUN"
